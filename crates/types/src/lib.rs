@@ -1,0 +1,24 @@
+//! The words of dark-factory as plain data: ids, exits, verdicts, outcomes, reports, exit codes.
+//!
+//! Owns: every type that crosses a process or crate boundary as data.
+//! Reads: nothing.
+//! Never: does I/O, reads a clock, or knows an engine.
+
+mod exit;
+pub mod exit_code;
+mod id;
+mod outcome;
+mod quantity;
+mod report;
+mod usage;
+mod verdict;
+
+pub use exit::{Exit, ExitSource, ExitStatus, Oom};
+pub use id::{AttemptId, IdError, OwnerId, RunId};
+pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome};
+pub use quantity::{ByteSize, CpuCount, QuantityError, parse_duration};
+pub use report::{
+    ImageRecord, LimitsRecord, LogState, NetworkMode, REPORT_VERSION, Report, RunSummary, Transport,
+};
+pub use usage::Usage;
+pub use verdict::{CompletionReport, ErrorClass, ReportStatus, Verdict, Verification};

@@ -1,0 +1,180 @@
+//! The report of an attempt, and the line that `run --json` prints.
+//!
+//! Owns: the written formats `report.json` and the run summary.
+//! Reads: nothing.
+//! Never: computes any of it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{AttemptId, ByteSize, CpuCount, Exit, OutcomeKind, RunId, StopReason, Usage, Verdict};
+
+/// Version of the report's format that this build writes; a reader refuses a newer one.
+pub const REPORT_VERSION: u32 = 1;
+
+/// Whether the raw log holds every byte that the agent printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogState {
+    /// Every byte: the exit record is there and its totals match.
+    Complete,
+    /// An exact prefix, or exact but for recorded gaps.
+    #[default]
+    Incomplete,
+}
+
+/// How output left the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// The helper wrote numbered records to a sealed spool.
+    #[default]
+    Spool,
+    /// Read from the engine's attach stream: exact while connected, each gap recorded.
+    Attach,
+}
+
+/// What network the container had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// None but loopback.
+    None,
+    /// The engine's bridge: everything that the host reaches.
+    #[default]
+    Open,
+}
+
+/// The image that ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// As it was asked for.
+    pub reference: String,
+    /// The digest of the image's content: the repository digest where there is one, else the image id.
+    pub digest: String,
+}
+
+/// The limits that were set on the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LimitsRecord {
+    /// Memory and swap together, in bytes.
+    pub memory: Option<ByteSize>,
+    /// CPU time.
+    pub cpus: Option<CpuCount>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Wall time in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Everything that is known of a finished attempt: the content of `report.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this format.
+    pub version: u32,
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// The prompt file's absolute path, or `-` where the prompt was not a file.
+    pub file: String,
+    /// The engine's name.
+    pub engine: String,
+    /// The agent's name.
+    pub agent: String,
+    /// The container's name.
+    pub container: String,
+    /// The image that ran; `None` if it never got so far.
+    pub image: Option<ImageRecord>,
+    /// How the run ended.
+    pub outcome: OutcomeKind,
+    /// Why, one sentence.
+    pub cause: String,
+    /// How the main process ended; `None` if we failed before there was one.
+    pub exit: Option<Exit>,
+    /// What the agent claims.
+    pub verdict: Verdict,
+    /// Why we stopped it, if we did.
+    pub stop_reason: Option<StopReason>,
+    /// Whether the raw log is whole.
+    pub log: LogState,
+    /// How the output was read.
+    pub transport: Transport,
+    /// Whether the agent had the means to alter its own record.
+    #[serde(default)]
+    pub unsealed: bool,
+    /// Whether the workspace belongs to root and the agent therefore ran as uid 0.
+    #[serde(default)]
+    pub root_owner: bool,
+    /// The limits that were set.
+    pub limits: LimitsRecord,
+    /// What the agent used.
+    pub usage: Usage,
+    /// The model, as the agent says it.
+    pub model: Option<String>,
+    /// The agent's own conversation id.
+    pub session_id: Option<String>,
+    /// Peak memory of the container in bytes, where it could be read.
+    pub peak_memory: Option<ByteSize>,
+    /// Processes that the kernel killed for lack of memory, where it could be read.
+    pub oom_kills: Option<u64>,
+    /// CPU time of the agent's processes in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Bytes of `raw.jsonl`.
+    pub stdout_bytes: u64,
+    /// Bytes of `stderr.log`.
+    pub stderr_bytes: u64,
+    /// Things that a person should know and that did not decide the outcome.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// When the attempt was recorded.
+    pub created_at: Timestamp,
+    /// When the container was started; `None` if it never was.
+    pub started_at: Option<Timestamp>,
+    /// When the outcome was decided.
+    pub finished_at: Timestamp,
+}
+
+/// One line of `run --json` and `ps --json`: a finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// The run.
+    pub run_id: RunId,
+    /// The prompt file's path.
+    pub file: String,
+    /// The engine's name.
+    pub engine: String,
+    /// How it ended.
+    pub outcome: OutcomeKind,
+    /// Why, one sentence.
+    pub cause: String,
+    /// Whether the raw log is whole.
+    pub log: LogState,
+    /// The main process's exit code, or null.
+    pub exit_code: Option<i32>,
+    /// The attempt's folder.
+    pub dir: String,
+    /// What the agent used.
+    pub usage: Usage,
+    /// When the container was started.
+    pub started_at: Option<Timestamp>,
+    /// When the outcome was decided.
+    pub finished_at: Timestamp,
+}
+
+impl RunSummary {
+    /// Summarises a report whose files are in `dir`.
+    pub fn of(report: &Report, dir: String) -> Self {
+        Self {
+            run_id: report.attempt_id.run(),
+            file: report.file.clone(),
+            engine: report.engine.clone(),
+            outcome: report.outcome,
+            cause: report.cause.clone(),
+            log: report.log,
+            exit_code: report.exit.and_then(|exit| exit.code()),
+            dir,
+            usage: report.usage,
+            started_at: report.started_at,
+            finished_at: report.finished_at,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What an agent used.
+//!
+//! Owns: token, turn and cost counts and how they add up.
+//! Reads: nothing.
+//! Never: prices anything.
+
+use serde::{Deserialize, Serialize};
+
+/// Tokens, turns and cost of one attempt, or of several added up.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Input tokens that were neither read from nor written to a cache.
+    pub input_tokens: u64,
+    /// Output tokens, reasoning included.
+    pub output_tokens: u64,
+    /// Input tokens read from the provider's cache.
+    pub cache_read_tokens: u64,
+    /// Input tokens written to the provider's cache.
+    pub cache_write_tokens: u64,
+    /// Turns of the conversation.
+    pub turns: u64,
+    /// Cost in US dollars as the agent says it, an estimate from its list prices; `None` if it says nothing.
+    pub cost_usd: Option<f64>,
+}
+
+impl Usage {
+    /// Returns all tokens together.
+    pub fn total_tokens(&self) -> u64 {
+        self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+    }
+
+    /// Adds another attempt's usage; a cost is known if either side's is.
+    pub fn add(&mut self, other: &Self) {
+        self.input_tokens += other.input_tokens;
+        self.output_tokens += other.output_tokens;
+        self.cache_read_tokens += other.cache_read_tokens;
+        self.cache_write_tokens += other.cache_write_tokens;
+        self.turns += other.turns;
+        self.cost_usd = match (self.cost_usd, other.cost_usd) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+    }
+}
