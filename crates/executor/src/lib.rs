@@ -1,1 +1,14 @@
+//! Runs one prompt file in a container to one outcome.
+//!
+//! Owns: the path from a prompt file to a report: parsing, resolving, the engine contract, the state store,
+//! supervision, recovery.
+//! Reads: what the caller passes in; the state folder.
+//! Never: talks to a particular engine, prints, or reads the environment.
 
+pub mod clock;
+pub mod engine;
+pub mod lease;
+pub mod spec;
+pub mod spool;
+pub mod state_dir;
+pub mod store;

@@ -1,0 +1,367 @@
+//! The engine contract: what supervision needs of Docker, of the embedded sandbox, of Kubernetes.
+//!
+//! Owns: the traits, their data, and their errors.
+//! Reads: launch specs.
+//! Never: implements an engine or decides an outcome.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use dark_factory_types::{AttemptId, ImageRecord, OwnerId};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
+
+/// The cause of an engine error, as the engine's client knows it.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// An engine operation that did not complete.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The engine could not be contacted, or did not answer within the operation's deadline.
+    #[error("container engine at {endpoint} does not answer ({operation})")]
+    Unreachable {
+        /// Where it was looked for.
+        endpoint: String,
+        /// What we were doing.
+        operation: &'static str,
+        /// The client's error.
+        source: Cause,
+    },
+    /// The engine is there, but this user may not use it.
+    #[error("no permission to use the container engine at {endpoint}")]
+    PermissionDenied {
+        /// Where it is.
+        endpoint: String,
+        /// The client's error.
+        source: Cause,
+    },
+    /// The engine does not see this machine's files, so nothing of ours can be mounted.
+    #[error("container engine at {endpoint} does not see this machine's files")]
+    ForeignFilesystem {
+        /// Where it is.
+        endpoint: String,
+    },
+    /// The engine is not one that we can use.
+    #[error("container engine at {endpoint} is not usable: {reason}")]
+    Unsupported {
+        /// Where it is.
+        endpoint: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The image is not there, and the pull policy forbids pulling it.
+    #[error("image {image} is not on the engine, and the pull policy is never")]
+    ImageMissing {
+        /// The image's reference.
+        image: String,
+    },
+    /// The image's reference cannot be parsed by the engine.
+    #[error("{image:?} is not an image reference")]
+    BadImageReference {
+        /// What was given.
+        image: String,
+    },
+    /// The image could not be pulled.
+    #[error("image {image} cannot be pulled")]
+    Pull {
+        /// The image's reference.
+        image: String,
+        /// The engine's error.
+        source: Cause,
+    },
+    /// Something that is not this attempt's container has its name.
+    #[error("container name {name} is taken by a container that is not this attempt's ({holder})")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The holder's id, and what is known of it.
+        holder: String,
+    },
+    /// The engine refused to create the container.
+    #[error("the engine refused to create container {name}: {reason}")]
+    CreateRefused {
+        /// The container's name.
+        name: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The engine refused to start the container; it never ran.
+    #[error("the engine refused to start container {name}: {reason}")]
+    StartRefused {
+        /// The container's name.
+        name: String,
+        /// The engine's words.
+        reason: String,
+    },
+    /// The container's helper did not ask for its spool.
+    #[error("container {name} did not take its output spool: {reason}")]
+    Handover {
+        /// The container's name.
+        name: String,
+        /// What happened instead.
+        reason: String,
+    },
+    /// There is no such container.
+    #[error("there is no container {name}")]
+    NoSuchContainer {
+        /// The container's name or id.
+        name: String,
+    },
+    /// The container is not one that we or the seed made, so it is left alone.
+    #[error("container {name} was not made by dark-factory and is left alone")]
+    NotOurs {
+        /// The container's name or id.
+        name: String,
+    },
+    /// A local file that the engine's work needs could not be used.
+    #[error("{operation} failed")]
+    Local {
+        /// What we were doing.
+        operation: String,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The engine failed in a way that the operation does not foresee.
+    #[error("the engine failed to {operation}")]
+    Failed {
+        /// What we were doing.
+        operation: String,
+        /// The client's error.
+        source: Cause,
+    },
+}
+
+/// Whether an operation that failed may succeed if it is tried again unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It may: nothing is known, and no state may be changed because of it.
+    Unknown,
+    /// It will not: the engine said no.
+    Refused,
+}
+
+impl EngineError {
+    /// Returns whether the engine refused, or nothing is known.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Self::Unreachable { .. } | Self::Failed { .. } | Self::Local { .. } => Fate::Unknown,
+            Self::PermissionDenied { .. }
+            | Self::ForeignFilesystem { .. }
+            | Self::Unsupported { .. }
+            | Self::ImageMissing { .. }
+            | Self::BadImageReference { .. }
+            | Self::Pull { .. }
+            | Self::NameTaken { .. }
+            | Self::CreateRefused { .. }
+            | Self::StartRefused { .. }
+            | Self::Handover { .. }
+            | Self::NoSuchContainer { .. }
+            | Self::NotOurs { .. } => Fate::Refused,
+        }
+    }
+}
+
+/// What an engine can do, as it was probed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The engine's version.
+    pub version: String,
+    /// The API version that was negotiated.
+    pub api_version: String,
+    /// The limits that the host can keep.
+    pub limits: Vec<LimitKind>,
+}
+
+/// A limit that an engine may or may not be able to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// Memory and swap.
+    Memory,
+    /// CPU time.
+    Cpus,
+    /// Processes and threads.
+    Pids,
+}
+
+/// A created container as data: enough to find it again in another process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// The engine's name.
+    pub engine: String,
+    /// The attempt that it belongs to.
+    pub attempt: AttemptId,
+    /// The container's name.
+    pub container: String,
+    /// Version of `state`.
+    pub version: u32,
+    /// The engine's own data.
+    pub state: serde_json::Value,
+}
+
+/// How a container ended, as the engine tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineExit {
+    /// The exit code; above 128 it may stand for a signal.
+    pub code: i64,
+    /// Whether the engine saw the kernel kill something in it for lack of memory.
+    pub oom_killed: OomSeen,
+    /// The engine's own error text, if any.
+    pub error: Option<String>,
+}
+
+/// Whether the engine saw an out-of-memory kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OomSeen {
+    /// It did not.
+    No,
+    /// It did.
+    Yes,
+}
+
+/// What became of a container that another process created.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It was never started, whatever exit code the engine shows.
+    Created,
+    /// It runs.
+    Running(Box<dyn Workload>),
+    /// It ended.
+    Exited(EngineExit, Box<dyn Workload>),
+    /// The engine does not know it any more.
+    Gone,
+}
+
+/// A container of ours that an engine holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedContainer {
+    /// The container's name.
+    pub name: String,
+    /// The engine's id.
+    pub id: String,
+    /// The attempt's label, if it can be read.
+    pub attempt: Option<AttemptId>,
+}
+
+/// Receives progress lines of a pull.
+pub type PullProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
+
+/// A container engine.
+///
+/// Every method has a deadline of its own and none waits for the workload. Errors with [`Fate::Unknown`] say
+/// nothing about the container.
+#[async_trait]
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// Returns the engine's name: `docker`.
+    fn name(&self) -> &'static str;
+
+    /// Contacts the engine and finds out what it can do, including whether it sees the folder `probe_dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unreachable`], [`EngineError::PermissionDenied`], [`EngineError::ForeignFilesystem`] or
+    /// [`EngineError::Unsupported`].
+    async fn probe(&self, probe_dir: &std::path::Path) -> Result<Capabilities, EngineError>;
+
+    /// Makes sure that the image is there, and says which one it is.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::ImageMissing`], [`EngineError::BadImageReference`] or [`EngineError::Pull`].
+    async fn ensure_image(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+        progress: PullProgress<'_>,
+    ) -> Result<ImageRecord, EngineError>;
+
+    /// Creates the container of an attempt, or finds the one that an earlier call created.
+    ///
+    /// Something else holding the name is never touched.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NameTaken`] or [`EngineError::CreateRefused`].
+    async fn create(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+    ) -> Result<Handle, EngineError>;
+
+    /// Starts the container and makes its output flow into the attempt's spool; already started is success.
+    ///
+    /// With the spool transport: listens, starts, hands over the spool's descriptor. With attach: attaches,
+    /// then starts.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::StartRefused`] if the engine refused, [`EngineError::Handover`] if the container runs
+    /// without having taken its spool.
+    async fn start(
+        &self,
+        spec: &LaunchSpec,
+        handle: &Handle,
+        dir: &AttemptDir,
+    ) -> Result<Box<dyn Workload>, EngineError>;
+
+    /// Finds out what became of a container that an earlier process created.
+    ///
+    /// For a running one whose spool was not taken yet, hands it over.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from saying so.
+    async fn recover(
+        &self,
+        spec: &LaunchSpec,
+        handle: &Handle,
+        dir: &AttemptDir,
+    ) -> Result<Recovered, EngineError>;
+
+    /// Lists every container, running or not, that carries the owner's label.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from saying so.
+    async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError>;
+}
+
+/// A container that was started.
+#[async_trait]
+pub trait Workload: Send + Sync + fmt::Debug {
+    /// Returns the container as data.
+    fn handle(&self) -> &Handle;
+
+    /// Waits until the container has ended, and says how.
+    ///
+    /// Repeatable, also after the end; cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if the engine does not know it any more; [`EngineError::Unreachable`]
+    /// says nothing about it.
+    async fn wait(&self) -> Result<EngineExit, EngineError>;
+
+    /// Stops the container, giving it time to leave by itself.
+    ///
+    /// Sends the policy's signal, waits up to its grace, then tells the helper to kill all processes and to
+    /// finish the record, and only if that fails has the engine kill the container. Returns once the engine
+    /// says that it has ended. One that has already ended is no error.
+    ///
+    /// Cancel-safe: dropping the future leaves the signal sent and starts no kill.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unreachable`] if the engine does not answer.
+    async fn stop(&self, policy: &StopPolicy) -> Result<(), EngineError>;
+
+    /// Removes the ended container; one that is gone already is no error.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from doing so.
+    async fn remove(&self) -> Result<(), EngineError>;
+}

@@ -1,0 +1,359 @@
+//! The launch spec: everything about one attempt that an engine needs, resolved and engine-neutral.
+//!
+//! Owns: the spec's shape, its written form, and what a person may see of it.
+//! Reads: nothing.
+//! Never: resolves anything; see `resolve`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dark_factory_types::{ByteSize, CpuCount, LimitsRecord, NetworkMode, Transport};
+use serde::{Deserialize, Serialize};
+
+/// Version of the spec's written form.
+pub const SPEC_VERSION: u32 = 1;
+
+/// Where the workspace is mounted, and where the agent starts, unless something else is asked for.
+pub const WORKSPACE_TARGET: &str = "/workspace";
+/// The folder of ours inside a container.
+pub const CONTAINER_DIR: &str = "/.dark-factory";
+/// The helper's path inside a container.
+pub const CONTAINER_INIT: &str = "/.dark-factory/init";
+/// Where the attempt's `mount` folder is mounted, read-only: handover socket and prompt file.
+pub const CONTAINER_ATTEMPT: &str = "/.dark-factory/attempt";
+/// The prompt file's path inside a container.
+pub const CONTAINER_PROMPT: &str = "/.dark-factory/attempt/prompt.md";
+/// The handover socket's path inside a container.
+pub const CONTAINER_SOCKET: &str = "/.dark-factory/attempt/socket";
+/// Where secret files are mounted, read-only.
+pub const CONTAINER_SECRETS: &str = "/run/secrets";
+/// The environment variable that names the prompt file inside a container.
+pub const PROMPT_FILE_ENV: &str = "DARK_FACTORY_PROMPT_FILE";
+/// The home of an agent under the hardened profile: a tmpfs.
+pub const HARDENED_HOME: &str = "/home/agent";
+
+/// Label: the project; the seed's, so that both tools share one slot pool.
+pub const LABEL_PROJECT: &str = "dark-factory.project";
+/// Label: the prompt's base name; the seed's.
+pub const LABEL_PROMPT: &str = "dark-factory.prompt";
+/// Label: the installation that made the container.
+pub const LABEL_OWNER: &str = "dark-factory.owner";
+/// Label: the attempt that the container belongs to.
+pub const LABEL_ATTEMPT: &str = "dark-factory.attempt";
+
+/// Named defaults of a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// No capabilities, no new privileges, read-only root, limits.
+    #[default]
+    Hardened,
+    /// The seed's container; never implied.
+    Seed,
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// Never: a missing image is an error.
+    Never,
+    /// Only if the engine does not have it.
+    #[default]
+    Missing,
+    /// Before every run.
+    Always,
+}
+
+/// Whether a mount may be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Reading and writing.
+    #[default]
+    ReadWrite,
+    /// Reading only.
+    ReadOnly,
+}
+
+/// Whether the agent sees the workspace's `.git`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitVisibility {
+    /// It is part of the workspace.
+    #[default]
+    Visible,
+    /// Something empty is mounted over it.
+    Hidden,
+}
+
+/// A host folder or file inside the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path on the host, without `:`.
+    pub source: PathBuf,
+    /// Absolute path in the container, without `:`.
+    pub target: String,
+    /// Whether it may be written to.
+    pub access: Access,
+}
+
+/// Who the agent runs as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum User {
+    /// A numeric user and group.
+    Ids {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// A name that the image knows; seed profile only.
+    Named(String),
+    /// Whoever the image says; seed profile only.
+    Image,
+}
+
+impl User {
+    /// Returns whether this is surely uid 0.
+    pub fn is_root(&self) -> bool {
+        matches!(self, Self::Ids { uid: 0, .. })
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ids { uid, gid } => write!(f, "{uid}:{gid}"),
+            Self::Named(name) => f.write_str(name),
+            Self::Image => Ok(()),
+        }
+    }
+}
+
+/// What the workload may use at most; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory and swap together.
+    pub memory: Option<ByteSize>,
+    /// CPU time.
+    pub cpus: Option<CpuCount>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+    /// Wall time from the container's start.
+    pub timeout: Option<Duration>,
+}
+
+impl Limits {
+    /// Returns the limits as a report holds them.
+    pub fn record(&self) -> LimitsRecord {
+        LimitsRecord {
+            memory: self.memory,
+            cpus: self.cpus,
+            pids: self.pids,
+            timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// How a workload is stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopPolicy {
+    /// The first signal, by name: `SIGTERM`.
+    pub signal: String,
+    /// How long the workload has to leave by itself; zero kills at once.
+    pub grace: Duration,
+}
+
+impl StopPolicy {
+    /// Kills at once.
+    pub fn kill() -> Self {
+        Self { grace: Duration::ZERO, ..Self::default() }
+    }
+}
+
+impl Default for StopPolicy {
+    fn default() -> Self {
+        Self { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(10) }
+    }
+}
+
+/// What only the seed's container has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SeedSpec {
+    /// Mounted at `/home/node/.claude`, writable.
+    pub claude_dir: Option<PathBuf>,
+    /// Mounted at `/home/node/.netrc`, read-only.
+    pub netrc_file: Option<PathBuf>,
+    /// Mounted at `/home/node/.gitconfig-extra`, read-only.
+    pub gitconfig_file: Option<PathBuf>,
+}
+
+/// The workspace that the agent works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workspace {
+    /// The project's root on the host: absolute, symlinks resolved.
+    pub source: PathBuf,
+    /// Where it is mounted.
+    pub target: String,
+    /// Whether its `.git` is visible.
+    pub git: GitVisibility,
+    /// Whether its `.git`, if any, is a file (a worktree) rather than a folder; decides how it is hidden.
+    pub git_is_file: bool,
+}
+
+/// Everything about one attempt that an engine needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// Version of this form.
+    pub version: u32,
+    /// The prompt file's absolute path, or `-`.
+    pub file: String,
+    /// The project's name: the value of the project label.
+    pub project: String,
+    /// The prompt's base name without `.md`: the value of the prompt label.
+    pub prompt: String,
+    /// The container's name; `None` derives one from project, prompt and attempt.
+    pub container: Option<String>,
+    /// The agent's name.
+    pub agent: String,
+    /// The profile that the defaults came from.
+    pub profile: Profile,
+    /// The image's reference.
+    pub image: String,
+    /// When it is pulled.
+    pub pull: PullPolicy,
+    /// The agent's argv; empty runs the image's own entrypoint and command.
+    pub command: Vec<String>,
+    /// Environment, the agent's own variables included. Configuration, not secrets.
+    pub env: BTreeMap<String, String>,
+    /// Names of the secret files that the attempt's folder holds; their values are nowhere in the spec.
+    pub secrets: Vec<String>,
+    /// Labels of the user's, besides ours.
+    pub labels: BTreeMap<String, String>,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// Further mounts, in order.
+    pub mounts: Vec<Mount>,
+    /// The agent's working directory.
+    pub workdir: String,
+    /// Who the agent runs as.
+    pub user: User,
+    /// What it may use.
+    pub limits: Limits,
+    /// What network it has.
+    pub network: NetworkMode,
+    /// How it is stopped.
+    pub stop: StopPolicy,
+    /// How its output is read.
+    pub transport: Transport,
+    /// The seed's own mounts; only under the seed profile.
+    pub seed: SeedSpec,
+}
+
+impl LaunchSpec {
+    /// Returns whether the workspace's owner is root and the agent therefore runs as uid 0.
+    pub fn is_root_owner(&self) -> bool {
+        self.profile == Profile::Hardened && self.user.is_root()
+    }
+
+    /// Returns the container's name for an attempt: the spec's own, or `project-prompt-attempt` made safe.
+    pub fn container_name(&self, attempt: dark_factory_types::AttemptId) -> String {
+        if let Some(name) = &self.container {
+            return name.clone();
+        }
+        let base: String = format!("{}-{}", self.project, self.prompt)
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+            .take(80)
+            .collect();
+        let base = base.trim_matches('-');
+        if base.is_empty() { format!("dark-factory-{attempt}") } else { format!("{base}-{attempt}") }
+    }
+}
+
+/// The folder of one attempt: where everything about it is on the host.
+///
+/// The folder is private to us. `mount` and `secrets` inside it are what a container sees, read-only and
+/// readable for any user id; nobody else on the host can reach them through the private parent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptDir {
+    attempt: dark_factory_types::AttemptId,
+    path: PathBuf,
+    init: PathBuf,
+}
+
+impl AttemptDir {
+    /// Names the folder of `attempt` at `path`, whose containers run the helper executable `init`.
+    pub fn new(attempt: dark_factory_types::AttemptId, path: PathBuf, init: PathBuf) -> Self {
+        Self { attempt, path, init }
+    }
+
+    /// Returns the attempt.
+    pub fn attempt(&self) -> dark_factory_types::AttemptId {
+        self.attempt
+    }
+
+    /// Returns the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the helper executable on the host.
+    pub fn init(&self) -> &Path {
+        &self.init
+    }
+
+    /// Returns the lease's lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// Returns the spool.
+    pub fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    /// Returns the folder that is mounted at [`CONTAINER_ATTEMPT`].
+    pub fn mount(&self) -> PathBuf {
+        self.path.join("mount")
+    }
+
+    /// Returns the prompt file inside the mounted folder.
+    pub fn prompt(&self) -> PathBuf {
+        self.path.join("mount/prompt.md")
+    }
+
+    /// Returns the folder that is mounted at [`CONTAINER_SECRETS`].
+    pub fn secrets(&self) -> PathBuf {
+        self.path.join("secrets")
+    }
+
+    /// Returns the agent's stdout, byte for byte.
+    pub fn raw_log(&self) -> PathBuf {
+        self.path.join("raw.jsonl")
+    }
+
+    /// Returns the agent's stderr, byte for byte.
+    pub fn stderr_log(&self) -> PathBuf {
+        self.path.join("stderr.log")
+    }
+
+    /// Returns the log for people.
+    pub fn run_log(&self) -> PathBuf {
+        self.path.join("run.log")
+    }
+
+    /// Returns what was started.
+    pub fn launch_json(&self) -> PathBuf {
+        self.path.join("launch.json")
+    }
+
+    /// Returns the report.
+    pub fn report_json(&self) -> PathBuf {
+        self.path.join("report.json")
+    }
+}

@@ -1,0 +1,96 @@
+//! Hands the spool's descriptor to the helper inside the container.
+//!
+//! Owns: the socket, from its creation to the unlinking after its first use.
+//! Reads: the spool's first record, to know whether the agent was started.
+//! Never: hands a spool over twice.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
+use dark_factory_spool::{HANDOVER_VERSION, Kind};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::net::UnixListener;
+
+use super::SpoolReader;
+use crate::spec::AttemptDir;
+
+/// Opens the attempt's spool for appending, making it if it is not there.
+///
+/// # Errors
+///
+/// The operating system's error.
+pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(dir.spool())
+}
+
+/// Returns whether the helper got as far as executing the agent: whether the spool has a start record.
+///
+/// # Errors
+///
+/// The operating system's error.
+pub fn is_started(dir: &AttemptDir) -> io::Result<bool> {
+    let mut reader = match SpoolReader::open(&dir.spool(), None) {
+        Ok(reader) => reader,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let first = reader.next_record().map_err(io::Error::other)?;
+    Ok(first.is_some_and(|record| record.header.kind == Kind::Start))
+}
+
+/// The listening end of a handover.
+#[derive(Debug)]
+pub struct Handover {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Handover {
+    /// Listens in the attempt's mounted folder, in place of whatever an earlier supervisor left there.
+    ///
+    /// The socket is bound through the folder's descriptor, so that its path may be longer than the 108 bytes
+    /// that an address can hold.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub fn listen(dir: &AttemptDir) -> io::Result<Self> {
+        let path = dir.mount().join("socket");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let folder = File::open(dir.mount())?;
+        let short = format!("/proc/self/fd/{}/socket", folder.as_raw_fd());
+        let listener = UnixListener::bind(short)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Waits for the helper and gives it the spool's descriptor, once.
+    ///
+    /// The caller bounds the wait. Cancel-safe: a dropped future leaves the socket listening until the value
+    /// is dropped, and the helper goes on trying.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub async fn hand_over(&self, spool: &File) -> io::Result<()> {
+        let (stream, _) = self.listener.accept().await?;
+        std::fs::remove_file(&self.path)?;
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [spool.as_fd()];
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::Error::other("no room for one descriptor"));
+        }
+        sendmsg(&stream, &[io::IoSlice::new(&[HANDOVER_VERSION])], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! The host's side of an attempt's spool: making it, handing it over, reading it.
+//!
+//! Owns: the spool file and the one-shot socket over which its descriptor is passed.
+//! Reads: the attempt's folder.
+//! Never: decides what the records mean for an outcome.
+
+mod handover;
+mod reader;
+mod writer;
+
+pub use handover::{Handover, is_started, open_spool};
+pub use reader::{ReadError, Record, SpoolReader};
+pub use writer::SpoolWriter;

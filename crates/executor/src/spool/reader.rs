@@ -1,0 +1,171 @@
+//! Reads the records of a spool, whole ones only, and proves that none is missing.
+//!
+//! Owns: the read position and each stream's offset.
+//! Reads: the spool file, which somebody else may still be writing.
+//! Never: passes over damage.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use dark_factory_spool::{Damage, Decoded, HEADER_LEN, Header, Kind, MAX_PAYLOAD, decode};
+use dark_factory_types::AttemptId;
+
+const READ_SIZE: usize = 256 * 1024;
+
+/// Why a spool could not be read on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The file could not be read.
+    #[error("reading the spool failed")]
+    Read(#[from] io::Error),
+    /// The bytes at this position are not a record.
+    #[error("the spool is damaged at byte {position} ({damage:?})")]
+    Damaged {
+        /// Position in the file.
+        position: u64,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// The record at this position belongs to something else.
+    #[error("the spool holds a record of {found:?} at byte {position}")]
+    Foreign {
+        /// Position in the file.
+        position: u64,
+        /// The id that stands there.
+        found: String,
+    },
+    /// A record's offset is not where its stream's last one ended.
+    #[error("the spool jumps from offset {expected} to {found} at byte {position}")]
+    Discontinuous {
+        /// Position in the file.
+        position: u64,
+        /// Where the stream was.
+        expected: u64,
+        /// Where the record says that it is.
+        found: u64,
+    },
+}
+
+/// One record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Its header.
+    pub header: Header,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// Reads a spool from its beginning.
+#[derive(Debug)]
+pub struct SpoolReader {
+    file: File,
+    id: Option<AttemptId>,
+    buffer: Vec<u8>,
+    start: usize,
+    position: u64,
+    offsets: [u64; 2],
+}
+
+impl SpoolReader {
+    /// Opens a spool; records of another attempt than `id` are refused.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub fn open(path: &Path, id: Option<AttemptId>) -> io::Result<Self> {
+        Ok(Self {
+            file: File::open(path)?,
+            id,
+            buffer: Vec::with_capacity(READ_SIZE),
+            start: 0,
+            position: 0,
+            offsets: [0; 2],
+        })
+    }
+
+    /// Returns the number of bytes of each stream that were read, by the stream's index.
+    pub fn offsets(&self) -> [u64; 2] {
+        self.offsets
+    }
+
+    /// Returns the position behind the last whole record, in bytes.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Returns the next whole record; `None` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; every call after one fails the same way.
+    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
+        let consumed = loop {
+            match decode(&self.buffer[self.start..]) {
+                Decoded::Record { consumed, .. } => break consumed,
+                Decoded::Damaged(damage) => {
+                    return Err(ReadError::Damaged { position: self.position, damage });
+                }
+                Decoded::Partial { needed } => {
+                    if !self.fill(needed)? {
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        let Decoded::Record { header, payload, .. } = decode(&self.buffer[self.start..][..consumed])
+        else {
+            return Ok(None);
+        };
+        if let Some(id) = self.id
+            && header.id.as_str() != id.to_string()
+        {
+            return Err(ReadError::Foreign {
+                position: self.position,
+                found: header.id.as_str().to_owned(),
+            });
+        }
+        let offset = &mut self.offsets[header.stream.index()];
+        match header.kind {
+            Kind::Gap => *offset = header.offset,
+            Kind::Data => {
+                if header.offset != *offset {
+                    return Err(ReadError::Discontinuous {
+                        position: self.position,
+                        expected: *offset,
+                        found: header.offset,
+                    });
+                }
+                *offset += payload.len() as u64;
+            }
+            Kind::Start | Kind::Eof | Kind::ExecFailed | Kind::Exit => {}
+        }
+        self.start += consumed;
+        self.position += consumed as u64;
+        Ok(Some(Record { header, payload }))
+    }
+
+    /// Reads until the buffer holds `needed` bytes of the next record; false at the end of the file.
+    fn fill(&mut self, needed: usize) -> io::Result<bool> {
+        debug_assert!(needed <= HEADER_LEN + MAX_PAYLOAD);
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        while self.buffer.len() < needed {
+            let filled = self.buffer.len();
+            self.buffer.resize(filled + READ_SIZE, 0);
+            let read = self.file.read(&mut self.buffer[filled..]);
+            self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+

@@ -1,0 +1,133 @@
+//! The state folder: where everything that must survive us is kept.
+//!
+//! Owns: the folder's layout and modes, and the installed helper executable.
+//! Reads: nothing else.
+//! Never: is inside a tree that a container sees.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use dark_factory_types::AttemptId;
+use sha2::{Digest, Sha256};
+
+use crate::spec::AttemptDir;
+
+/// The static helper executable, as bytes that whoever embeds the library brings.
+#[derive(Debug, Clone, Copy)]
+pub struct HelperExe(pub &'static [u8]);
+
+/// The state folder.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    init: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the folder, making it if it is not there, and installs the helper executable in it.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn open(path: &Path, helper: HelperExe) -> io::Result<Self> {
+        make_private(path)?;
+        let path = path.canonicalize().map_err(|error| with_path(path, &error))?;
+        make_private(&path.join("runs"))?;
+        let init = install(&path, helper)?;
+        Ok(Self { path, init })
+    }
+
+    /// Returns the folder, symlinks resolved.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the store's file.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("state.db")
+    }
+
+    /// Returns an attempt's folder, which may not exist.
+    pub fn attempt(&self, attempt: AttemptId) -> AttemptDir {
+        let path = self.path.join("runs").join(attempt.to_string());
+        AttemptDir::new(attempt, path, self.init.clone())
+    }
+
+    /// Makes a new attempt's folder with its prompt and secret files.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn make_attempt(
+        &self,
+        attempt: AttemptId,
+        prompt: &str,
+        secrets: &[(String, String)],
+    ) -> io::Result<AttemptDir> {
+        let dir = self.attempt(attempt);
+        make_private(dir.path())?;
+        make_visible(&dir.mount())?;
+        write_visible(&dir.prompt(), prompt.as_bytes())?;
+        if !secrets.is_empty() {
+            make_visible(&dir.secrets())?;
+            for (name, value) in secrets {
+                write_visible(&dir.secrets().join(name), value.as_bytes())?;
+            }
+        }
+        Ok(dir)
+    }
+}
+
+/// Writes a file whole or not at all: temporary file, sync, rename, sync of the folder.
+///
+/// # Errors
+///
+/// The operating system's error, with the path that it is about.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| with_path(path, &error))
+}
+
+fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
+    let digest = Sha256::digest(helper.0);
+    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let folder = state.join("init");
+    make_private(&folder)?;
+    let path = folder.join(name);
+    if fs::metadata(&path).is_ok_and(|found| found.len() == helper.0.len() as u64) {
+        return Ok(path);
+    }
+    write_durably(&path, helper.0)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o555)).map_err(|error| with_path(&path, &error))?;
+    Ok(path)
+}
+
+fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| with_path(path, &error))
+}
+
+/// Makes a folder that any user id in a container can read; its private parent keeps the host out.
+fn make_visible(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o755)))
+        .map_err(|error| with_path(path, &error))
+}
+
+fn write_visible(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o444)))
+        .map_err(|error| with_path(path, &error))
+}
+
+fn with_path(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

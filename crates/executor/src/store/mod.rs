@@ -1,0 +1,332 @@
+//! The state store: which attempts there are, how far each has come, and why we stopped one.
+//!
+//! Owns: the database file, its schema, and the check of every transition.
+//! Reads: nothing else.
+//! Never: talks to an engine.
+
+mod row;
+mod schema;
+mod state;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
+
+pub use row::{Attempt, NewAttempt};
+pub use state::AttemptState;
+
+use crate::engine::Handle;
+
+/// A store operation that did not complete.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database could not be opened or used.
+    #[error("the state store failed to {operation}")]
+    Database {
+        /// What we were doing.
+        operation: &'static str,
+        /// The database's error.
+        source: rusqlite::Error,
+    },
+    /// The database was written by a newer version of dark-factory.
+    #[error("the state store has schema version {found}, this dark-factory knows up to {known}: use the newer dark-factory")]
+    NewerSchema {
+        /// The version that was found.
+        found: u32,
+        /// The newest version that this build knows.
+        known: u32,
+    },
+    /// Another process took over the attempt.
+    #[error("another process took over attempt {attempt}")]
+    LeaseLost {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The attempt is not in a state from which it may go there.
+    #[error("attempt {attempt} cannot go from {from} to {to}")]
+    BadTransition {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Where it is.
+        from: AttemptState,
+        /// Where it was to go.
+        to: AttemptState,
+    },
+    /// A value in the store cannot be read.
+    #[error("the state store holds an unreadable {what}")]
+    Unreadable {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The task that ran the operation was cancelled by the runtime's shutdown.
+    #[error("the state store was shut down while an operation ran")]
+    ShutDown,
+}
+
+/// What a living supervisor writes with every change: the attempt and the generation of its lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tenure {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The generation that the supervisor was given.
+    pub generation: i64,
+}
+
+/// A change of an attempt's state, and what becomes known with it.
+#[derive(Debug, Clone)]
+pub enum Transition {
+    /// The image is being made sure of.
+    Pulling,
+    /// The image is there; the container is about to be created.
+    Creating(ImageRecord),
+    /// The container is there; it is about to be started.
+    Starting(Handle),
+    /// The container was started at this time.
+    Running(Timestamp),
+    /// The workload has ended; what it printed is being collected.
+    Collecting,
+    /// The outcome is decided.
+    Finished(Box<Report>),
+}
+
+impl Transition {
+    fn target(&self) -> AttemptState {
+        match self {
+            Self::Pulling => AttemptState::Pulling,
+            Self::Creating(_) => AttemptState::Creating,
+            Self::Starting(_) => AttemptState::Starting,
+            Self::Running(_) => AttemptState::Running,
+            Self::Collecting => AttemptState::Collecting,
+            Self::Finished(_) => AttemptState::Finished,
+        }
+    }
+}
+
+/// The state store. Cheap to clone; every operation runs on the runtime's blocking threads.
+#[derive(Debug, Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+    owner: OwnerId,
+}
+
+impl Store {
+    /// Opens the store, making or upgrading it if need be. Blocks.
+    ///
+    /// `owner` names the installation if the store is new; otherwise the stored name is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::NewerSchema`].
+    pub fn open(path: &Path, owner: &OwnerId) -> Result<Self, StoreError> {
+        let connection = Connection::open(path).map_err(database("open its database"))?;
+        connection.busy_timeout(Duration::from_secs(10)).map_err(database("open its database"))?;
+        let owner = schema::prepare(&connection, owner)?;
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), owner })
+    }
+
+    /// Returns the installation's name.
+    pub fn owner(&self) -> &OwnerId {
+        &self.owner
+    }
+
+    /// Records a new run and its attempt, both new to the store; returns the first generation's tenure.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn add(&self, attempt: NewAttempt) -> Result<Tenure, StoreError> {
+        self.write("record a new attempt", move |tx| row::insert(tx, &attempt)).await
+    }
+
+    /// Takes over an attempt whose lease the caller holds: bumps its generation.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn take_over(&self, attempt: AttemptId) -> Result<Tenure, StoreError> {
+        self.write("take over an attempt", move |tx| {
+            let generation = tx
+                .query_row(
+                    "UPDATE attempt SET generation = generation + 1 WHERE id = :id RETURNING generation",
+                    named_params! { ":id": attempt.to_string() },
+                    |row| row.get(0),
+                )
+                .map_err(database("take over an attempt"))?;
+            Ok(Tenure { attempt, generation })
+        })
+        .await
+    }
+
+    /// Moves an attempt to another state, and keeps what becomes known with it, in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::LeaseLost`] if another process took over, [`StoreError::BadTransition`], or
+    /// [`StoreError::Database`].
+    pub async fn advance(
+        &self,
+        tenure: Tenure,
+        transition: Transition,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write("change an attempt's state", move |tx| row::advance(tx, tenure, &transition, at)).await
+    }
+
+    /// Records why an attempt is being stopped; the first reason stays. Returns the reason that counts.
+    ///
+    /// Anybody may ask, with or without the lease; nothing is recorded for a finished attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn request_stop(
+        &self,
+        attempt: AttemptId,
+        reason: StopReason,
+    ) -> Result<Option<StopReason>, StoreError> {
+        self.write("record a stop request", move |tx| row::request_stop(tx, attempt, &reason)).await
+    }
+
+    /// Marks a finished attempt as having nothing left on the engine.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
+    pub async fn mark_removed(&self, tenure: Tenure) -> Result<(), StoreError> {
+        self.write("mark an attempt as removed", move |tx| {
+            let changed = tx
+                .execute(
+                    "UPDATE attempt SET removed = 1 WHERE id = :id AND generation = :generation",
+                    named_params! { ":id": tenure.attempt.to_string(), ":generation": tenure.generation },
+                )
+                .map_err(database("mark an attempt as removed"))?;
+            if changed == 0 { Err(StoreError::LeaseLost { attempt: tenure.attempt }) } else { Ok(()) }
+        })
+        .await
+    }
+
+    /// Returns an attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, StoreError> {
+        self.read("read an attempt", move |tx| {
+            row::select(tx, "id = :key", &attempt.to_string()).map(|mut rows| rows.pop())
+        })
+        .await
+    }
+
+    /// Returns the latest attempt of a run.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn latest(&self, run: RunId) -> Result<Option<Attempt>, StoreError> {
+        self.read("read a run", move |tx| {
+            row::select(tx, "run_id = :key", run.as_str()).map(|mut rows| rows.pop())
+        })
+        .await
+    }
+
+    /// Returns every attempt, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
+        self.read("list attempts", |tx| row::select(tx, "'' = :key", "")).await
+    }
+
+    /// Returns every attempt that is not finished, or finished with something left on the engine; oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn open_attempts(&self) -> Result<Vec<Attempt>, StoreError> {
+        self.read("list open attempts", |tx| {
+            row::select(tx, "(state <> 'finished' OR removed = 0) AND '' = :key", "")
+        })
+        .await
+    }
+
+    /// Returns the ids of all runs that begin or end with `text`, which is how people name them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn find_runs(&self, text: &str) -> Result<Vec<RunId>, StoreError> {
+        let text = text.to_owned();
+        self.read("find a run", move |tx| {
+            let mut statement = tx
+                .prepare(
+                    "SELECT id FROM run WHERE substr(id, 1, length(:text)) = :text \
+                     OR substr(id, -length(:text)) = :text ORDER BY created_at, id",
+                )
+                .map_err(database("find a run"))?;
+            let ids = statement
+                .query_map(named_params! { ":text": text }, |row| row.get::<_, String>(0))
+                .map_err(database("find a run"))?;
+            ids.map(|id| {
+                let id = id.map_err(database("find a run"))?;
+                id.parse().map_err(|error| StoreError::Unreadable { what: "run id", source: Box::new(error) })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.transact(operation, TransactionBehavior::Immediate, work).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.transact(operation, TransactionBehavior::Deferred, work).await
+    }
+
+    async fn transact<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        behavior: TransactionBehavior,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let connection = Arc::clone(&self.connection);
+        let task = tokio::task::spawn_blocking(move || {
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let tx = connection.transaction_with_behavior(behavior).map_err(database(operation))?;
+            let result = work(&tx)?;
+            tx.commit().map_err(database(operation))?;
+            Ok(result)
+        });
+        task.await.map_err(|_| StoreError::ShutDown)?
+    }
+}
+
+fn database(operation: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Database { operation, source }
+}
+
+/// Reads one optional text column of a single row.
+fn optional_text(tx: &Transaction<'_>, sql: &str, id: &str) -> Result<Option<Option<String>>, StoreError> {
+    tx.query_row(sql, named_params! { ":id": id }, |row| row.get(0))
+        .optional()
+        .map_err(database("read an attempt"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! The database's schema and its upgrades.
+//!
+//! Owns: the tables, and the version in `user_version`.
+//! Reads: nothing else.
+//! Never: touches a database that a newer version wrote.
+
+use dark_factory_types::OwnerId;
+use rusqlite::Connection;
+
+use super::{StoreError, database};
+
+/// One step a version; appended to, never changed.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE installation (owner TEXT NOT NULL);
+    CREATE TABLE run (
+        id TEXT PRIMARY KEY,
+        file TEXT NOT NULL,
+        created_at TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE attempt (
+        id TEXT PRIMARY KEY,
+        run_id TEXT NOT NULL REFERENCES run (id),
+        number INTEGER NOT NULL,
+        generation INTEGER NOT NULL,
+        engine TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        state TEXT NOT NULL,
+        image TEXT,
+        handle TEXT,
+        stop_reason TEXT,
+        report TEXT,
+        removed INTEGER NOT NULL DEFAULT 0,
+        created_at TEXT NOT NULL,
+        started_at TEXT,
+        finished_at TEXT,
+        UNIQUE (run_id, number)
+    ) STRICT;
+    CREATE TABLE step (
+        attempt_id TEXT NOT NULL REFERENCES attempt (id),
+        generation INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        at TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX attempt_open ON attempt (state, removed);
+    CREATE INDEX step_attempt ON step (attempt_id);
+"];
+
+pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
+    let error = database("prepare its database");
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .map_err(&error)?;
+    // Taken before the version is read, so that two processes that open a new store at once do not both make it.
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(&error)?;
+    let result = migrate(connection, owner);
+    connection.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).map_err(&error)?;
+    result
+}
+
+fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
+    let error = database("prepare its database");
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    let found: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&error)?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for migration in MIGRATIONS.iter().skip(found as usize) {
+        connection.execute_batch(migration).map_err(&error)?;
+    }
+    if found == 0 {
+        connection
+            .execute("INSERT INTO installation (owner) VALUES (?1)", [&owner.0])
+            .map_err(&error)?;
+    }
+    connection.pragma_update(None, "user_version", known).map_err(&error)?;
+    connection
+        .query_row("SELECT owner FROM installation", [], |row| row.get(0).map(OwnerId))
+        .map_err(&error)
+}

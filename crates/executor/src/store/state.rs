@@ -1,0 +1,94 @@
+//! The states of an attempt, and which may follow which.
+//!
+//! Owns: the transition table.
+//! Reads: nothing.
+//! Never: is bypassed: [`super::Store::advance`] is the only way to another state.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// How far an attempt has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptState {
+    /// Recorded; nothing was done yet.
+    Preparing,
+    /// The image is being made sure of.
+    Pulling,
+    /// The container is being created, or is created and we do not know it yet.
+    Creating,
+    /// The container is created and being started, or is started and we do not know it yet.
+    Starting,
+    /// The container was started.
+    Running,
+    /// The workload has ended; its output is being collected.
+    Collecting,
+    /// The outcome is decided and durable.
+    Finished,
+}
+
+impl AttemptState {
+    const ALL: [Self; 7] = [
+        Self::Preparing,
+        Self::Pulling,
+        Self::Creating,
+        Self::Starting,
+        Self::Running,
+        Self::Collecting,
+        Self::Finished,
+    ];
+
+    /// Returns the state's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Pulling => "pulling",
+            Self::Creating => "creating",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Collecting => "collecting",
+            Self::Finished => "finished",
+        }
+    }
+
+    /// Returns whether an attempt may go from this state to `next`.
+    ///
+    /// Always forward and one step at a time, with two exceptions: anything unfinished may finish (a failure,
+    /// a cancel before the start), and a state may follow itself (a supervisor that died between the step and
+    /// its record is followed by one that does the step again, which is safe for every step).
+    pub fn may_become(self, next: Self) -> bool {
+        use AttemptState::{Collecting, Creating, Finished, Preparing, Pulling, Running, Starting};
+        match (self, next) {
+            (Finished, _) => false,
+            (_, Finished) => true,
+            (from, to) if from == to => true,
+            (Preparing, Pulling) | (Pulling, Creating) | (Creating, Starting) => true,
+            (Starting, Running) | (Starting | Running, Collecting) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for AttemptState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A text that is not a state's name.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not an attempt state")]
+pub struct UnknownState(String);
+
+impl FromStr for AttemptState {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
