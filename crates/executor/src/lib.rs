@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod engine;
+pub mod host;
 pub mod lease;
 pub mod spec;
 pub mod spool;

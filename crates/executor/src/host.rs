@@ -1,0 +1,66 @@
+//! The host as resolving and lowering see it: passed in, never looked up.
+//!
+//! Owns: the view's contract.
+//! Reads: the file system, in [`HostView`]'s default methods.
+//! Never: reads the environment: whoever makes a view brings it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What stands at a path, links followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// Nothing.
+    Missing,
+    /// A file, or anything else that is not a folder.
+    File,
+    /// A folder.
+    Folder,
+    /// Something that cannot be looked at.
+    Unreadable,
+}
+
+/// The host: environment, home, working directory, and the file system.
+#[derive(Debug, Clone)]
+pub struct HostView {
+    /// The environment, whole.
+    pub env: BTreeMap<String, String>,
+    /// The user's home, if there is one.
+    pub home: Option<PathBuf>,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+}
+
+impl HostView {
+    /// Returns what stands at a path.
+    pub fn kind(&self, path: &Path) -> PathKind {
+        match fs::metadata(self.absolute(path)) {
+            Ok(found) if found.is_dir() => PathKind::Folder,
+            Ok(_) => PathKind::File,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PathKind::Missing,
+            Err(_) => PathKind::Unreadable,
+        }
+    }
+
+    /// Returns the user and group that own a path.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub fn owner(&self, path: &Path) -> io::Result<(u32, u32)> {
+        fs::metadata(self.absolute(path)).map(|found| (found.uid(), found.gid()))
+    }
+
+    /// Returns a path made absolute against the working directory.
+    pub fn absolute(&self, path: &Path) -> PathBuf {
+        self.cwd.join(path)
+    }
+
+    /// Returns a variable of the environment; an empty one is there.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str)
+    }
+}
