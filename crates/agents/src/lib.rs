@@ -1,1 +1,31 @@
+//! Agents: how each is launched, what its stream means, and how that is shown.
+//!
+//! Owns: the agent adapters, the stream decoders, the completion report, the formatters.
+//! Reads: bytes and text that the caller brings, files only through a function that it passes in.
+//! Never: does I/O by itself, reads a clock or the environment, blocks, or panics.
+//!
+//! An adapter is one file, or one folder, with an implementation of [`Agent`]. A [`Transcript`]
+//! takes the raw chunks of a run and gives [`Event`](dark_factory_types::Event)s and, at any time, a
+//! [`Conclusion`].
 
+mod agent;
+mod claude;
+mod command;
+pub mod format;
+mod json;
+mod report;
+mod split;
+mod transcript;
+
+pub use agent::{
+    AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, ReadFile,
+    agent,
+};
+pub use claude::{Claude, check_claude_auth};
+pub use command::Command;
+pub use format::neutralise;
+pub use format::seed::{Formatter, SeedFormatter};
+pub use format::text::{ColorChoice, TextFormatter, TextStyle};
+pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};
+pub use split::{DECODE_CAP, LineContent, LineEnd, LineSplitter, SplitLine};
+pub use transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, Transcript};

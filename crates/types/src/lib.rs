@@ -4,6 +4,7 @@
 //! Reads: nothing.
 //! Never: does I/O, reads a clock, or knows an engine.
 
+mod event;
 mod exit;
 pub mod exit_code;
 mod id;
@@ -13,6 +14,7 @@ mod report;
 mod usage;
 mod verdict;
 
+pub use event::{Event, EventKind, EventStream, NoticeLevel, UnparsedReason};
 pub use exit::{Exit, ExitSource, ExitStatus, Oom};
 pub use id::{AttemptId, IdError, OwnerId, RunId};
 pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome};

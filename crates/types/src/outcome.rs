@@ -216,6 +216,14 @@ impl Outcome {
                 OutcomeKind::NoResult,
                 "the agent exited with code 0 but its stream has no result and no report",
             ),
+            // Agents that catch a signal exit with 128 and its number; we did not send it, or `stop` would say so.
+            (Verdict::Silent, Proof::Stream) if matches!(code, 130 | 137 | 143) => Self::new(
+                OutcomeKind::Killed,
+                format!(
+                    "{} from outside ended the agent (exit code {code})",
+                    signal_name(code - 128)
+                ),
+            ),
             (Verdict::Silent, Proof::Stream) => Self::new(
                 OutcomeKind::NoResult,
                 format!("the agent exited with code {code} and its stream has no result"),
@@ -359,5 +367,351 @@ mod seconds {
     ) -> Result<Duration, D::Error> {
         Duration::try_from_secs_f64(f64::deserialize(deserializer)?)
             .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CompletionReport, ExitSource};
+
+    fn exit(status: ExitStatus, oom: Oom) -> Exit {
+        Exit {
+            status,
+            oom,
+            source: ExitSource::Record,
+        }
+    }
+
+    fn code(code: i32) -> Exit {
+        exit(ExitStatus::Code(code), Oom::No)
+    }
+
+    fn signal(signal: i32) -> Exit {
+        exit(ExitStatus::Signal(signal), Oom::No)
+    }
+
+    fn report(status: ReportStatus) -> Verdict {
+        let report = CompletionReport {
+            status,
+            summary: "half of it".to_owned(),
+            blockers: Vec::new(),
+            verification: None,
+            unknown: std::collections::BTreeMap::new(),
+        };
+        Verdict::Report { report }
+    }
+
+    fn error(class: ErrorClass) -> Verdict {
+        Verdict::Error {
+            class,
+            message: "API Error: 529".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_combination_of_facts_has_its_outcome() {
+        use OutcomeKind::{
+            Cancelled, Failed, Killed, Limit, Lost, NoResult, OutOfMemory, StartFailed, Succeeded,
+            TimedOut,
+        };
+        use Verdict::{Silent, Success};
+        let deadline = Some(StopReason::Deadline {
+            limit: Duration::from_secs(90),
+        });
+        let cancel = Some(StopReason::Cancelled {
+            by: "Ctrl-C".to_owned(),
+        });
+        let table = [
+            // A stream agent owes a result together with exit code 0.
+            (
+                code(0),
+                Success,
+                None,
+                Proof::Stream,
+                Succeeded,
+                "the agent finished and reports success",
+            ),
+            (
+                code(0),
+                report(ReportStatus::Success),
+                None,
+                Proof::Stream,
+                Succeeded,
+                "the agent finished",
+            ),
+            (
+                code(0),
+                report(ReportStatus::Partial),
+                None,
+                Proof::Stream,
+                Failed,
+                "reports partial: half of it",
+            ),
+            (
+                code(0),
+                report(ReportStatus::Failed),
+                None,
+                Proof::Stream,
+                Failed,
+                "reports failed: half of it",
+            ),
+            (
+                code(0),
+                report(ReportStatus::Other("Success".into())),
+                None,
+                Proof::Stream,
+                Failed,
+                "Success",
+            ),
+            (
+                code(0),
+                Silent,
+                None,
+                Proof::Stream,
+                NoResult,
+                "has no result and no report",
+            ),
+            (
+                code(1),
+                Silent,
+                None,
+                Proof::Stream,
+                NoResult,
+                "exited with code 1",
+            ),
+            (
+                code(1),
+                Success,
+                None,
+                Proof::Stream,
+                Failed,
+                "claims success but exited with code 1",
+            ),
+            (
+                code(1),
+                report(ReportStatus::Success),
+                None,
+                Proof::Stream,
+                Failed,
+                "claims success but",
+            ),
+            // Claude exits 0 after SIGINT and says so in its result; an API failure has subtype success and exit 1.
+            (
+                code(0),
+                error(ErrorClass::Interrupted),
+                None,
+                Proof::Stream,
+                Failed,
+                "interrupted: API Error: 529",
+            ),
+            (
+                code(1),
+                error(ErrorClass::Overloaded),
+                None,
+                Proof::Stream,
+                Failed,
+                "overloaded: API Error: 529",
+            ),
+            (
+                code(1),
+                error(ErrorClass::Budget),
+                None,
+                Proof::Stream,
+                Limit,
+                "reached its budget",
+            ),
+            // 137 alone is not out of memory, and an out-of-memory kill of a child alone is no failure.
+            (
+                code(0),
+                Success,
+                None,
+                Proof::Stream,
+                Succeeded,
+                "the agent finished",
+            ),
+            (
+                exit(ExitStatus::Code(0), Oom::Child),
+                Success,
+                None,
+                Proof::Stream,
+                Succeeded,
+                "the agent finished",
+            ),
+            (
+                signal(9),
+                Silent,
+                None,
+                Proof::Stream,
+                Killed,
+                "SIGKILL from outside",
+            ),
+            (
+                code(143),
+                Silent,
+                None,
+                Proof::Stream,
+                Killed,
+                "SIGTERM from outside ended the agent (exit code 143)",
+            ),
+            (
+                signal(15),
+                Success,
+                None,
+                Proof::Stream,
+                Killed,
+                "SIGTERM from outside",
+            ),
+            (
+                exit(ExitStatus::Signal(9), Oom::Certain),
+                Silent,
+                None,
+                Proof::Stream,
+                OutOfMemory,
+                "lack of memory",
+            ),
+            (
+                exit(ExitStatus::Code(137), Oom::Certain),
+                Silent,
+                None,
+                Proof::Stream,
+                OutOfMemory,
+                "lack of memory",
+            ),
+            (
+                exit(ExitStatus::Signal(9), Oom::Probable),
+                Silent,
+                None,
+                Proof::Stream,
+                OutOfMemory,
+                "probably",
+            ),
+            (
+                exit(ExitStatus::Signal(9), Oom::Certain),
+                Success,
+                None,
+                Proof::Stream,
+                OutOfMemory,
+                "lack of memory",
+            ),
+            // What we stopped has our reason, whatever it printed or returned.
+            (
+                signal(15),
+                Silent,
+                deadline.clone(),
+                Proof::Stream,
+                TimedOut,
+                "the time limit of 1m 30s passed",
+            ),
+            (
+                code(0),
+                Success,
+                deadline.clone(),
+                Proof::Stream,
+                TimedOut,
+                "the time limit",
+            ),
+            (
+                code(143),
+                Silent,
+                cancel.clone(),
+                Proof::Stream,
+                Cancelled,
+                "cancelled by Ctrl-C",
+            ),
+            (
+                exit(ExitStatus::Signal(9), Oom::Certain),
+                Silent,
+                cancel.clone(),
+                Proof::Stream,
+                Cancelled,
+                "Ctrl-C",
+            ),
+            (
+                exit(ExitStatus::NeverStarted, Oom::No),
+                Silent,
+                cancel,
+                Proof::Stream,
+                Cancelled,
+                "Ctrl-C",
+            ),
+            (
+                exit(ExitStatus::Lost, Oom::No),
+                Silent,
+                deadline,
+                Proof::Stream,
+                TimedOut,
+                "the time limit",
+            ),
+            // A command is judged by its exit code alone.
+            (
+                code(0),
+                Silent,
+                None,
+                Proof::ExitCode,
+                Succeeded,
+                "exited with code 0",
+            ),
+            (
+                code(3),
+                Silent,
+                None,
+                Proof::ExitCode,
+                Failed,
+                "exited with code 3",
+            ),
+            (
+                code(143),
+                Silent,
+                None,
+                Proof::ExitCode,
+                Failed,
+                "exited with code 143",
+            ),
+            (signal(11), Silent, None, Proof::ExitCode, Killed, "SIGSEGV"),
+            // What never ran, and what nobody saw the end of.
+            (
+                exit(ExitStatus::NeverStarted, Oom::No),
+                Silent,
+                None,
+                Proof::ExitCode,
+                StartFailed,
+                "never started",
+            ),
+            (
+                exit(ExitStatus::Lost, Oom::No),
+                Success,
+                None,
+                Proof::Stream,
+                Lost,
+                "nobody saw its end",
+            ),
+        ];
+
+        for (exit, verdict, stop, proof, kind, cause) in table {
+            let outcome = Outcome::decide(&exit, &verdict, stop.as_ref(), proof);
+
+            assert_eq!(outcome.kind, kind, "{exit:?} {verdict:?} {stop:?}");
+            assert!(
+                outcome.cause.contains(cause),
+                "{:?} lacks {cause:?}",
+                outcome.cause
+            );
+            assert!(
+                !outcome.cause.ends_with('.') && !outcome.cause.contains('\n'),
+                "{:?}",
+                outcome.cause
+            );
+        }
+    }
+
+    #[test]
+    fn only_success_is_ok_for_the_seeds_callers() {
+        for kind in OutcomeKind::ALL {
+            let result = Outcome::new(kind, "why").into_result();
+
+            assert_eq!(result.is_ok(), kind == OutcomeKind::Succeeded);
+            assert_eq!(kind.exit_code() == 0, kind == OutcomeKind::Succeeded);
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! What an agent adapter is, and which there are.
+//!
+//! Owns: the adapter's contract and the registry.
+//! Reads: nothing.
+//! Never: knows what any one agent prints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use dark_factory_types::Proof;
+
+use crate::claude::Claude;
+use crate::command::Command;
+use crate::transcript::Decoder;
+
+/// The names of all agents.
+pub const AGENT_NAMES: [&str; 2] = ["claude", "command"];
+
+/// Returns the agent of that name.
+pub fn agent(name: &str) -> Option<&'static dyn Agent> {
+    match name {
+        "claude" => Some(&Claude),
+        "command" => Some(&Command),
+        _ => None,
+    }
+}
+
+/// One kind of agent: how it is launched and how its output is read.
+pub trait Agent: fmt::Debug + Send + Sync {
+    /// Returns its name, as users write it.
+    fn name(&self) -> &'static str;
+
+    /// Returns what it has to show before a run of it counts as succeeded.
+    fn proof(&self) -> Proof;
+
+    /// Returns what to execute. The prompt is on standard input, whatever the agent.
+    fn launch(&self, request: &AgentRequest) -> AgentLaunch;
+
+    /// Checks that the agent will find credentials in its container.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] if it will not; the text says what to do.
+    fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError>;
+
+    /// Returns a decoder for the standard output of one run.
+    fn decoder(&self) -> Box<dyn Decoder>;
+}
+
+/// Who the agent is inside its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContainerUser {
+    /// The user id is 0.
+    Root,
+    /// It is another.
+    #[default]
+    Unprivileged,
+}
+
+/// What a run asks of its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentRequest {
+    /// The model; `None` for the agent's own default.
+    pub model: Option<String>,
+    /// The program and its arguments; only the `command` agent uses them.
+    pub command: Vec<String>,
+    /// Who the agent is inside its container.
+    pub user: ContainerUser,
+}
+
+/// What to execute in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentLaunch {
+    /// The program and its arguments; empty for the image's own entrypoint and command.
+    pub argv: Vec<String>,
+    /// Environment that the agent needs; what the user sets goes before it.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Reads a whole file of the host.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
+/// Where credentials may be.
+#[derive(Clone, Copy)]
+pub struct AuthView<'a> {
+    /// The caller's own environment. The container does not see it.
+    pub host_env: &'a BTreeMap<String, String>,
+    /// The environment that the container will have.
+    pub container_env: &'a BTreeMap<String, String>,
+    /// Names of environment values that the container gets from secret files.
+    pub secret_names: &'a BTreeSet<String>,
+    /// The host's folder that is mounted as the agent's configuration, if one is.
+    pub claude_dir: Option<&'a Path>,
+    /// Reads a file of the host.
+    pub read: ReadFile<'a>,
+}
+
+impl AuthView<'_> {
+    /// Returns whether the container will have a value of that name which is not empty.
+    pub fn container_has(&self, name: &str) -> bool {
+        is_set(self.container_env, name) || self.secret_names.contains(name)
+    }
+
+    /// Returns whether the caller has a value of that name which is not empty.
+    pub fn host_has(&self, name: &str) -> bool {
+        is_set(self.host_env, name)
+    }
+}
+
+impl fmt::Debug for AuthView<'_> {
+    /// Shows names only: the values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthView")
+            .field("host_env", &self.host_env.keys())
+            .field("container_env", &self.container_env.keys())
+            .field("secret_names", &self.secret_names)
+            .field("claude_dir", &self.claude_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns whether a value of that name is there and not empty.
+pub(crate) fn is_set(env: &BTreeMap<String, String>, name: &str) -> bool {
+    env.get(name).is_some_and(|value| !value.is_empty())
+}
+
+/// An agent that would find no credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// The seed's check failed; the text is the seed's.
+    #[error(
+        "Claude OAuth token missing or expired in {dir}\n\nFix: Run 'CLAUDE_CONFIG_DIR={dir} claude' and use /login",
+        dir = dir.display()
+    )]
+    SeedToken {
+        /// The folder that was looked at.
+        dir: PathBuf,
+    },
+    /// Nothing in the container's environment or configuration is a credential.
+    #[error("claude would find no credentials in the container: {advice}")]
+    NoClaudeCredentials {
+        /// What to do about it.
+        advice: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_an_agent_of_that_name() {
+        for name in AGENT_NAMES {
+            assert_eq!(agent(name).unwrap().name(), name);
+        }
+        assert!(agent("Claude").is_none());
+    }
+}

@@ -1,0 +1,163 @@
+//! What kind of failure a result of Claude Code is.
+//!
+//! Owns: the words by which failures are told apart, as data.
+//! Reads: the fields of a result and of the error message before it.
+//! Never: decides whether it is a failure.
+
+use dark_factory_types::ErrorClass::{self, *};
+
+/// Everything that says what kind of failure it is; a field that is missing is empty.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evidence {
+    pub(super) terminal_reason: String,
+    pub(super) subtype: String,
+    pub(super) stop_reason: String,
+    /// `api_error` of the result, else of the last error message.
+    pub(super) api_error: String,
+    /// `error` of the last error message.
+    pub(super) error: String,
+    pub(super) api_error_type: String,
+    pub(super) http_status: Option<u64>,
+    pub(super) message: String,
+}
+
+/// One word in one field. The first rule that fits decides, so special cases go first.
+type Rule = (fn(&Evidence) -> &str, &'static str, ErrorClass);
+
+const RULES: &[Rule] = &[
+    (|e| &e.terminal_reason, "prompt_too_long", Context),
+    (|e| &e.terminal_reason, "max_turns", MaxTurns),
+    (|e| &e.terminal_reason, "budget_exhausted", Budget),
+    (|e| &e.terminal_reason, "aborted_tools", Interrupted),
+    (|e| &e.terminal_reason, "aborted_streaming", Interrupted),
+    (|e| &e.subtype, "error_max_turns", MaxTurns),
+    (|e| &e.subtype, "error_max_budget_usd", Budget),
+    (|e| &e.stop_reason, "refusal", Refused),
+    (|e| &e.api_error, "usage_limit_reached", UsageLimit),
+    (|e| &e.error, "billing_error", UsageLimit),
+    (|e| &e.error, "authentication_failed", Auth),
+    (|e| &e.error, "oauth_org_not_allowed", Auth),
+    (|e| &e.error, "rate_limit", RateLimit),
+    (|e| &e.error, "overloaded", Overloaded),
+    (|e| &e.error, "server_error", Overloaded),
+    (|e| &e.error, "model_not_found", InvalidRequest),
+    (|e| &e.error, "invalid_request", InvalidRequest),
+    (|e| &e.api_error_type, "billing_error", UsageLimit),
+    (|e| &e.api_error_type, "authentication_error", Auth),
+    (|e| &e.api_error_type, "permission_error", Auth),
+    (|e| &e.api_error_type, "rate_limit_error", RateLimit),
+    (|e| &e.api_error_type, "overloaded_error", Overloaded),
+    (|e| &e.api_error_type, "api_error", Overloaded),
+    (|e| &e.api_error_type, "not_found_error", InvalidRequest),
+    (
+        |e| &e.api_error_type,
+        "invalid_request_error",
+        InvalidRequest,
+    ),
+];
+
+/// Parts of messages, in lower case, for builds of Claude Code that give no better sign.
+const MESSAGES: &[(&str, ErrorClass)] = &[
+    ("credit balance is too low", UsageLimit),
+    ("usage limit", UsageLimit),
+    ("not logged in", Auth),
+    ("please run /login", Auth),
+    ("invalid api key", Auth),
+    ("prompt is too long", Context),
+    ("overloaded", Overloaded),
+];
+
+/// Returns what kind of failure it is.
+pub(super) fn classify(evidence: &Evidence) -> ErrorClass {
+    let by_word = RULES
+        .iter()
+        .find(|(field, word, _)| field(evidence) == *word)
+        .map(|(_, _, class)| *class);
+    by_word
+        .or_else(|| by_status(evidence.http_status?))
+        .or_else(|| by_message(&evidence.message))
+        .unwrap_or(Internal)
+}
+
+fn by_status(status: u64) -> Option<ErrorClass> {
+    Some(match status {
+        401 | 403 => Auth,
+        402 => UsageLimit,
+        413 => Context,
+        429 => RateLimit,
+        400..=499 => InvalidRequest,
+        500..=599 => Overloaded,
+        _ => return None,
+    })
+}
+
+fn by_message(message: &str) -> Option<ErrorClass> {
+    let message = message.to_lowercase();
+    let found = MESSAGES.iter().find(|(part, _)| message.contains(part));
+    found.map(|(_, class)| *class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_special_word_beats_a_general_one() {
+        let credit = Evidence {
+            error: "billing_error".to_owned(),
+            api_error_type: "invalid_request_error".to_owned(),
+            http_status: Some(400),
+            ..Evidence::default()
+        };
+        let subscription = Evidence {
+            api_error: "usage_limit_reached".to_owned(),
+            error: "rate_limit".to_owned(),
+            http_status: Some(429),
+            ..Evidence::default()
+        };
+
+        assert_eq!(classify(&credit), UsageLimit);
+        assert_eq!(classify(&subscription), UsageLimit);
+    }
+
+    #[test]
+    fn a_status_alone_is_enough() {
+        for (status, class) in [
+            (400, InvalidRequest),
+            (401, Auth),
+            (402, UsageLimit),
+            (403, Auth),
+            (404, InvalidRequest),
+            (413, Context),
+            (429, RateLimit),
+            (500, Overloaded),
+            (529, Overloaded),
+            (302, Internal),
+        ] {
+            let evidence = Evidence {
+                http_status: Some(status),
+                ..Evidence::default()
+            };
+
+            assert_eq!(classify(&evidence), class, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_message_decides_only_if_nothing_else_does() {
+        let message = "Not logged in · Please run /login".to_owned();
+        let alone = Evidence {
+            message: message.clone(),
+            ..Evidence::default()
+        };
+        let with_status = Evidence {
+            message,
+            http_status: Some(500),
+            ..Evidence::default()
+        };
+
+        assert_eq!(classify(&alone), Auth);
+        assert_eq!(classify(&with_status), Overloaded);
+        assert_eq!(classify(&Evidence::default()), Internal);
+    }
+}

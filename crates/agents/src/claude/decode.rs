@@ -1,0 +1,323 @@
+//! Reads the JSON lines of Claude Code.
+//!
+//! Owns: what each kind of line means, the session, the open tool calls.
+//! Reads: lines of standard output.
+//! Never: relies on the order of keys or on a field being there, or decides what a result is worth.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use dark_factory_types::{EventKind, NoticeLevel, UnparsedReason};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::result::ResultBook;
+use super::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, word};
+use super::tools::{summarise, tool_output};
+use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
+use crate::split::LineEnd;
+use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, line_event};
+
+/// Blocks of one message that become events.
+const BLOCK_CAP: usize = 1024;
+/// Tool calls without an answer whose names are remembered.
+const OPEN_CALLS: usize = 1024;
+/// A line that is not UTF-8 is repaired up to this length.
+const REPAIR_CAP: usize = 1 << 20;
+
+/// The state of one run's stream.
+#[derive(Debug, Default)]
+pub(super) struct ClaudeDecoder {
+    conclusion: Conclusion,
+    results: ResultBook,
+    is_started: bool,
+    /// Ids and names of tool calls without an answer.
+    calls: VecDeque<(String, String)>,
+}
+
+impl Decoder for ClaudeDecoder {
+    fn line(&mut self, line: DecoderLine<'_>, sink: &mut dyn FnMut(DecodedEvent)) {
+        let mut sink = LineSink::new(sink);
+        let text = match std::str::from_utf8(line.bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) if line.bytes.len() <= REPAIR_CAP => String::from_utf8_lossy(line.bytes),
+            Err(_) => return sink.unparsed(UnparsedReason::NotUtf8),
+        };
+        if !text.trim_start().starts_with('{') {
+            return sink.send(line_event(line.bytes));
+        }
+        if self.object(&text, &mut sink).is_none() {
+            sink.unparsed(match line.end {
+                LineEnd::Newline => UnparsedReason::Malformed,
+                LineEnd::StreamEnd => UnparsedReason::Truncated,
+            });
+        }
+    }
+
+    fn conclusion(&self) -> Conclusion {
+        Conclusion {
+            verdict: self.results.verdict.clone(),
+            usage: self.results.usage(),
+            denials: self.conclusion.denials.max(self.results.denials),
+            ..self.conclusion.clone()
+        }
+    }
+}
+
+impl ClaudeDecoder {
+    /// Takes a line that looks like an object; `None` if it is not readable.
+    fn object(&mut self, text: &str, sink: &mut LineSink<'_>) -> Option<()> {
+        let names = [
+            "type",
+            "subtype",
+            "session_id",
+            "parent_tool_use_id",
+            "message",
+        ];
+        let [kind, subtype, session, parent, message] = fields(text, names, KeyMatch::Exact)?;
+        let kind = word(kind);
+        let subtype = word(subtype);
+        sink.parent = Some(word(parent)).filter(|parent| !parent.is_empty());
+        let is_init = kind == "system" && subtype == "init";
+        let session = Some(word(session)).filter(|session| !session.is_empty());
+        if session.is_some() && (is_init || self.conclusion.session_id.is_none()) {
+            self.conclusion.session_id = session;
+        }
+
+        match kind.as_str() {
+            "system" if is_init => self.init(text, sink),
+            "system" => self.system(&subtype, text, sink),
+            "assistant" => {
+                if sink.parent.is_none() {
+                    self.results.note_failure(text)?;
+                }
+                self.message(message?, Speaker::Agent, sink)
+            }
+            "user" => self.message(message?, Speaker::Tools, sink),
+            "result" => self.results.result(text, sink),
+            "rate_limit_event" => self.rate_limit(text, sink),
+            // Parts of messages, only with --include-partial-messages; each comes again as a whole.
+            "stream_event" => Some(()),
+            _ => {
+                sink.unparsed(UnparsedReason::UnknownType { name: kind });
+                Some(())
+            }
+        }
+    }
+
+    fn init(&mut self, text: &str, sink: &mut LineSink<'_>) -> Option<()> {
+        if self.is_started {
+            sink.send(EventKind::Resumed);
+            return Some(());
+        }
+        self.is_started = true;
+        let [model, cwd, tools] = fields(text, ["model", "cwd", "tools"], KeyMatch::Exact)?;
+        self.conclusion.model = optional_word(model);
+        let mut count = 0;
+        if let Some(tools) = tools {
+            each_element(tools.get(), |_| {
+                count += 1;
+                true
+            });
+        }
+        sink.send(EventKind::Started {
+            session_id: self.conclusion.session_id.clone(),
+            model: self.conclusion.model.clone(),
+            cwd: string(cwd).map(|cwd| cwd.clip(VALUE_CAP)),
+            tools: count,
+        });
+        Some(())
+    }
+
+    fn system(&mut self, subtype: &str, text: &str, sink: &mut LineSink<'_>) -> Option<()> {
+        match subtype {
+            "api_retry" => {
+                let names = [
+                    "attempt",
+                    "max_retries",
+                    "retry_delay_ms",
+                    "error_status",
+                    "error",
+                ];
+                let [attempt, most, delay, status, error] = fields(text, names, KeyMatch::Exact)?;
+                sink.send(EventKind::Retry {
+                    attempt: unsigned(attempt).unwrap_or(0),
+                    max_attempts: unsigned(most).unwrap_or(0),
+                    delay_ms: unsigned(delay).unwrap_or(0),
+                    http_status: unsigned(status).and_then(|status| status.try_into().ok()),
+                    reason: word(error),
+                });
+            }
+            "permission_denied" => {
+                let names = ["tool_name", "message"];
+                let [tool, message] = fields(text, names, KeyMatch::Exact)?;
+                self.conclusion.denials = self.conclusion.denials.saturating_add(1);
+                let message = sink.text(string(message), VALUE_CAP);
+                sink.send(EventKind::Denied {
+                    tool: word(tool),
+                    message,
+                });
+            }
+            "informational" => {
+                let [content, level] = fields(text, ["content", "level"], KeyMatch::Exact)?;
+                let level = match word(level).as_str() {
+                    "error" => NoticeLevel::Error,
+                    "warning" => NoticeLevel::Warning,
+                    _ => NoticeLevel::Info,
+                };
+                let text = sink.text(string(content), VALUE_CAP);
+                sink.send(EventKind::Notice { level, text });
+            }
+            "task_notification" => {
+                let [status, summary] = fields(text, ["status", "summary"], KeyMatch::Exact)?;
+                let summary = sink.text(string(summary), VALUE_CAP);
+                sink.send(EventKind::Notice {
+                    level: NoticeLevel::Info,
+                    text: format!("background task {}: {summary}", word(status)),
+                });
+            }
+            // There are well over a hundred; those that matter stand above.
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn message(
+        &mut self,
+        message: &RawValue,
+        speaker: Speaker,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        let [model, content] = fields(message.get(), ["model", "content"], KeyMatch::Exact)?;
+        if self.conclusion.model.is_none() && speaker == Speaker::Agent {
+            self.conclusion.model = optional_word(model).filter(|model| model != "<synthetic>");
+        }
+        let content = content?;
+        if let Some(text) = string(Some(content)) {
+            self.text(text, speaker, sink);
+            return Some(());
+        }
+        let mut blocks = 0_usize;
+        let is_array = each_element(content.get(), |block| {
+            blocks += 1;
+            let is_read = blocks > BLOCK_CAP || self.block(block, speaker, sink).is_some();
+            if !is_read {
+                sink.unparsed(UnparsedReason::Malformed);
+            }
+            true
+        });
+        if blocks > BLOCK_CAP {
+            sink.send(EventKind::Notice {
+                level: NoticeLevel::Warning,
+                text: format!("{} more blocks in this message", blocks - BLOCK_CAP),
+            });
+        }
+        is_array.then_some(())
+    }
+
+    fn block(&mut self, block: &RawValue, speaker: Speaker, sink: &mut LineSink<'_>) -> Option<()> {
+        let names = [
+            "type",
+            "text",
+            "thinking",
+            "id",
+            "name",
+            "input",
+            "tool_use_id",
+            "content",
+            "is_error",
+        ];
+        let [
+            kind,
+            text,
+            thinking,
+            id,
+            name,
+            input,
+            call,
+            content,
+            is_error,
+        ] = fields(block.get(), names, KeyMatch::Exact)?;
+        match word(kind).as_str() {
+            "text" => self.text(string(text)?, speaker, sink),
+            "thinking" => {
+                let text = sink.text(string(thinking), TEXT_CAP);
+                sink.send(EventKind::Thinking { text });
+            }
+            "tool_use" => {
+                let (id, name) = (word(id), word(name));
+                if self.calls.len() == OPEN_CALLS {
+                    self.calls.pop_front();
+                }
+                self.calls.push_back((id.clone(), name.clone()));
+                self.conclusion.last_tool = Some(name.clone());
+                let input = summarise(input, sink);
+                sink.send(EventKind::ToolStart { id, name, input });
+            }
+            "tool_result" => {
+                let id = word(call);
+                let open = self.calls.iter().rposition(|(open, _)| *open == id);
+                let name = open.and_then(|open| self.calls.remove(open));
+                let (output, output_len) = tool_output(content, sink);
+                sink.send(EventKind::ToolEnd {
+                    id,
+                    name: name.map(|(_, name)| name).unwrap_or_default(),
+                    ok: boolean(is_error) != Some(true),
+                    output,
+                    output_len,
+                });
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn text(&mut self, text: JsonStr<'_>, speaker: Speaker, sink: &mut LineSink<'_>) {
+        match speaker {
+            Speaker::Agent => {
+                if sink.parent.is_none() {
+                    self.results.note_text(text);
+                }
+                let text = sink.text(Some(text), TEXT_CAP);
+                if !text.trim().is_empty() {
+                    sink.send(EventKind::Text { text });
+                }
+            }
+            // What Claude Code itself tells the model: nudges, interruptions.
+            Speaker::Tools => {
+                let text = sink.text(Some(text), VALUE_CAP);
+                sink.send(EventKind::Notice {
+                    level: NoticeLevel::Info,
+                    text,
+                });
+            }
+        }
+    }
+
+    fn rate_limit(&mut self, text: &str, sink: &mut LineSink<'_>) -> Option<()> {
+        let [info] = fields(text, ["rate_limit_info"], KeyMatch::Exact)?;
+        let names = ["status", "rateLimitType", "utilization", "resetsAt"];
+        let [status, window, used, resets] = fields(info?.get(), names, KeyMatch::Exact)?;
+        let status = word(status);
+        let resets_at = unsigned(resets)
+            .filter(|seconds| *seconds > 0)
+            .and_then(|seconds| Timestamp::from_second(seconds.try_into().ok()?).ok());
+        if status == "rejected" {
+            self.conclusion.rate_limit_reset = resets_at;
+        }
+        sink.send(EventKind::RateLimit {
+            status,
+            window: word(window),
+            utilization: float(used),
+            resets_at,
+        });
+        Some(())
+    }
+}
+
+/// Whose message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    Agent,
+    Tools,
+}

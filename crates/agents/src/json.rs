@@ -1,0 +1,404 @@
+//! Reads a few fields of a JSON text and steps over the rest.
+//!
+//! Owns: the tolerant reading of keys, strings and numbers.
+//! Reads: JSON text that is valid UTF-8.
+//! Never: recurses, copies a value that nobody asked for, or fails because of a key it does not know.
+//!
+//! A key that stands twice counts the last time. A lone surrogate in a string is U+FFFD. A number
+//! beyond its type is no number. Nesting may be as deep as the line is long.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// How keys are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyMatch {
+    /// Byte for byte.
+    Exact,
+    /// Without regard to the case of ASCII letters, as Go's `encoding/json` does.
+    AnyCase,
+}
+
+/// Returns the values of `names` in the JSON object `text`; `None` if it is not one JSON object.
+pub(crate) fn fields<'a, const N: usize>(
+    text: &'a str,
+    names: [&str; N],
+    keys: KeyMatch,
+) -> Option<[Option<&'a RawValue>; N]> {
+    let mut found = [None; N];
+    each_entry(text, |key, value| {
+        let slot = names.iter().position(|name| match keys {
+            KeyMatch::Exact => key == *name,
+            KeyMatch::AnyCase => key.eq_ignore_ascii_case(name),
+        });
+        if let Some(slot) = slot {
+            found[slot] = Some(value);
+        }
+    })
+    .then_some(found)
+}
+
+/// Hands over each entry of the JSON object `text`; `false` if it is not one JSON object.
+///
+/// Entries before a mistake in the text are handed over all the same.
+pub(crate) fn each_entry<'a>(text: &'a str, mut sink: impl FnMut(&str, &'a RawValue)) -> bool {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = reader.deserialize_map(Entries(&mut sink));
+    read.is_ok() && reader.end().is_ok()
+}
+
+/// Hands over each element of the JSON array `text`; `false` if it is not one JSON array.
+///
+/// The sink returns whether it wants the next; what is left is only checked.
+pub(crate) fn each_element<'a>(text: &'a str, mut sink: impl FnMut(&'a RawValue) -> bool) -> bool {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let read = reader.deserialize_seq(Elements(&mut sink));
+    read.is_ok() && reader.end().is_ok()
+}
+
+struct Entries<F>(F);
+
+impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for Entries<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key)? {
+            (self.0)(&key, map.next_value()?);
+        }
+        Ok(())
+    }
+}
+
+struct Elements<F>(F);
+
+impl<'a, F: FnMut(&'a RawValue) -> bool> Visitor<'a> for Elements<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(value) = seq.next_element()? {
+            if !(self.0)(value) {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key, read as bytes because only then a lone surrogate in it is no error.
+struct Key;
+
+impl<'a> DeserializeSeed<'a> for Key {
+    type Value = Cow<'a, str>;
+
+    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Self::Value, D::Error> {
+        reader.deserialize_bytes(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Key {
+    type Value = Cow<'a, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_bytes<E: Error>(self, key: &'a [u8]) -> Result<Self::Value, E> {
+        Ok(String::from_utf8_lossy(key))
+    }
+
+    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(String::from_utf8_lossy(key).into_owned().into())
+    }
+}
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JsonKind {
+    Null,
+    Bool,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+/// Returns what a value is.
+pub(crate) fn kind(value: &RawValue) -> JsonKind {
+    match value.get().as_bytes().first() {
+        Some(b'"') => JsonKind::String,
+        Some(b'{') => JsonKind::Object,
+        Some(b'[') => JsonKind::Array,
+        Some(b't' | b'f') => JsonKind::Bool,
+        Some(b'n') | None => JsonKind::Null,
+        Some(_) => JsonKind::Number,
+    }
+}
+
+/// Returns a boolean.
+pub(crate) fn boolean(value: Option<&RawValue>) -> Option<bool> {
+    match value?.get() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Returns a whole number that is not negative; a fraction is rounded.
+pub(crate) fn unsigned(value: Option<&RawValue>) -> Option<u64> {
+    let text = value?.get();
+    text.parse()
+        .ok()
+        .or_else(|| format!("{:.0}", float(value)?).parse().ok())
+}
+
+/// Returns a finite number.
+pub(crate) fn float(value: Option<&RawValue>) -> Option<f64> {
+    let number: f64 = value?.get().parse().ok()?;
+    number.is_finite().then_some(number)
+}
+
+/// Returns a string.
+pub(crate) fn string(value: Option<&RawValue>) -> Option<JsonStr<'_>> {
+    let text = value?.get();
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    Some(JsonStr(inner))
+}
+
+/// The inside of a JSON string, its escapes not yet resolved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JsonStr<'a>(&'a str);
+
+impl<'a> JsonStr<'a> {
+    /// Returns the text.
+    pub(crate) fn text(self) -> Cow<'a, str> {
+        if self.0.contains('\\') {
+            let mut text = String::new();
+            self.pieces(|piece| text.push_str(piece));
+            text.into()
+        } else {
+            self.0.into()
+        }
+    }
+
+    /// Returns the length of the text in bytes.
+    pub(crate) fn len(self) -> usize {
+        if !self.0.contains('\\') {
+            return self.0.len();
+        }
+        let mut len = 0;
+        self.pieces(|piece| len += piece.len());
+        len
+    }
+
+    /// Returns at most `max` bytes from the beginning of the text.
+    pub(crate) fn head(self, max: usize) -> String {
+        let mut head = String::new();
+        let mut is_full = false;
+        self.pieces(|piece| {
+            if !is_full {
+                let room = max.saturating_sub(head.len());
+                let kept = &piece[..piece.floor_char_boundary(room)];
+                head.push_str(kept);
+                is_full = kept.len() < piece.len();
+            }
+        });
+        head
+    }
+
+    /// Returns at most `max` bytes from the end of the text.
+    pub(crate) fn tail(self, max: usize) -> String {
+        self.slice(self.len().saturating_sub(max))
+    }
+
+    /// Returns the text, its middle left out if it is longer than `max` bytes.
+    pub(crate) fn clip(self, max: usize) -> String {
+        let len = self.len();
+        if len <= max {
+            return self.text().into_owned();
+        }
+        let (head, tail) = clip_parts(max);
+        let head = self.head(head);
+        let tail = self.slice(len - tail);
+        clip_join(&head, &tail, len)
+    }
+
+    /// Returns the text from byte `start`.
+    fn slice(self, start: usize) -> String {
+        let mut at = 0;
+        let mut text = String::new();
+        self.pieces(|piece| {
+            let skip = start.saturating_sub(at).min(piece.len());
+            text.push_str(&piece[piece.ceil_char_boundary(skip)..]);
+            at += piece.len();
+        });
+        text
+    }
+
+    /// Hands over the text piece by piece, without holding it.
+    pub(crate) fn pieces(self, mut sink: impl FnMut(&str)) {
+        let mut rest = self.0;
+        while let Some(at) = rest.find('\\') {
+            let (plain, escape) = rest.split_at(at);
+            if !plain.is_empty() {
+                sink(plain);
+            }
+            let (char, len) = unescape(escape);
+            sink(char.encode_utf8(&mut [0; 4]));
+            rest = escape.get(len..).unwrap_or("");
+        }
+        if !rest.is_empty() {
+            sink(rest);
+        }
+    }
+}
+
+/// Splits a maximum into the part kept from the beginning and the part kept from the end.
+fn clip_parts(max: usize) -> (usize, usize) {
+    (max / 4 * 3, max / 4)
+}
+
+fn clip_join(head: &str, tail: &str, len: usize) -> String {
+    let left_out = len - head.len() - tail.len();
+    format!("{head} … {left_out} bytes left out … {tail}")
+}
+
+/// Returns the text, its middle left out if it is longer than `max` bytes.
+pub(crate) fn clip(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let (head, tail) = clip_parts(max);
+    let head = &text[..text.floor_char_boundary(head)];
+    let tail = &text[text.ceil_char_boundary(text.len() - tail)..];
+    clip_join(head, tail, text.len())
+}
+
+/// Resolves the escape at the beginning of `text` and returns its length too.
+fn unescape(text: &str) -> (char, usize) {
+    let char = match text.as_bytes().get(1) {
+        Some(b'b') => '\u{8}',
+        Some(b'f') => '\u{c}',
+        Some(b'n') => '\n',
+        Some(b'r') => '\r',
+        Some(b't') => '\t',
+        Some(b'u') => return unescape_unicode(text),
+        Some(&other) if other.is_ascii() => char::from(other),
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    (char, 2)
+}
+
+fn unescape_unicode(text: &str) -> (char, usize) {
+    let unit = |at: usize| u32::from_str_radix(text.get(at + 2..at + 6)?, 16).ok();
+    let first = unit(0);
+    if let Some(high @ 0xD800..=0xDBFF) = first
+        && text.get(6..8) == Some("\\u")
+        && let Some(low @ 0xDC00..=0xDFFF) = unit(6)
+        && let Some(char) = char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
+    {
+        return (char, 12);
+    }
+    let char = first.and_then(char::from_u32);
+    (char.unwrap_or(char::REPLACEMENT_CHARACTER), 6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(json: &str) -> String {
+        let raw: &RawValue = serde_json::from_str(json).unwrap();
+        string(Some(raw)).unwrap().text().into_owned()
+    }
+
+    #[test]
+    fn escapes_are_resolved_as_json_says() {
+        for json in [
+            r#""plain""#,
+            r#""a\n\t\r\b\f\"\\\/z""#,
+            r#""\u0041\u00e9\u20ac""#,
+            r#""\ud83d\ude00!""#,
+            r#""""#,
+        ] {
+            assert_eq!(text(json), serde_json::from_str::<String>(json).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_lone_surrogate_is_a_replacement_character() {
+        assert_eq!(text(r#""a\ud800b""#), "a\u{fffd}b");
+        assert_eq!(text(r#""\udc00\ud800""#), "\u{fffd}\u{fffd}");
+        assert_eq!(text(r#""\ud800\u0041""#), "\u{fffd}A");
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_counts() {
+        let [a] = fields(r#"{"a":1,"b":[],"a":2}"#, ["a"], KeyMatch::Exact).unwrap();
+
+        assert_eq!(unsigned(a), Some(2));
+    }
+
+    #[test]
+    fn a_key_with_a_lone_surrogate_hides_no_other() {
+        let [a] = fields(r#"{"\ud800":1,"a":2}"#, ["a"], KeyMatch::Exact).unwrap();
+
+        assert_eq!(unsigned(a), Some(2));
+    }
+
+    #[test]
+    fn depth_is_no_obstacle() {
+        let deep = format!(
+            "{{\"a\":{}{},\"b\":1}}",
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+
+        let [b] = fields(&deep, ["b"], KeyMatch::Exact).unwrap();
+
+        assert_eq!(unsigned(b), Some(1));
+    }
+
+    #[test]
+    fn numbers_beyond_their_type_are_none() {
+        let json = r#"{"a":99999999999999999999,"b":1e999,"c":-1,"d":12.6,"e":"7"}"#;
+        let [a, b, c, d, e] = fields(json, ["a", "b", "c", "d", "e"], KeyMatch::Exact).unwrap();
+
+        assert_eq!(unsigned(a), None);
+        assert_eq!(float(b), None);
+        assert_eq!(unsigned(c), None);
+        assert_eq!(unsigned(d), Some(13));
+        assert_eq!(unsigned(e), None);
+    }
+
+    #[test]
+    fn what_is_not_one_object_has_no_fields() {
+        for json in ["", "1", "[]", "{", "{}x", "{} {}", "{\"a\":}", "null"] {
+            assert!(fields(json, ["a"], KeyMatch::Exact).is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        let json = format!("\"{}\\n{}\"", "ä".repeat(50), "z".repeat(50));
+        let raw: &RawValue = serde_json::from_str(&json).unwrap();
+        let string = string(Some(raw)).unwrap();
+
+        assert_eq!(string.len(), 151);
+        assert_eq!(string.head(5), "ää");
+        assert_eq!(string.tail(3), "zzz");
+        assert_eq!(string.clip(8), "äää … 143 bytes left out … zz");
+        assert_eq!(clip(&string.text(), 8), string.clip(8));
+    }
+}

@@ -1,0 +1,214 @@
+//! One run's output as events, and what follows from them so far.
+//!
+//! Owns: a splitter for each stream, the agent's decoder, the numbering of events.
+//! Reads: raw chunks, in the order in which they were read.
+//! Never: blocks, fails, or keeps events.
+
+use std::fmt;
+
+use dark_factory_types::{Event, EventKind, EventStream, UnparsedReason, Usage, Verdict};
+use jiff::Timestamp;
+
+use crate::agent::Agent;
+use crate::json::clip;
+use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine};
+
+/// The longest text line in an event, in bytes.
+const LINE_CAP: usize = 64 << 10;
+/// The longest line of standard error that is shown, in bytes.
+const STDERR_CAP: usize = 1 << 20;
+
+/// Reads the standard output of one run, line by line.
+///
+/// A decoder is total: no line makes it fail, and what it keeps is bounded.
+pub trait Decoder: fmt::Debug + Send {
+    /// Takes the next line and hands over what it means, which may be nothing.
+    fn line(&mut self, line: DecoderLine<'_>, sink: &mut dyn FnMut(DecodedEvent));
+
+    /// Returns what follows from the lines so far.
+    fn conclusion(&self) -> Conclusion;
+}
+
+/// A line as a decoder sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderLine<'a> {
+    /// Its bytes, without the line end; at most [`DECODE_CAP`](crate::DECODE_CAP).
+    pub bytes: &'a [u8],
+    /// How it ended.
+    pub end: LineEnd,
+}
+
+/// An event before it has a number, a time and a place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecodedEvent {
+    /// The id of the tool call that started the subagent which did this; `None` for the agent itself.
+    pub parent: Option<String>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+impl DecodedEvent {
+    /// Makes an event of the agent itself.
+    pub fn of_agent(kind: EventKind) -> Self {
+        Self { parent: None, kind }
+    }
+}
+
+/// What follows from a run's output.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Conclusion {
+    /// The agent's own claim.
+    pub verdict: Verdict,
+    /// What the agent used, as far as it said so.
+    pub usage: Usage,
+    /// The model, as the agent says it.
+    pub model: Option<String>,
+    /// The agent's own conversation id.
+    pub session_id: Option<String>,
+    /// The tool that was called last.
+    pub last_tool: Option<String>,
+    /// How many tool calls were not permitted.
+    pub denials: u64,
+    /// When a used-up allowance starts anew, if the provider said so.
+    pub rate_limit_reset: Option<Timestamp>,
+}
+
+/// Makes events out of the raw output of one run.
+///
+/// Holds at most one line of standard output, so [`DECODE_CAP`](crate::DECODE_CAP) bytes, one of
+/// standard error of 1 MiB, and what the decoder keeps, which is less than 3 MiB.
+#[derive(Debug)]
+pub struct Transcript {
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+    decoder: Box<dyn Decoder>,
+    next_seq: u64,
+}
+
+impl Transcript {
+    /// Begins the transcript of one run.
+    pub fn new(agent: &'static dyn Agent) -> Self {
+        Self {
+            stdout: LineSplitter::new(),
+            stderr: LineSplitter::with_cap(STDERR_CAP),
+            decoder: agent.decoder(),
+            next_seq: 0,
+        }
+    }
+
+    /// Takes the next chunk of a stream, read at `at`, and appends the events of each line it completes.
+    ///
+    /// Any chunking gives the same events. `out` grows with the lines of the chunk: see
+    /// [`Transcript::feed_each`] for one at a time.
+    pub fn feed(&mut self, stream: EventStream, chunk: &[u8], at: Timestamp, out: &mut Vec<Event>) {
+        self.feed_each(stream, chunk, at, |event| out.push(event));
+    }
+
+    /// Takes the next chunk of a stream, read at `at`, and hands over the events of each line it completes.
+    pub fn feed_each(
+        &mut self,
+        stream: EventStream,
+        chunk: &[u8],
+        at: Timestamp,
+        mut sink: impl FnMut(Event),
+    ) {
+        let seq = &mut self.next_seq;
+        match stream {
+            EventStream::Stdout => {
+                let decoder = self.decoder.as_mut();
+                self.stdout.feed(chunk, |line| {
+                    decode_stdout(decoder, line, at, seq, &mut sink);
+                });
+            }
+            EventStream::Stderr => self
+                .stderr
+                .feed(chunk, |line| decode_stderr(line, at, seq, &mut sink)),
+        }
+    }
+
+    /// Ends both streams and appends the events of last lines without a line end.
+    pub fn finish(&mut self, at: Timestamp, out: &mut Vec<Event>) {
+        let seq = &mut self.next_seq;
+        let mut sink = |event| out.push(event);
+        let decoder = self.decoder.as_mut();
+        self.stdout
+            .finish(|line| decode_stdout(decoder, line, at, seq, &mut sink));
+        self.stderr
+            .finish(|line| decode_stderr(line, at, seq, &mut sink));
+    }
+
+    /// Returns what follows from the output so far.
+    pub fn conclusion(&self) -> Conclusion {
+        self.decoder.conclusion()
+    }
+}
+
+fn decode_stdout(
+    decoder: &mut dyn Decoder,
+    line: SplitLine<'_>,
+    at: Timestamp,
+    seq: &mut u64,
+    sink: &mut impl FnMut(Event),
+) {
+    let mut number = |decoded| sink(numbered(decoded, &line, EventStream::Stdout, at, seq));
+    match line.content {
+        LineContent::Whole(bytes) => decoder.line(
+            DecoderLine {
+                bytes,
+                end: line.end,
+            },
+            &mut number,
+        ),
+        LineContent::TooLong => number(DecodedEvent::of_agent(EventKind::Unparsed {
+            why: UnparsedReason::TooLong,
+        })),
+    }
+}
+
+fn decode_stderr(line: SplitLine<'_>, at: Timestamp, seq: &mut u64, sink: &mut impl FnMut(Event)) {
+    let kind = match line.content {
+        LineContent::Whole(bytes) => line_event(bytes),
+        LineContent::TooLong => EventKind::Unparsed {
+            why: UnparsedReason::TooLong,
+        },
+    };
+    let decoded = DecodedEvent::of_agent(kind);
+    sink(numbered(decoded, &line, EventStream::Stderr, at, seq));
+}
+
+fn numbered(
+    decoded: DecodedEvent,
+    line: &SplitLine<'_>,
+    stream: EventStream,
+    at: Timestamp,
+    seq: &mut u64,
+) -> Event {
+    let event = Event {
+        seq: *seq,
+        at,
+        stream,
+        offset: line.offset,
+        len: line.len,
+        parent: decoded.parent,
+        kind: decoded.kind,
+    };
+    *seq += 1;
+    event
+}
+
+/// Makes a text line of bytes: what is not UTF-8 is U+FFFD, and the middle of a long one is left out.
+pub(crate) fn line_event(bytes: &[u8]) -> EventKind {
+    let text = if bytes.len() <= LINE_CAP {
+        clip(&String::from_utf8_lossy(bytes), LINE_CAP)
+    } else {
+        let (head, tail) = bytes.split_at(LINE_CAP / 4 * 3);
+        let (left_out, tail) = tail.split_at(tail.len().saturating_sub(LINE_CAP / 4));
+        format!(
+            "{} … {} bytes left out … {}",
+            String::from_utf8_lossy(head),
+            left_out.len(),
+            String::from_utf8_lossy(tail)
+        )
+    };
+    EventKind::Line { text }
+}
