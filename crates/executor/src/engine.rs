@@ -224,8 +224,8 @@ pub enum OomSeen {
 /// What became of a container that another process created.
 #[derive(Debug)]
 pub enum Recovered {
-    /// It was never started, whatever exit code the engine shows.
-    Created,
+    /// It was never started, whatever exit code the engine shows; the workload can only be removed.
+    Created(Box<dyn Workload>),
     /// It runs.
     Running(Box<dyn Workload>),
     /// It ended.
@@ -293,8 +293,9 @@ pub trait Engine: Send + Sync + fmt::Debug {
 
     /// Starts the container and makes its output flow into the attempt's spool; already started is success.
     ///
-    /// With the spool transport: listens, starts, hands over the spool's descriptor. With attach: attaches,
-    /// then starts.
+    /// With the spool transport: listens, starts, hands over the spool's descriptor unless the spool shows that
+    /// this was done. With attach: attaches, then starts; for a container that already runs, the output that was
+    /// missed is read from the engine's log and marked as a gap.
     ///
     /// # Errors
     ///
@@ -307,19 +308,14 @@ pub trait Engine: Send + Sync + fmt::Debug {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError>;
 
-    /// Finds out what became of a container that an earlier process created.
+    /// Finds out what became of a container, from its handle alone; changes nothing.
     ///
-    /// For a running one whose spool was not taken yet, hands it over.
+    /// Whoever takes over a running one calls [`Engine::start`] again, which then only makes its output flow.
     ///
     /// # Errors
     ///
     /// Whatever keeps the engine from saying so.
-    async fn recover(
-        &self,
-        spec: &LaunchSpec,
-        handle: &Handle,
-        dir: &AttemptDir,
-    ) -> Result<Recovered, EngineError>;
+    async fn recover(&self, handle: &Handle) -> Result<Recovered, EngineError>;
 
     /// Lists every container, running or not, that carries the owner's label.
     ///

@@ -24,7 +24,7 @@ pub enum PathKind {
 }
 
 /// The host: environment, home, working directory, and the file system.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostView {
     /// The environment, whole.
     pub env: BTreeMap<String, String>,
@@ -40,8 +40,10 @@ impl HostView {
         match fs::metadata(self.absolute(path)) {
             Ok(found) if found.is_dir() => PathKind::Folder,
             Ok(_) => PathKind::File,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => PathKind::Missing,
-            Err(_) => PathKind::Unreadable,
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => PathKind::Missing,
+                _ => PathKind::Unreadable,
+            },
         }
     }
 

@@ -5,11 +5,19 @@
 //! Reads: what the caller passes in; the state folder.
 //! Never: talks to a particular engine, prints, or reads the environment.
 
+pub mod attempt;
 pub mod clock;
 pub mod engine;
+pub mod error;
 pub mod host;
 pub mod lease;
+pub mod mount_source;
+pub mod prompt;
+pub mod resolve;
+pub mod settings;
+pub mod sink;
 pub mod spec;
 pub mod spool;
 pub mod state_dir;
 pub mod store;
+pub mod supervisor;

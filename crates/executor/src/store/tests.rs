@@ -1,0 +1,229 @@
+//! The store through its own interface, on a real file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dark_factory_types::{NetworkMode, OutcomeKind, Transport};
+use serde_json::json;
+
+use super::*;
+use crate::spec::{
+    GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, User, Workspace,
+};
+
+fn spec(file: &str) -> LaunchSpec {
+    LaunchSpec {
+        version: SPEC_VERSION,
+        file: file.to_owned(),
+        project: "p".to_owned(),
+        prompt: "042-fix".to_owned(),
+        container: None,
+        agent: "command".to_owned(),
+        profile: Profile::Hardened,
+        image: "img:1".to_owned(),
+        pull: PullPolicy::Never,
+        command: vec!["true".to_owned()],
+        env: BTreeMap::new(),
+        secrets: Vec::new(),
+        labels: BTreeMap::new(),
+        workspace: Workspace {
+            source: PathBuf::from("/p"),
+            target: "/workspace".to_owned(),
+            git: GitVisibility::Visible,
+            git_is_file: false,
+        },
+        mounts: Vec::new(),
+        workdir: "/workspace".to_owned(),
+        user: User::Ids { uid: 1000, gid: 1000 },
+        limits: Limits::default(),
+        network: NetworkMode::None,
+        stop: StopPolicy::default(),
+        transport: Transport::Spool,
+        seed: SeedSpec::default(),
+    }
+}
+
+fn time(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn id(bits: u64) -> AttemptId {
+    RunId::from_random_bits(bits).attempt(1)
+}
+
+struct Fixture {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state.db"), &OwnerId("me".to_owned())).unwrap();
+    Fixture { store, folder }
+}
+
+impl Fixture {
+    async fn add(&self, bits: u64) -> Tenure {
+        let new =
+            NewAttempt { id: id(bits), engine: "docker".to_owned(), spec: spec("/p/a.md"), created_at: time(0) };
+        self.store.add(new).await.unwrap()
+    }
+
+    async fn to_running(&self, tenure: Tenure) {
+        let image = ImageRecord { reference: "img:1".to_owned(), digest: "sha256:1".to_owned() };
+        let handle = Handle {
+            engine: "docker".to_owned(),
+            attempt: tenure.attempt,
+            container: "c".to_owned(),
+            version: 1,
+            state: json!({ "id": "abc" }),
+        };
+        for (step, transition) in
+            [Transition::Pulling, Transition::Creating(image), Transition::Starting(handle), Transition::Running(time(4))]
+                .into_iter()
+                .enumerate()
+        {
+            self.store.advance(tenure, transition, time(step as i64)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_keeps_what_became_known_on_its_way() {
+    let fixture = fixture();
+    let tenure = fixture.add(7).await;
+
+    fixture.to_running(tenure).await;
+
+    let attempt = fixture.store.attempt(tenure.attempt).await.unwrap().unwrap();
+    assert_eq!(attempt.state, AttemptState::Running);
+    assert_eq!(attempt.image.unwrap().digest, "sha256:1");
+    assert_eq!(attempt.handle.unwrap().container, "c");
+    assert_eq!(attempt.started_at, Some(time(4)));
+    assert_eq!(attempt.spec, spec("/p/a.md"));
+}
+
+#[tokio::test]
+async fn a_supervisor_that_was_replaced_cannot_write_any_more() {
+    let fixture = fixture();
+    let first = fixture.add(7).await;
+
+    let second = fixture.store.take_over(first.attempt).await.unwrap();
+
+    let error = fixture.store.advance(first, Transition::Pulling, time(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseLost { .. }), "{error}");
+    fixture.store.advance(second, Transition::Pulling, time(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_cannot_be_skipped_or_left_backwards() {
+    let fixture = fixture();
+    let tenure = fixture.add(7).await;
+
+    let skipped = fixture.store.advance(tenure, Transition::Running(time(1)), time(1)).await.unwrap_err();
+    fixture.to_running(tenure).await;
+    let back = fixture.store.advance(tenure, Transition::Pulling, time(9)).await.unwrap_err();
+
+    assert_eq!(skipped.to_string(), format!("attempt {} cannot go from preparing to running", tenure.attempt));
+    assert!(matches!(back, StoreError::BadTransition { .. }), "{back}");
+}
+
+#[tokio::test]
+async fn the_first_stop_reason_is_the_one_that_counts() {
+    let fixture = fixture();
+    let tenure = fixture.add(7).await;
+    let deadline = StopReason::Deadline { limit: Duration::from_secs(5) };
+
+    let first = fixture.store.request_stop(tenure.attempt, deadline.clone()).await.unwrap();
+    let cancel = StopReason::Cancelled { by: "somebody".to_owned() };
+    let second = fixture.store.request_stop(tenure.attempt, cancel).await.unwrap();
+
+    assert_eq!((first, second), (Some(deadline.clone()), Some(deadline)));
+}
+
+#[tokio::test]
+async fn runs_are_found_by_either_end_of_their_id() {
+    let fixture = fixture();
+    let run = fixture.add(0x0123_4567_89ab_cdef).await.attempt.run();
+    fixture.add(0x0fed_cba9_8765_4321).await;
+
+    let begin = fixture.store.find_runs(&run.as_str()[..5]).await.unwrap();
+    let end = fixture.store.find_runs(&run.as_str()[6..]).await.unwrap();
+
+    assert_eq!((begin, end), (vec![run], vec![run]));
+    assert_eq!(fixture.store.find_runs("").await.unwrap().len(), 2);
+    assert_eq!(fixture.store.find_runs("%").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_finished_attempt_is_open_until_its_container_is_removed() {
+    let fixture = fixture();
+    let tenure = fixture.add(7).await;
+    let report = report(tenure.attempt);
+
+    fixture.store.advance(tenure, Transition::Finished(Box::new(report.clone())), time(9)).await.unwrap();
+
+    assert_eq!(fixture.store.open_attempts().await.unwrap().len(), 1);
+    fixture.store.mark_removed(tenure).await.unwrap();
+    assert_eq!(fixture.store.open_attempts().await.unwrap().len(), 0);
+    assert_eq!(fixture.store.latest(tenure.attempt.run()).await.unwrap().unwrap().report, Some(report));
+}
+
+#[tokio::test]
+async fn a_second_process_sees_the_same_store_and_owner() {
+    let fixture = fixture();
+    let tenure = fixture.add(7).await;
+
+    let other = Store::open(&fixture.folder.path().join("state.db"), &OwnerId("other".to_owned())).unwrap();
+
+    assert_eq!(other.owner().0, "me");
+    assert_eq!(other.attempts().await.unwrap()[0].id, tenure.attempt);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+
+    let error = Store::open(&path, &OwnerId("me".to_owned())).unwrap_err();
+
+    assert!(error.to_string().contains("schema version 99"), "{error}");
+    let version: u32 =
+        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 99);
+}
+
+fn report(attempt: AttemptId) -> Report {
+    Report {
+        version: 1,
+        attempt_id: attempt,
+        file: "/p/a.md".to_owned(),
+        engine: "docker".to_owned(),
+        agent: "command".to_owned(),
+        container: "c".to_owned(),
+        image: None,
+        outcome: OutcomeKind::Succeeded,
+        cause: "why".to_owned(),
+        exit: None,
+        verdict: dark_factory_types::Verdict::Silent,
+        stop_reason: None,
+        log: dark_factory_types::LogState::Complete,
+        transport: Transport::Spool,
+        unsealed: false,
+        root_owner: false,
+        limits: dark_factory_types::LimitsRecord::default(),
+        usage: dark_factory_types::Usage::default(),
+        model: None,
+        session_id: None,
+        peak_memory: None,
+        oom_kills: None,
+        cpu_ms: None,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        warnings: Vec::new(),
+        created_at: time(0),
+        started_at: None,
+        finished_at: time(9),
+    }
+}

@@ -1,0 +1,267 @@
+//! Derives an attempt's files from its spool, while the spool grows.
+//!
+//! Owns: `raw.jsonl`, `stderr.log` and `run.log` of one attempt, and the decoding of its stream.
+//! Reads: the spool, from its first byte, so that a second supervisor derives the same files.
+//! Never: blocks the agent (it writes to the spool, not to us) or waits for a sink.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dark_factory_agents::{Agent, Conclusion, TextFormatter, TextStyle, Transcript};
+use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stream};
+use dark_factory_types::{Event, EventStream, LogState};
+use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::error::ExecutorError;
+use crate::sink::Sink;
+use crate::spec::AttemptDir;
+use crate::spool::{ReadError, SpoolReader, open_spool};
+
+/// How long the pump sleeps at most before it looks at the spool again, should an event be missed.
+const SAFETY_WAKE_MS: u16 = 1000;
+
+/// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
+#[derive(Debug, Clone)]
+pub(crate) struct EndSignal {
+    ended: Arc<AtomicBool>,
+    wake: Arc<EventFd>,
+}
+
+impl EndSignal {
+    pub(crate) fn new() -> io::Result<Self> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { ended: Arc::default(), wake: Arc::new(wake) })
+    }
+
+    pub(crate) fn workload_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+        if let Err(error) = self.wake.write(1) {
+            tracing::debug!(%error, "the pump is not woken and looks by itself");
+        }
+    }
+}
+
+/// What a pump found out.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) conclusion: Conclusion,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) exit: Option<ExitRecord>,
+    pub(crate) exec_failed: Option<ExecFailed>,
+    pub(crate) log: LogState,
+    pub(crate) totals: [u64; 2],
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Pumps one attempt's output.
+pub(crate) struct Pump {
+    dir: AttemptDir,
+    reader: SpoolReader,
+    raw: File,
+    stderr: File,
+    transcript: Transcript,
+    readers: Readers,
+    found: Found,
+}
+
+/// Those who read the decoded events: the log for people, and the sinks.
+struct Readers {
+    run_log: BufWriter<File>,
+    formatter: TextFormatter,
+    text: String,
+    sinks: Vec<Box<dyn Sink>>,
+    written: io::Result<()>,
+}
+
+#[derive(Default)]
+struct Found {
+    started_at: Option<Timestamp>,
+    exit: Option<ExitRecord>,
+    exec_failed: Option<ExecFailed>,
+    gaps: Vec<String>,
+    last: Timestamp,
+}
+
+impl Pump {
+    /// Opens the attempt's files anew; what an earlier pump derived is derived again.
+    pub(crate) fn open(
+        dir: &AttemptDir,
+        agent: &'static dyn Agent,
+        sinks: Vec<Box<dyn Sink>>,
+    ) -> Result<Self, ExecutorError> {
+        let attempt = dir.attempt();
+        let output = |source| ExecutorError::Output { attempt, source };
+        open_spool(dir).map_err(output)?;
+        Ok(Self {
+            reader: SpoolReader::open(&dir.spool(), Some(attempt)).map_err(output)?,
+            raw: truncated(&dir.raw_log()).map_err(output)?,
+            stderr: truncated(&dir.stderr_log()).map_err(output)?,
+            transcript: Transcript::new(agent),
+            readers: Readers {
+                run_log: BufWriter::new(truncated(&dir.run_log()).map_err(output)?),
+                formatter: TextFormatter::new(TextStyle::default()),
+                text: String::new(),
+                sinks,
+                written: Ok(()),
+            },
+            found: Found::default(),
+            dir: dir.clone(),
+        })
+    }
+
+    /// Pumps until the exit record, or until the spool's end once the workload has ended. Blocks.
+    pub(crate) fn run(mut self, end: &EndSignal) -> Result<Collected, ExecutorError> {
+        let attempt = self.dir.attempt();
+        let output = |source| ExecutorError::Output { attempt, source };
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .map_err(|error| output(error.into()))?;
+        inotify
+            .add_watch(&self.dir.spool(), AddWatchFlags::IN_MODIFY)
+            .map_err(|error| output(error.into()))?;
+        loop {
+            // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
+            let ended = end.ended.load(Ordering::Acquire);
+            self.drain().map_err(|error| match error {
+                PumpError::Spool(source) => ExecutorError::Spool { attempt, source },
+                PumpError::Write(source) => output(source),
+            })?;
+            if ended || self.found.exit.is_some() {
+                break;
+            }
+            self.readers.run_log.flush().map_err(output)?;
+            wait_for_change(&inotify, &end.wake).map_err(output)?;
+        }
+        self.finish().map_err(output)
+    }
+
+    /// Takes in every whole record that is there.
+    fn drain(&mut self) -> Result<(), PumpError> {
+        while self.found.exit.is_none() {
+            let Some(record) = self.reader.next_record().map_err(PumpError::Spool)? else { break };
+            let at = timestamp(record.header.stamp.wall_ns);
+            self.found.last = at;
+            match record.header.kind {
+                Kind::Start => {
+                    self.found.started_at.get_or_insert(at);
+                }
+                Kind::Data => {
+                    let (file, stream) = match record.header.stream {
+                        Stream::Stdout => (&mut self.raw, EventStream::Stdout),
+                        Stream::Stderr => (&mut self.stderr, EventStream::Stderr),
+                    };
+                    file.write_all(record.payload)?;
+                    if stream == EventStream::Stdout {
+                        self.readers.stdout(record.payload, at);
+                    }
+                    let readers = &mut self.readers;
+                    self.transcript.feed_each(stream, record.payload, at, |event| readers.event(&event));
+                    std::mem::replace(&mut self.readers.written, Ok(()))?;
+                }
+                Kind::Eof => {}
+                Kind::Gap => {
+                    let why = String::from_utf8_lossy(record.payload).into_owned();
+                    self.found.gaps.push(format!("output from byte {} on: {why}", record.header.offset));
+                }
+                Kind::ExecFailed => self.found.exec_failed = ExecFailed::decode(record.payload),
+                Kind::Exit => self.found.exit = ExitRecord::decode(record.payload),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<Collected> {
+        let mut last = Vec::new();
+        self.transcript.finish(self.found.last, &mut last);
+        for event in &last {
+            self.readers.event(event);
+        }
+        self.readers.written?;
+        self.readers.run_log.flush()?;
+        self.raw.sync_data()?;
+        self.stderr.sync_data()?;
+        let mut warnings = self.found.gaps;
+        let whole = warnings.is_empty();
+        warnings.extend(self.readers.sinks.iter_mut().filter_map(|sink| sink.finish()));
+        let totals = self.reader.offsets();
+        let complete = whole
+            && (self.found.exec_failed.is_some()
+                || self.found.exit.as_ref().is_some_and(|e| e.totals == totals && e.eof == [true; 2]));
+        Ok(Collected {
+            conclusion: self.transcript.conclusion(),
+            started_at: self.found.started_at,
+            exit: self.found.exit,
+            exec_failed: self.found.exec_failed,
+            log: if complete { LogState::Complete } else { LogState::Incomplete },
+            totals,
+            warnings,
+        })
+    }
+}
+
+impl Readers {
+    fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+        for sink in &mut self.sinks {
+            sink.stdout(bytes, at);
+        }
+    }
+
+    /// Hands an event on; the first error of the log is kept in `written`.
+    fn event(&mut self, event: &Event) {
+        self.text.clear();
+        self.formatter.write(event, &mut self.text);
+        if self.written.is_ok() {
+            self.written = write_stamped(&mut self.run_log, event.at, &self.text);
+        }
+        for sink in &mut self.sinks {
+            sink.event(event);
+        }
+    }
+}
+
+enum PumpError {
+    Spool(ReadError),
+    Write(io::Error),
+}
+
+impl From<io::Error> for PumpError {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+fn truncated(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Writes an event's lines, each with the time in UTC before it.
+fn write_stamped(log: &mut impl Write, at: Timestamp, text: &str) -> io::Result<()> {
+    for line in text.lines() {
+        writeln!(log, "{} {line}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
+    }
+    Ok(())
+}
+
+fn wait_for_change(inotify: &Inotify, wake: &EventFd) -> io::Result<()> {
+    let mut fds =
+        [PollFd::new(inotify.as_fd(), PollFlags::POLLIN), PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::from(SAFETY_WAKE_MS)) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match inotify.read_events() {
+        Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn timestamp(wall_ns: u64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(wall_ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

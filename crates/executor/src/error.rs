@@ -1,0 +1,195 @@
+//! Errors of running a prompt: we failed, as opposed to the job failing.
+//!
+//! Owns: the error type and its exit code.
+//! Reads: nothing.
+//! Never: stands for a bad outcome; that is an [`dark_factory_types::Outcome`].
+
+use std::io;
+
+use dark_factory_types::{AttemptId, exit_code};
+
+use crate::engine::{EngineError, Fate};
+use crate::spool::ReadError;
+use crate::store::StoreError;
+
+/// Something of ours that did not work while a prompt was run.
+///
+/// Nothing is lost by any of these: an attempt that was recorded stays open, and `recover` goes on with it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutorError {
+    /// The state folder could not be used.
+    #[error("the state folder cannot be used")]
+    StateDir(#[source] io::Error),
+    /// The attempt's folder could not be made or written to.
+    #[error("the folder of attempt {attempt} cannot be written")]
+    AttemptDir {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// A log file of the caller's could not be prepared.
+    #[error("prepare log file: {0}")]
+    LogFile(#[source] io::Error),
+    /// The state store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine failed or refused.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The spool of an attempt could not be read.
+    #[error("the output of attempt {attempt} cannot be collected")]
+    Spool {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        source: ReadError,
+    },
+    /// The output of an attempt could not be written to its folder.
+    #[error("the output of attempt {attempt} cannot be written")]
+    Output {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The file is being run already.
+    #[error("{file} is already being run, as run {run}")]
+    AlreadyRunning {
+        /// The prompt file.
+        file: String,
+        /// The run that has it.
+        run: dark_factory_types::RunId,
+    },
+    /// A dead process left a run of this file unfinished.
+    #[error("{file} has an unfinished run, {run}, which a dead process left")]
+    Unfinished {
+        /// The prompt file.
+        file: String,
+        /// The run.
+        run: dark_factory_types::RunId,
+    },
+    /// The agent named in the store is not one that this build knows.
+    #[error("attempt {attempt} needs agent {agent}, which this dark-factory does not know")]
+    UnknownAgent {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The agent's name.
+        agent: String,
+    },
+    /// There is no such run.
+    #[error("there is no run {text}")]
+    NoSuchRun {
+        /// What was asked for.
+        text: String,
+    },
+    /// Several runs begin or end like this.
+    #[error("{text} could be any of {count} runs")]
+    AmbiguousRun {
+        /// What was asked for.
+        text: String,
+        /// How many match.
+        count: usize,
+    },
+    /// A task of ours ended before its work was done.
+    #[error("a task of ours was cancelled: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl ExecutorError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Engine(EngineError::NoSuchContainer { .. })
+            | Self::NoSuchRun { .. }
+            | Self::AmbiguousRun { .. } => exit_code::NOT_FOUND,
+            Self::Engine(EngineError::Local { .. }) => exit_code::INTERNAL,
+            Self::Engine(_) => exit_code::ENGINE,
+            Self::AlreadyRunning { .. } | Self::Unfinished { .. } => exit_code::USAGE,
+            Self::StateDir(_)
+            | Self::AttemptDir { .. }
+            | Self::LogFile(_)
+            | Self::Store(_)
+            | Self::Spool { .. }
+            | Self::Output { .. }
+            | Self::UnknownAgent { .. }
+            | Self::Task(_) => exit_code::INTERNAL,
+        }
+    }
+
+    /// Returns what a person can do about it, if there is something to say.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Engine(error) => error.advice(),
+            Self::StateDir(_) => {
+                Some("name a folder that you may write to with --state-dir or DARK_FACTORY_STATE_DIR".to_owned())
+            }
+            Self::AlreadyRunning { run, .. } => {
+                Some(format!("wait for it, or stop it with `dark-factory stop {run}`"))
+            }
+            Self::Unfinished { run, .. } => Some(format!(
+                "finish it with `dark-factory recover`, or stop it with `dark-factory stop {run}`"
+            )),
+            Self::NoSuchRun { .. } | Self::AmbiguousRun { .. } => {
+                Some("`dark-factory ps -a` lists all runs".to_owned())
+            }
+            Self::Spool { .. } | Self::Output { .. } => Some(
+                "nothing is lost: the attempt's spool is kept, and `dark-factory recover` collects it again"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl EngineError {
+    /// Returns what a person can do about it, if there is something to say.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => Some(
+                "is Docker Engine installed and running? On Debian: apt-get install docker.io; a different \
+                 endpoint is named with --host or DOCKER_HOST"
+                    .to_owned(),
+            ),
+            Self::PermissionDenied { .. } => Some(
+                "add your user to the socket's group (usually `sudo usermod -aG docker $USER`, then log in again)"
+                    .to_owned(),
+            ),
+            Self::ForeignFilesystem { .. } => Some(
+                "prompt files are mounted from this machine, so the engine must run on it: unset DOCKER_HOST or \
+                 name a local socket with --host"
+                    .to_owned(),
+            ),
+            Self::ImageMissing { image } => {
+                Some(format!("build or load it, run `docker pull {image}`, or use --pull missing"))
+            }
+            Self::BadImageReference { .. } => {
+                Some("write it as [registry/]name[:tag], for example debian:12".to_owned())
+            }
+            Self::NameTaken { name, .. } => {
+                Some(format!("remove it if you do not need it (`docker rm {name}`), or use another name"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the error and its causes as one sentence.
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        text
+    }
+
+    /// Returns whether the engine said no, as opposed to saying nothing.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.fate() == Fate::Refused
+    }
+}

@@ -1,0 +1,213 @@
+//! The agent's environment, and the secrets that are not in it.
+//!
+//! Owns: where each value is taken from, which layer wins, and which names are allowed.
+//! Reads: environment files, secret files, and the host's environment through a [`HostView`].
+//! Never: puts a value into an error.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ResolveError;
+use super::project::host_path;
+use crate::host::HostView;
+use crate::mount_source::is_variable_name;
+use crate::settings::{EnvValue, Origin, SecretSource, Settings, Sourced, parse_env_file};
+
+/// Names that begin like this are ours.
+const OUR_PREFIX: &str = "DARK_FACTORY_";
+
+/// Why a variable of the environment is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvProblem {
+    /// Its name cannot be a variable's.
+    #[error("is not a variable's name: write letters, digits and _, no digit in front")]
+    Name,
+    /// Its name is one of ours.
+    #[error("cannot be set: names that begin with DARK_FACTORY_ belong to dark-factory")]
+    Ours,
+    /// The host's value was asked for, and there is none.
+    #[error("has no value on the host that could be passed on; set it here, or give it a value")]
+    NotOnHost,
+    /// Its value has a NUL byte.
+    #[error("has a NUL byte in its value, which no program can be given; remove it")]
+    Nul,
+    /// It is a credential without a value.
+    #[error("is empty, and an empty credential hides every other; give it a value, or remove it")]
+    EmptyCredential,
+}
+
+/// Why a secret is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SecretProblem {
+    /// Its name cannot be a file's.
+    #[error("is not a secret's name: write letters, digits and _ . -")]
+    Name,
+    /// The variable that it is taken from is not set, or empty.
+    #[error("has no value: {variable} is not set here or is empty; set it")]
+    Unset {
+        /// The variable.
+        variable: String,
+    },
+    /// The file that it is taken from is empty.
+    #[error("has no value: {path} is empty; write it there")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file that it is taken from cannot be read as text.
+    #[error("cannot be read from {path}: {error}; make it a readable UTF-8 file")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        error: io::Error,
+    },
+}
+
+/// One variable with the place that decided its value.
+pub(super) type Env = BTreeMap<String, Sourced<String>>;
+
+/// Returns the environment that the layers give, lowest first.
+///
+/// Within a layer the environment files come first, in order, and `env` wins over them. Relative files are below
+/// the working directory if a flag names them, else below the project's root.
+pub(super) fn environment(
+    layers: &[&Settings],
+    root: &Path,
+    host: &HostView,
+) -> Result<Env, ResolveError> {
+    let mut env = Env::new();
+    let mut set = |name: &str, value: &EnvValue, origin: &Origin| {
+        let refused = |problem| ResolveError::Env {
+            origin: origin.clone(),
+            name: name.to_owned(),
+            problem,
+        };
+        let value = match value {
+            EnvValue::Text(text) => Some(text.as_str()),
+            EnvValue::FromHost => host.var(name),
+        };
+        if !is_variable_name(name) {
+            return Err(refused(EnvProblem::Name));
+        }
+        if name.starts_with(OUR_PREFIX) {
+            return Err(refused(EnvProblem::Ours));
+        }
+        let value = value
+            .ok_or_else(|| refused(EnvProblem::NotOnHost))?
+            .to_owned();
+        if value.contains('\0') {
+            return Err(refused(EnvProblem::Nul));
+        }
+        env.insert(
+            name.to_owned(),
+            Sourced {
+                value,
+                origin: origin.clone(),
+            },
+        );
+        Ok(())
+    };
+    for layer in layers {
+        for file in &layer.env_file {
+            let base = match file.origin {
+                Origin::File { .. } => root,
+                Origin::Flag { .. } => &host.cwd,
+            };
+            let path = host_path(&file.value, base, host);
+            let text = fs::read_to_string(&path).map_err(|source| ResolveError::EnvFile {
+                origin: file.origin.clone(),
+                path: path.clone(),
+                source,
+            })?;
+            let at = |line| Origin::File {
+                file: path.display().to_string(),
+                line,
+            };
+            let lines =
+                parse_env_file(&text).map_err(|(line, problem)| ResolveError::EnvFileLine {
+                    origin: at(line),
+                    problem,
+                })?;
+            for (line, name, value) in lines {
+                set(&name, &value, &at(line))?;
+            }
+        }
+        for (name, value) in &layer.env {
+            set(name, &value.value, &value.origin)?;
+        }
+    }
+    Ok(env)
+}
+
+/// Refuses credentials without a value: an empty one is not the same as none.
+pub(super) fn refuse_empty_credentials(env: &Env) -> Result<(), ResolveError> {
+    let is_credential = |name: &str| name.ends_with("_TOKEN") || name.ends_with("_KEY");
+    match env
+        .iter()
+        .find(|(name, value)| is_credential(name) && value.value.trim().is_empty())
+    {
+        Some((name, value)) => Err(ResolveError::Env {
+            origin: value.origin.clone(),
+            name: name.clone(),
+            problem: EnvProblem::EmptyCredential,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Returns the secrets with their values, in the order of their names.
+///
+/// A relative file is below the project's root. One line end at the end of a file is not part of the value.
+pub(super) fn secrets(
+    sources: &BTreeMap<String, Sourced<SecretSource>>,
+    root: &Path,
+    host: &HostView,
+) -> Result<Vec<(String, String)>, ResolveError> {
+    let one = |(name, source): (&String, &Sourced<SecretSource>)| {
+        secret(name, &source.value, root, host)
+            .map(|value| (name.clone(), value))
+            .map_err(|problem| ResolveError::Secret {
+                origin: source.origin.clone(),
+                name: name.clone(),
+                problem,
+            })
+    };
+    sources.iter().map(one).collect()
+}
+
+fn secret(
+    name: &str,
+    source: &SecretSource,
+    root: &Path,
+    host: &HostView,
+) -> Result<String, SecretProblem> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.is_empty() || name == "." || name == ".." || !name.chars().all(is_allowed) {
+        return Err(SecretProblem::Name);
+    }
+    match source {
+        SecretSource::Env(variable) => match host.var(variable) {
+            Some(value) if !value.is_empty() => Ok(value.to_owned()),
+            _ => Err(SecretProblem::Unset {
+                variable: variable.clone(),
+            }),
+        },
+        SecretSource::File(path) => {
+            let path = host_path(path, root, host);
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) => return Err(SecretProblem::File { path, error }),
+            };
+            let line = text.strip_suffix('\n').unwrap_or(&text);
+            match line.strip_suffix('\r').unwrap_or(line) {
+                "" => Err(SecretProblem::EmptyFile { path }),
+                value => Ok(value.to_owned()),
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The errors of resolving.
+//!
+//! Owns: the error type; every message names the place and says what to do.
+//! Reads: nothing.
+//! Never: holds a secret's value.
+
+use std::io;
+use std::path::PathBuf;
+
+use dark_factory_agents::AuthError;
+use dark_factory_types::exit_code;
+
+use super::environment::{EnvProblem, SecretProblem};
+use super::image::ImageProblem;
+use super::mounts::MountProblem;
+use super::project::Danger;
+use super::target::TargetProblem;
+use crate::settings::{Origin, SettingError};
+
+/// A prompt and settings from which no launch can be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The prompt's folder could not be looked at.
+    #[error("the project's folder {path} cannot be used; check that it is there and may be read")]
+    ProjectFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The folder that was chosen as the project could not be used.
+    #[error("{origin}: the project {path} cannot be used; name a folder that is there")]
+    ChosenProject {
+        /// Where it was chosen.
+        origin: Origin,
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The project does not go into a container as a whole.
+    #[error(
+        "{path} cannot be the project that is mounted: {danger}; \
+         put the prompt into a folder of its own, or name another with --project"
+    )]
+    Workspace {
+        /// The project's root.
+        path: PathBuf,
+        /// Why.
+        danger: Danger,
+    },
+    /// A path in the container cannot be used.
+    #[error("{origin}: {setting} {path:?} cannot be used: {problem}")]
+    ContainerPath {
+        /// Where it was written.
+        origin: Origin,
+        /// `workspace` or `workdir`.
+        setting: &'static str,
+        /// The path.
+        path: String,
+        /// Why.
+        problem: TargetProblem,
+    },
+    /// There is no agent of that name.
+    #[error("{origin}: there is no agent {name:?}; there are {known}{}", did_you_mean(*.suggestion))]
+    UnknownAgent {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written.
+        name: String,
+        /// The names that there are.
+        known: String,
+        /// The one that was probably meant.
+        suggestion: Option<&'static str>,
+    },
+    /// A command was given to an agent that has its own.
+    #[error(
+        "{origin}: a command is only for the agent command, and the agent is {agent}; \
+         add --agent command, or remove the command"
+    )]
+    CommandOfOtherAgent {
+        /// Where the command was written.
+        origin: Origin,
+        /// The agent.
+        agent: &'static str,
+    },
+    /// The command cannot be executed by anything.
+    #[error(
+        "{origin}: the command's program is empty or has a NUL byte in it; write a program's name"
+    )]
+    Command {
+        /// Where it was written.
+        origin: Origin,
+    },
+    /// The model's name could be taken for something else.
+    #[error(
+        "{origin}: {model} is not a model's name: write up to 256 letters, digits and . _ : / @ [ ] -, \
+         no - in front"
+    )]
+    Model {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written, in quotes.
+        model: String,
+    },
+    /// No image is named anywhere.
+    #[error(
+        "{file}: no image is named; pass --image IMAGE, or write image: IMAGE in the front matter"
+    )]
+    NoImage {
+        /// The prompt file.
+        file: String,
+    },
+    /// The image's reference is not one.
+    #[error(
+        "{origin}: {image} is not an image reference: {problem}; \
+         write [registry/]name[:tag][@sha256:…], such as debian:12"
+    )]
+    Image {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written, in quotes.
+        image: String,
+        /// Why.
+        problem: ImageProblem,
+    },
+    /// A user's name was given where only numbers are safe.
+    #[error(
+        "{origin}: user {name} is a name, which only profile: seed accepts; write numbers: UID or UID:GID"
+    )]
+    UserName {
+        /// Where it was written.
+        origin: Origin,
+        /// The name.
+        name: String,
+    },
+    /// A limit is below what makes sense.
+    #[error("{origin}: {setting} must be at least {least}, not {value}")]
+    Limit {
+        /// Where it was written.
+        origin: Origin,
+        /// The key.
+        setting: &'static str,
+        /// The least that is accepted.
+        least: &'static str,
+        /// What was written.
+        value: String,
+    },
+    /// A variable of the environment is refused.
+    #[error("{origin}: the environment variable {name:?} {problem}")]
+    Env {
+        /// Where it was written.
+        origin: Origin,
+        /// The variable.
+        name: String,
+        /// Why.
+        problem: EnvProblem,
+    },
+    /// An environment file could not be read.
+    #[error("{origin}: the environment file {path} cannot be read; make it a readable UTF-8 file")]
+    EnvFile {
+        /// Where the file was named.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// A line of an environment file is not one.
+    #[error("{origin}: this line {problem}")]
+    EnvFileLine {
+        /// The line.
+        origin: Origin,
+        /// Why.
+        problem: SettingError,
+    },
+    /// A secret is refused.
+    #[error("{origin}: the secret {name:?} {problem}")]
+    Secret {
+        /// Where it was written.
+        origin: Origin,
+        /// Its name.
+        name: String,
+        /// Why; never the value.
+        problem: SecretProblem,
+    },
+    /// A label is refused.
+    #[error("{origin}: the label {name:?} cannot be set: {reason}")]
+    Label {
+        /// Where it was written.
+        origin: Origin,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A mount is refused.
+    #[error("{origin}: cannot mount {mount}: {problem}")]
+    Mount {
+        /// Where it was written.
+        origin: Origin,
+        /// The mount as it was written.
+        mount: String,
+        /// Why.
+        problem: MountProblem,
+    },
+    /// A credential folder was named for a container that has none.
+    #[error("{origin}: claude-dir is only for profile: seed; remove it, or add --profile seed")]
+    ClaudeDirProfile {
+        /// Where it was written.
+        origin: Origin,
+    },
+    /// The credential folder could not be used.
+    #[error("{origin}: claude-dir {path} cannot be used; name a folder that is there")]
+    ClaudeDirFolder {
+        /// Where it was written.
+        origin: Origin,
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The credential folder does not go into a container.
+    #[error(
+        "the credential folder {path} cannot be mounted: {danger}; name another with --claude-dir"
+    )]
+    ClaudeDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        danger: Danger,
+    },
+    /// The agent would find no credentials.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
+impl ResolveError {
+    /// Returns the exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        exit_code::USAGE
+    }
+}
+
+fn did_you_mean(suggestion: Option<&'static str>) -> String {
+    suggestion
+        .map(|name| format!("; did you mean {name}?"))
+        .unwrap_or_default()
+}

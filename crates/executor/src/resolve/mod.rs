@@ -1,0 +1,442 @@
+//! From a prompt and flags to a launch spec.
+//!
+//! Owns: the defaults, the rules of what may be launched, and their errors.
+//! Reads: the prompt, the flags, the host's file system, and its environment through a [`HostView`].
+//! Never: talks to an engine, changes anything, or degrades silently: what cannot be done is an error.
+
+mod environment;
+mod error;
+mod image;
+mod mounts;
+mod project;
+mod record;
+mod target;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dark_factory_agents::{
+    AGENT_NAMES, Agent, AgentRequest, AuthView, ContainerUser, agent, check_claude_auth,
+};
+use dark_factory_types::{ByteSize, CpuCount};
+
+use crate::host::{HostView, PathKind};
+use crate::prompt::Prompt;
+use crate::settings::{Origin, Settings, Sourced, UserSetting, nearest, quoted};
+use crate::spec::{
+    CONTAINER_PROMPT, GitVisibility, HARDENED_HOME, LaunchSpec, Limits, PROMPT_FILE_ENV, Profile,
+    SPEC_VERSION, SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
+};
+use environment::Env;
+use project::Project;
+
+pub use environment::{EnvProblem, SecretProblem};
+pub use error::ResolveError;
+pub use image::{ImageProblem, check_image};
+pub use mounts::MountProblem;
+pub use project::Danger;
+pub use record::launch_record;
+pub use target::TargetProblem;
+
+/// Limits of the hardened profile where nothing else is said.
+///
+/// A judgement: agents were measured at up to 300 MB in short sessions, and what they build needs more. A build
+/// that needs still more says so.
+const MEMORY: ByteSize = ByteSize(2 << 30);
+const CPUS: u64 = 2;
+const PIDS: u32 = 512;
+
+/// The least memory that Docker accepts.
+const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
+const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The agent, unless something else is asked for.
+const DEFAULT_AGENT: &str = "claude";
+/// Where the seed's container has its prompt.
+const SEED_PROMPT: &str = "/tmp/prompt.md";
+/// Where the seed's container has its credentials.
+const SEED_CLAUDE_DIR: &str = "/home/node/.claude";
+/// The seed's credential folder on the host, if nothing else is asked for.
+const SEED_HOST_CLAUDE_DIR: &str = ".claude-yolo";
+
+/// Labels that begin like this are ours.
+const OUR_LABELS: &str = "dark-factory.";
+
+type Warnings = Vec<String>;
+
+/// What resolving needs to know besides prompt, flags and host.
+#[derive(Debug, Clone, Default)]
+pub struct ResolveContext {
+    /// The state folder, which nothing that is mounted may touch.
+    pub state_dir: PathBuf,
+    /// The image where none is named; without it, naming none is an error.
+    pub default_image: Option<String>,
+    /// The CPUs of the engine's host, if known; the default limit is not above them, as engines refuse that.
+    pub host_cpus: Option<NonZeroUsize>,
+}
+
+/// A launch spec, and what goes with it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The launch spec.
+    pub spec: LaunchSpec,
+    /// What the agent gets.
+    pub prompt_text: String,
+    /// Names and values of the secrets.
+    pub secrets: Vec<(String, String)>,
+    /// Things that are probably not as they were meant.
+    pub warnings: Vec<String>,
+    /// Things that a person should know.
+    pub notices: Vec<String>,
+}
+
+impl fmt::Debug for Resolved {
+    /// Leaves out what may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolved")
+            .field("file", &self.spec.file)
+            .field("warnings", &self.warnings)
+            .field("notices", &self.notices)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a launch spec of a prompt; flags beat the front matter.
+///
+/// The file system is only looked at. Relative paths in a front matter are below the project's root, `project`
+/// itself below the prompt's folder; those of flags are below the working directory. Mount and secret sources are
+/// below the project's root wherever they were written.
+///
+/// # Errors
+///
+/// [`ResolveError`], the first in the order of the spec's making; all of them are usage errors.
+pub fn resolve(
+    prompt: &Prompt,
+    flags: &Settings,
+    host: &HostView,
+    context: &ResolveContext,
+) -> Result<Resolved, ResolveError> {
+    let mut warnings: Warnings = prompt.warnings.iter().map(ToString::to_string).collect();
+    let mut notices = Vec::new();
+    let settings = flags.clone().over(prompt.settings.clone());
+    let profile = chosen(settings.profile.as_ref()).unwrap_or_default();
+
+    let project = Project::find(prompt, settings.project.as_ref(), host)?;
+    if let Some(danger) = project::workspace_danger(&project.root, &context.state_dir, host) {
+        return Err(ResolveError::Workspace {
+            path: project.root,
+            danger,
+        });
+    }
+    let workspace = container_path("workspace", settings.workspace.as_ref(), target::mountable)?
+        .unwrap_or_else(|| WORKSPACE_TARGET.to_owned());
+    let workdir = container_path("workdir", settings.workdir.as_ref(), target::absolute)?
+        .unwrap_or_else(|| workspace.clone());
+
+    let user = user(settings.user.as_ref(), profile, project.owner)?;
+    let is_owner_root = project.owner.0 == 0 && settings.user.is_none();
+    if profile == Profile::Hardened && is_owner_root {
+        notices.push(
+            "the project belongs to root: the agent runs as uid 0 without capabilities; \
+             --user UID:GID changes that"
+                .to_owned(),
+        );
+    }
+
+    let agent = chosen_agent(settings.agent.as_ref())?;
+    let request = request(agent, &settings, &user, &mut warnings)?;
+    let claude_dir = claude_dir(&settings, profile, &project, host, context)?;
+    let user_env = environment::environment(&[&prompt.settings, flags], &project.root, host)?;
+    let secrets = environment::secrets(&settings.secrets, &project.root, host)?;
+    let launch = launch(agent, &request, profile, &user_env);
+
+    let mut taken = vec![(workspace.clone(), "the project".to_owned())];
+    if profile == Profile::Seed {
+        taken.push((SEED_PROMPT.to_owned(), "the prompt".to_owned()));
+        taken.push((
+            SEED_CLAUDE_DIR.to_owned(),
+            "the credential folder".to_owned(),
+        ));
+    }
+    let grounds = mounts::Grounds {
+        host,
+        root: &project.root,
+        state: &context.state_dir,
+        taken,
+    };
+    let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
+    let image = image(&settings, prompt, context)?;
+    let limits = limits(&settings, profile, context)?;
+    check_auth(
+        agent,
+        &user_env,
+        &launch.env,
+        &secrets,
+        claude_dir.as_deref(),
+        host,
+        profile,
+    )?;
+
+    let git = match (chosen(settings.git.as_ref()), project.git) {
+        (Some(GitVisibility::Hidden), PathKind::Folder | PathKind::File) => GitVisibility::Hidden,
+        _ => GitVisibility::Visible,
+    };
+    let defaults = StopPolicy::default();
+    let spec = LaunchSpec {
+        version: SPEC_VERSION,
+        project: project.name(),
+        file: project.file,
+        prompt: project.prompt,
+        container: None,
+        agent: agent.name().to_owned(),
+        profile,
+        image,
+        pull: chosen(settings.pull.as_ref()).unwrap_or_default(),
+        command: launch.argv,
+        env: launch.env,
+        secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
+        labels: labels(&settings.labels)?,
+        workspace: Workspace {
+            source: project.root,
+            target: workspace,
+            git,
+            git_is_file: project.git == PathKind::File,
+        },
+        mounts,
+        workdir,
+        user,
+        limits,
+        network: chosen(settings.network.as_ref()).unwrap_or_default(),
+        stop: StopPolicy {
+            signal: settings
+                .stop_signal
+                .map_or(defaults.signal, |signal| signal.value),
+            grace: chosen(settings.stop_grace.as_ref()).unwrap_or(defaults.grace),
+        },
+        transport: chosen(settings.transport.as_ref()).unwrap_or_default(),
+        seed: SeedSpec {
+            claude_dir,
+            ..SeedSpec::default()
+        },
+    };
+    Ok(Resolved {
+        spec,
+        prompt_text: prompt.body.clone(),
+        secrets,
+        warnings,
+        notices,
+    })
+}
+
+fn chosen<T: Copy>(setting: Option<&Sourced<T>>) -> Option<T> {
+    setting.map(|setting| setting.value)
+}
+
+fn container_path(
+    setting: &'static str,
+    path: Option<&Sourced<String>>,
+    check: fn(&str) -> Result<String, TargetProblem>,
+) -> Result<Option<String>, ResolveError> {
+    let Some(Sourced { value, origin }) = path else {
+        return Ok(None);
+    };
+    let refused = |problem| ResolveError::ContainerPath {
+        origin: origin.clone(),
+        setting,
+        path: value.clone(),
+        problem,
+    };
+    check(value).map(Some).map_err(refused)
+}
+
+fn user(
+    setting: Option<&Sourced<UserSetting>>,
+    profile: Profile,
+    owner: (u32, u32),
+) -> Result<User, ResolveError> {
+    match (setting, profile) {
+        (None, Profile::Hardened) => Ok(User::Ids {
+            uid: owner.0,
+            gid: owner.1,
+        }),
+        (None, Profile::Seed) => Ok(User::Image),
+        (
+            Some(Sourced {
+                value: UserSetting::Ids { uid, gid },
+                ..
+            }),
+            _,
+        ) => {
+            let same = if *uid == owner.0 { owner.1 } else { *uid };
+            Ok(User::Ids {
+                uid: *uid,
+                gid: gid.unwrap_or(same),
+            })
+        }
+        (
+            Some(Sourced {
+                value: UserSetting::Named(name),
+                ..
+            }),
+            Profile::Seed,
+        ) => Ok(User::Named(name.clone())),
+        (
+            Some(Sourced {
+                value: UserSetting::Named(name),
+                origin,
+            }),
+            Profile::Hardened,
+        ) => Err(ResolveError::UserName {
+            origin: origin.clone(),
+            name: name.clone(),
+        }),
+    }
+}
+
+fn claude_dir(
+    settings: &Settings,
+    profile: Profile,
+    project: &Project,
+    host: &HostView,
+    context: &ResolveContext,
+) -> Result<Option<PathBuf>, ResolveError> {
+    let path = match (&settings.claude_dir, profile) {
+        (None, Profile::Hardened) => return Ok(None),
+        (Some(Sourced { origin, .. }), Profile::Hardened) => {
+            return Err(ResolveError::ClaudeDirProfile {
+                origin: origin.clone(),
+            });
+        }
+        (None, Profile::Seed) => {
+            let path = host
+                .home
+                .as_ref()
+                .map(|home| home.join(SEED_HOST_CLAUDE_DIR));
+            match path {
+                Some(path) if host.kind(&path) == PathKind::Folder => {
+                    project::canonical_so_far(&path)
+                }
+                _ => return Ok(None),
+            }
+        }
+        (Some(Sourced { value, origin }), Profile::Seed) => {
+            let base = match origin {
+                Origin::File { .. } => project.root.as_path(),
+                Origin::Flag { .. } => host.cwd.as_path(),
+            };
+            let path = project::host_path(value, base, host);
+            project::canonical_folder(&path).map_err(|source| ResolveError::ClaudeDirFolder {
+                origin: origin.clone(),
+                path,
+                source,
+            })?
+        }
+    };
+    match project::mount_danger(&path, &context.state_dir, host) {
+        Some(danger) => Err(ResolveError::ClaudeDir { path, danger }),
+        None => Ok(Some(path)),
+    }
+}
+
+fn image(
+    settings: &Settings,
+    prompt: &Prompt,
+    context: &ResolveContext,
+) -> Result<String, ResolveError> {
+    match (&settings.image, &context.default_image) {
+        (Some(Sourced { value, origin }), _) => match check_image(value) {
+            Ok(()) => Ok(value.clone()),
+            Err(problem) => Err(ResolveError::Image {
+                origin: origin.clone(),
+                image: quoted(value),
+                problem,
+            }),
+        },
+        (None, Some(image)) => Ok(image.clone()),
+        (None, None) => Err(ResolveError::NoImage {
+            file: prompt.file.clone(),
+        }),
+    }
+}
+
+fn limits(
+    settings: &Settings,
+    profile: Profile,
+    context: &ResolveContext,
+) -> Result<Limits, ResolveError> {
+    let below = |origin: &Origin, setting, least, value: String| {
+        Err(ResolveError::Limit {
+            origin: origin.clone(),
+            setting,
+            least,
+            value,
+        })
+    };
+    if let Some(Sourced { value, origin }) = &settings.memory
+        && *value < LEAST_MEMORY
+    {
+        return below(origin, "memory", "6m", value.to_string());
+    }
+    if let Some(Sourced { value: 0, origin }) = &settings.pids {
+        return below(origin, "pids", "1", "0".to_owned());
+    }
+    if let Some(Sourced { value, origin }) = &settings.timeout
+        && *value < LEAST_TIMEOUT
+    {
+        return below(origin, "timeout", "1s", format!("{value:?}"));
+    }
+    let given = Limits {
+        memory: chosen(settings.memory.as_ref()),
+        cpus: chosen(settings.cpus.as_ref()),
+        pids: chosen(settings.pids.as_ref()),
+        timeout: chosen(settings.timeout.as_ref()),
+    };
+    Ok(match profile {
+        Profile::Seed => given,
+        Profile::Hardened => {
+            let host_cpus = context
+                .host_cpus
+                .and_then(|cpus| u64::try_from(cpus.get()).ok());
+            let cpus = host_cpus.map_or(CPUS, |cpus| cpus.min(CPUS));
+            Limits {
+                memory: given.memory.or(Some(MEMORY)),
+                cpus: given.cpus.or(Some(CpuCount {
+                    nanos: cpus * 1_000_000_000,
+                })),
+                pids: given.pids.or(Some(PIDS)),
+                timeout: given.timeout,
+            }
+        }
+    })
+}
+
+fn labels(
+    labels: &BTreeMap<String, Sourced<String>>,
+) -> Result<BTreeMap<String, String>, ResolveError> {
+    let mut checked = BTreeMap::new();
+    for (name, Sourced { value, origin }) in labels {
+        let reason = if name.starts_with(OUR_LABELS) {
+            "names that begin with dark-factory. belong to dark-factory"
+        } else if name.is_empty() || name.contains(char::is_whitespace) || name.contains('=') {
+            "a label's name has no blanks and no ="
+        } else if name.contains('\0') || value.contains('\0') {
+            "it has a NUL byte in it"
+        } else {
+            checked.insert(name.clone(), value.clone());
+            continue;
+        };
+        return Err(ResolveError::Label {
+            origin: origin.clone(),
+            name: name.clone(),
+            reason,
+        });
+    }
+    Ok(checked)
+}

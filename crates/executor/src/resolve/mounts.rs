@@ -1,0 +1,148 @@
+//! The mounts that a user asks for.
+//!
+//! Owns: which are taken, skipped or refused.
+//! Reads: the file system, to see what is there.
+//! Never: mounts anything.
+
+use std::path::{Path, PathBuf};
+
+use super::project::{Danger, mount_danger};
+use super::target::{self, TargetProblem};
+use super::{ResolveError, Warnings};
+use crate::host::{HostView, PathKind};
+use crate::mount_source::{MountSourceError, expand_mount_source};
+use crate::settings::{ExtraMount, Origin, Sourced};
+use crate::spec::{Access, Mount};
+
+/// Why a mount is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountProblem {
+    /// Its source stands for no path.
+    #[error(transparent)]
+    Source(#[from] MountSourceError),
+    /// There is nothing at its source.
+    #[error("{path} does not exist; make it, or write optional: true to go on without it")]
+    Missing {
+        /// The source, expanded.
+        path: PathBuf,
+    },
+    /// Its source cannot be looked at.
+    #[error("{path} cannot be looked at; check the permissions of its folders")]
+    Unreadable {
+        /// The source, expanded.
+        path: PathBuf,
+    },
+    /// Its source does not go into a container.
+    #[error("{danger}; {way_out}", way_out = way_out(danger))]
+    Danger {
+        /// Why.
+        danger: Danger,
+    },
+    /// Its path in the container cannot be used.
+    #[error(transparent)]
+    Target(#[from] TargetProblem),
+    /// Something else is mounted at its path in the container.
+    #[error("{target} in the container is taken by {by}; choose another path")]
+    Taken {
+        /// The path.
+        target: String,
+        /// What is there.
+        by: String,
+    },
+}
+
+fn way_out(danger: &Danger) -> &'static str {
+    match danger {
+        Danger::Colon => "rename it, or mount it by a link without one",
+        Danger::State { .. } => "mount another folder, or move the state with --state-dir",
+        Danger::Root | Danger::Home | Danger::SshKeys { .. } | Danger::EngineSocket { .. } => {
+            "mount a smaller part; a later version will have a way to allow this"
+        }
+    }
+}
+
+/// What mounts are resolved against.
+pub(super) struct Grounds<'a> {
+    pub(super) host: &'a HostView,
+    pub(super) root: &'a Path,
+    pub(super) state: &'a Path,
+    /// Paths in the container that are taken, and by what.
+    pub(super) taken: Vec<(String, String)>,
+}
+
+pub(super) fn resolve(
+    mounts: &[Sourced<ExtraMount>],
+    mut grounds: Grounds<'_>,
+    warnings: &mut Warnings,
+) -> Result<Vec<Mount>, ResolveError> {
+    let mut resolved = Vec::new();
+    for Sourced {
+        value: mount,
+        origin,
+    } in mounts
+    {
+        let refused = |problem| ResolveError::Mount {
+            origin: origin.clone(),
+            mount: format!("{}:{}", mount.src, mount.dst),
+            problem,
+        };
+        if let Some(mount) = one(mount, origin, &mut grounds, warnings).map_err(refused)? {
+            resolved.push(mount);
+        }
+    }
+    Ok(resolved)
+}
+
+fn one(
+    mount: &ExtraMount,
+    origin: &Origin,
+    grounds: &mut Grounds<'_>,
+    warnings: &mut Warnings,
+) -> Result<Option<Mount>, MountProblem> {
+    let target = target::mountable(&mount.dst)?;
+    if let Some((_, by)) = grounds.taken.iter().find(|(taken, _)| *taken == target) {
+        return Err(MountProblem::Taken {
+            target,
+            by: by.clone(),
+        });
+    }
+    let path = expand_mount_source(&mount.src, grounds.root, grounds.host)?;
+    let colon = || MountProblem::Danger {
+        danger: Danger::Colon,
+    };
+    if path.as_os_str().as_encoded_bytes().contains(&b':') {
+        return Err(colon());
+    }
+    // Dangers come before existence, so that nobody first makes the folder and is refused then.
+    let named = super::project::canonical_so_far(&path);
+    if let Some(danger) = mount_danger(&named, grounds.state, grounds.host) {
+        return Err(MountProblem::Danger { danger });
+    }
+    match grounds.host.kind(&path) {
+        PathKind::File | PathKind::Folder => {}
+        PathKind::Missing if mount.optional => {
+            warnings.push(format!(
+                "{origin}: the optional mount {}:{} is left out: {} does not exist",
+                mount.src,
+                mount.dst,
+                path.display()
+            ));
+            return Ok(None);
+        }
+        PathKind::Missing => return Err(MountProblem::Missing { path }),
+        PathKind::Unreadable => return Err(MountProblem::Unreadable { path }),
+    }
+    grounds
+        .taken
+        .push((target.clone(), format!("the mount of {origin}")));
+    let access = match mount.read_only {
+        Some(true) => Access::ReadOnly,
+        Some(false) | None => Access::ReadWrite,
+    };
+    Ok(Some(Mount {
+        source: named,
+        target,
+        access,
+    }))
+}

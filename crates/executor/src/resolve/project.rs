@@ -1,0 +1,215 @@
+//! The project that a prompt belongs to.
+//!
+//! Owns: how its root is found, and which folders of the host may go into a container.
+//! Reads: the file system: links and what is where.
+//! Never: runs git.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ResolveError;
+use crate::host::{HostView, PathKind};
+use crate::prompt::Prompt;
+use crate::settings::{Origin, Sourced};
+
+const ENGINE_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
+
+/// Why a folder of the host does not go into a container.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Danger {
+    /// It is `/`.
+    #[error("it is the whole file system of the host")]
+    Root,
+    /// It is the home folder, or has it in it.
+    #[error("it holds your whole home folder")]
+    Home,
+    /// It has keys in it, or is among them.
+    #[error("it holds, or is in, your SSH keys at {path}")]
+    SshKeys {
+        /// The folder with the keys.
+        path: PathBuf,
+    },
+    /// It is, or has in it, a socket that gives control of the host.
+    #[error("it holds the container engine's socket {path}, which gives control of the host")]
+    EngineSocket {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It has the state folder in it, or is in it.
+    #[error("it holds, or is in, the state folder {path}, where the records of all runs are")]
+    State {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// Its path has a `:`.
+    #[error("its path on the host has a colon, which no engine can mount")]
+    Colon,
+}
+
+/// The project of a prompt.
+#[derive(Debug)]
+pub(super) struct Project {
+    /// The root, links resolved.
+    pub(super) root: PathBuf,
+    /// What its `.git` is.
+    pub(super) git: PathKind,
+    /// The root's user and group.
+    pub(super) owner: (u32, u32),
+    /// The prompt file's absolute path, or `-`.
+    pub(super) file: String,
+    /// The prompt's base name without `.md`.
+    pub(super) prompt: String,
+}
+
+impl Project {
+    pub(super) fn find(
+        prompt: &Prompt,
+        chosen: Option<&Sourced<String>>,
+        host: &HostView,
+    ) -> Result<Self, ResolveError> {
+        let (folder, file, name) = place(prompt, host)?;
+        let root = match chosen {
+            Some(Sourced { value, origin }) => {
+                let base = match origin {
+                    Origin::File { .. } => folder.as_path(),
+                    Origin::Flag { .. } => host.cwd.as_path(),
+                };
+                let path = host_path(value, base, host);
+                canonical_folder(&path).map_err(|source| ResolveError::ChosenProject {
+                    origin: origin.clone(),
+                    path,
+                    source,
+                })?
+            }
+            None => git_root(&folder, host).unwrap_or(folder),
+        };
+        let owner = host
+            .owner(&root)
+            .map_err(|source| ResolveError::ProjectFolder {
+                path: root.clone(),
+                source,
+            })?;
+        Ok(Self {
+            git: host.kind(&root.join(".git")),
+            root,
+            owner,
+            file,
+            prompt: name,
+        })
+    }
+
+    /// Returns the project's name: the root's base name.
+    pub(super) fn name(&self) -> String {
+        base_name(&self.root)
+    }
+}
+
+/// Returns the prompt's folder with links resolved, the file's path, and the prompt's name.
+fn place(prompt: &Prompt, host: &HostView) -> Result<(PathBuf, String, String), ResolveError> {
+    let canonical = |path: &Path| {
+        canonical_folder(path).map_err(|source| ResolveError::ProjectFolder {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    if prompt.file == "-" {
+        return Ok((canonical(&host.cwd)?, "-".to_owned(), "stdin".to_owned()));
+    }
+    let path = host.absolute(Path::new(&prompt.file));
+    let folder = canonical(path.parent().unwrap_or(&host.cwd))?;
+    let base = base_name(&path);
+    let file = folder.join(&base).to_string_lossy().into_owned();
+    let name = base.strip_suffix(".md").unwrap_or(&base).to_owned();
+    Ok((folder, file, name))
+}
+
+fn git_root(folder: &Path, host: &HostView) -> Option<PathBuf> {
+    let has_git = |path: &&Path| {
+        matches!(
+            host.kind(&path.join(".git")),
+            PathKind::Folder | PathKind::File
+        )
+    };
+    folder.ancestors().find(has_git).map(Path::to_owned)
+}
+
+pub(super) fn canonical_folder(path: &Path) -> io::Result<PathBuf> {
+    let path = path.canonicalize()?;
+    if fs::metadata(&path)?.is_dir() {
+        Ok(path)
+    } else {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+}
+
+fn base_name(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Returns a path of the host that a setting names: `~/` in front is the home, a relative one is below `base`.
+pub(super) fn host_path(text: &str, base: &Path, host: &HostView) -> PathBuf {
+    match (text.strip_prefix("~/"), &host.home) {
+        (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
+        _ => base.join(text),
+    }
+}
+
+/// Resolves the links of a path whose end may not exist.
+pub(super) fn canonical_so_far(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(found) = ancestor.canonicalize() {
+            return match path.strip_prefix(ancestor) {
+                Ok(rest) if rest.as_os_str().is_empty() => found,
+                Ok(rest) => found.join(rest),
+                Err(_) => path.to_owned(),
+            };
+        }
+    }
+    path.to_owned()
+}
+
+/// Says why the folder cannot be the workspace, if it cannot.
+pub(super) fn workspace_danger(root: &Path, state: &Path, host: &HostView) -> Option<Danger> {
+    let home = host.home.as_deref().map(canonical_so_far);
+    if root.parent().is_none() {
+        Some(Danger::Root)
+    } else if home.is_some_and(|home| home.starts_with(root)) {
+        Some(Danger::Home)
+    } else {
+        mount_danger(root, state, host)
+    }
+}
+
+/// Says why a path, its links resolved, cannot be mounted, if it cannot.
+pub(super) fn mount_danger(path: &Path, state: &Path, host: &HostView) -> Option<Danger> {
+    let overlaps = |other: &Path| path.starts_with(other) || other.starts_with(path);
+    if path.parent().is_none() {
+        return Some(Danger::Root);
+    }
+    if path.as_os_str().as_encoded_bytes().contains(&b':') {
+        return Some(Danger::Colon);
+    }
+    let state = canonical_so_far(state);
+    if overlaps(&state) {
+        return Some(Danger::State { path: state });
+    }
+    if let Some(home) = &host.home {
+        let keys = home.join(".ssh");
+        if overlaps(&canonical_so_far(&keys)) || overlaps(&canonical_so_far(home).join(".ssh")) {
+            return Some(Danger::SshKeys { path: keys });
+        }
+    }
+    let chosen = host
+        .var("DOCKER_HOST")
+        .and_then(|url| url.strip_prefix("unix://"));
+    let mut sockets = ENGINE_SOCKETS.into_iter().chain(chosen).map(Path::new);
+    sockets
+        .find(|socket| socket.starts_with(path) || canonical_so_far(socket).starts_with(path))
+        .map(|socket| Danger::EngineSocket {
+            path: socket.to_owned(),
+        })
+}

@@ -1,0 +1,260 @@
+//! Settings of a run, as a front matter, flags, or later a configuration file give them.
+//!
+//! Owns: the settings, where each came from, how layers of them combine, and their text forms.
+//! Reads: text.
+//! Never: looks at the host, or fills in a default; see `resolve`.
+
+mod diagnostic;
+mod keys;
+mod text;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{GitVisibility, Profile, PullPolicy};
+
+pub use diagnostic::Diagnostic;
+pub use keys::{IGNORED_KEYS, KEYS, Key};
+pub use text::{
+    EnvLine, SettingError, parse_cpus, parse_env, parse_env_file, parse_grace, parse_label, parse_memory,
+    parse_mount, parse_network, parse_pids, parse_profile, parse_pull, parse_secret, parse_signal,
+    parse_timeout, parse_transport, parse_user,
+};
+
+pub(crate) use diagnostic::{Fault, Place};
+pub(crate) use keys::{read_settings, suggest as suggest_key};
+pub(crate) use text::quoted;
+pub(crate) use yaml::parse as parse_yaml;
+
+/// Where a setting was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// On a line of a file.
+    File {
+        /// The file, as it was named.
+        file: String,
+        /// Line in the file, counted from 1.
+        line: usize,
+    },
+    /// On the command line.
+    Flag {
+        /// The flag with its hyphens: `--memory`.
+        flag: &'static str,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, line } => write!(f, "{file}:{line}"),
+            Self::Flag { flag } => f.write_str(flag),
+        }
+    }
+}
+
+/// A value that knows where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+impl<T> Sourced<T> {
+    /// Returns a value that the flag `flag`, such as `--memory`, gave.
+    pub fn flag(flag: &'static str, value: T) -> Self {
+        Self {
+            value,
+            origin: Origin::Flag { flag },
+        }
+    }
+}
+
+/// A value of the environment.
+#[derive(Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// As it was written.
+    Text(String),
+    /// The value that the variable of the same name has on the host.
+    FromHost,
+}
+
+impl fmt::Debug for EnvValue {
+    /// Leaves the text out: it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(***)"),
+            Self::FromHost => f.write_str("FromHost"),
+        }
+    }
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a variable of the host's environment: `env:VAR`.
+    Env(String),
+    /// In a file on the host: `file:PATH`; may begin with `~/`, else relative to the project.
+    File(String),
+}
+
+/// Who the agent shall run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserSetting {
+    /// Numeric ids; without a group, resolving chooses it.
+    Ids {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: Option<u32>,
+    },
+    /// Names that the image knows: `node` or `node:staff`.
+    Named(String),
+}
+
+/// A mount as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtraMount {
+    /// Source on the host: may begin with `~/`, use `$VAR` and `${VAR}`, and be relative to the project.
+    pub src: String,
+    /// Absolute path in the container, never expanded.
+    pub dst: String,
+    /// Whether the container may only read it; `None` is read-write.
+    pub read_only: Option<bool>,
+    /// Whether a missing source is skipped instead of refused.
+    pub optional: bool,
+}
+
+/// Settings of a run; none is required.
+///
+/// In a front matter the keys are the flags' names ([`KEYS`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The agent's name.
+    pub agent: Option<Sourced<String>>,
+    /// The image's reference.
+    pub image: Option<Sourced<String>>,
+    /// The model.
+    pub model: Option<Sourced<String>>,
+    /// Environment of the agent.
+    pub env: BTreeMap<String, Sourced<EnvValue>>,
+    /// Files with further environment, in order.
+    pub env_file: Vec<Sourced<String>>,
+    /// Mounts besides the workspace, in order.
+    pub mounts: Vec<Sourced<ExtraMount>>,
+    /// Wall time from the container's start.
+    pub timeout: Option<Sourced<Duration>>,
+    /// Memory and swap together.
+    pub memory: Option<Sourced<ByteSize>>,
+    /// CPU time.
+    pub cpus: Option<Sourced<CpuCount>>,
+    /// Processes and threads.
+    pub pids: Option<Sourced<u32>>,
+    /// Who the agent runs as.
+    pub user: Option<Sourced<UserSetting>>,
+    /// The network.
+    pub network: Option<Sourced<NetworkMode>>,
+    /// Whether the agent sees the workspace's `.git`.
+    pub git: Option<Sourced<GitVisibility>>,
+    /// Labels of the container.
+    pub labels: BTreeMap<String, Sourced<String>>,
+    /// When the image is pulled.
+    pub pull: Option<Sourced<PullPolicy>>,
+    /// The project's root folder: relative to the prompt file's folder in a file, to the working directory as a flag.
+    pub project: Option<Sourced<String>>,
+    /// The profile.
+    pub profile: Option<Sourced<Profile>>,
+    /// Program and arguments for the `command` agent.
+    pub command: Option<Sourced<Vec<String>>>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, Sourced<SecretSource>>,
+    /// The agent's working directory in the container.
+    pub workdir: Option<Sourced<String>>,
+    /// Where the workspace is mounted in the container.
+    pub workspace: Option<Sourced<String>>,
+    /// How output leaves the container.
+    pub transport: Option<Sourced<Transport>>,
+    /// The first signal of a stop, by name.
+    pub stop_signal: Option<Sourced<String>>,
+    /// How long a stop waits before it kills.
+    pub stop_grace: Option<Sourced<Duration>>,
+    /// The seed profile's credential folder.
+    pub claude_dir: Option<Sourced<String>>,
+}
+
+impl Settings {
+    /// Puts these settings over `lower` ones.
+    ///
+    /// A single value replaces the lower one, `command` included. Maps merge key by key. Lists append, the
+    /// lower first, but a mount takes the place of lower mounts with the same destination.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        let mut mounts = lower.mounts;
+        mounts.retain(|low| {
+            !self
+                .mounts
+                .iter()
+                .any(|high| same_target(&low.value, &high.value))
+        });
+        mounts.extend(self.mounts);
+        Self {
+            agent: self.agent.or(lower.agent),
+            image: self.image.or(lower.image),
+            model: self.model.or(lower.model),
+            env: merged(self.env, lower.env),
+            env_file: lower.env_file.into_iter().chain(self.env_file).collect(),
+            mounts,
+            timeout: self.timeout.or(lower.timeout),
+            memory: self.memory.or(lower.memory),
+            cpus: self.cpus.or(lower.cpus),
+            pids: self.pids.or(lower.pids),
+            user: self.user.or(lower.user),
+            network: self.network.or(lower.network),
+            git: self.git.or(lower.git),
+            labels: merged(self.labels, lower.labels),
+            pull: self.pull.or(lower.pull),
+            project: self.project.or(lower.project),
+            profile: self.profile.or(lower.profile),
+            command: self.command.or(lower.command),
+            secrets: merged(self.secrets, lower.secrets),
+            workdir: self.workdir.or(lower.workdir),
+            workspace: self.workspace.or(lower.workspace),
+            transport: self.transport.or(lower.transport),
+            stop_signal: self.stop_signal.or(lower.stop_signal),
+            stop_grace: self.stop_grace.or(lower.stop_grace),
+            claude_dir: self.claude_dir.or(lower.claude_dir),
+        }
+    }
+}
+
+fn merged<T>(high: BTreeMap<String, T>, mut low: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    low.extend(high);
+    low
+}
+
+fn same_target(a: &ExtraMount, b: &ExtraMount) -> bool {
+    a.dst.trim_end_matches('/') == b.dst.trim_end_matches('/')
+}
+
+/// Returns the known word that was probably meant.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
+    let word = plain(word);
+    let limit = (word.chars().count() / 3).clamp(1, 3);
+    known
+        .into_iter()
+        .map(|known| (strsim::damerau_levenshtein(&word, &plain(known)), known))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}

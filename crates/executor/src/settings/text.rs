@@ -1,0 +1,238 @@
+//! Settings as one text each: what a flag or a plain value in a front matter holds.
+//!
+//! Owns: the text forms and their errors.
+//! Reads: text.
+//! Never: looks at the host.
+
+use std::time::Duration;
+
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport, parse_duration};
+
+use super::{EnvValue, ExtraMount, SecretSource, UserSetting};
+use crate::spec::{Profile, PullPolicy};
+
+/// Shown of a text that is not what it should be, in characters.
+const SHOWN: usize = 80;
+
+pub(super) const MEMORY: &str = "a size such as 512m or 8g";
+pub(super) const CPUS: &str = "a number of CPUs above 0, such as 2 or 0.5";
+pub(super) const PIDS: &str = "a whole number such as 512";
+pub(super) const TIMEOUT: &str = "a duration with a unit, such as 90s, 30m or 1h30m";
+pub(super) const GRACE: &str = "a duration with a unit, such as 10s, or 0s";
+pub(super) const USER: &str = "UID or UID:GID, such as 1000:1000";
+pub(super) const SIGNAL: &str =
+    "the name of a signal that can be handled, such as SIGTERM or SIGINT";
+pub(super) const MOUNT: &str = "SRC:DST or SRC:DST:ro, where no path has a colon";
+pub(super) const ENV: &str = "NAME=VALUE, or NAME alone for the host's value";
+pub(super) const LABEL: &str = "NAME=VALUE";
+pub(super) const SECRET: &str = "NAME=env:VAR or NAME=file:PATH";
+pub(super) const SECRET_SOURCE: &str = "env:VAR or file:PATH";
+pub(super) const NETWORK: &str = "none or open";
+pub(super) const PULL: &str = "never, missing or always";
+pub(super) const PROFILE: &str = "hardened or seed";
+pub(super) const TRANSPORT: &str = "spool or attach";
+
+/// A text that a setting does not accept; its message continues "the setting …".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be {expected}, not {found}")]
+pub struct SettingError {
+    expected: &'static str,
+    found: String,
+}
+
+impl SettingError {
+    fn new(expected: &'static str, text: &str) -> Self {
+        Self {
+            expected,
+            found: quoted(text),
+        }
+    }
+}
+
+/// Shows a text in quotes, not more than its beginning.
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+macro_rules! parsers {
+    ($($(#[$doc:meta])* $name:ident($text:ident) -> $type:ty, $expected:ident, $value:expr;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Errors
+        ///
+        /// [`SettingError`] if it is none of that.
+        pub fn $name($text: &str) -> Result<$type, SettingError> {
+            let value: Option<$type> = $value;
+            value.ok_or_else(|| SettingError::new($expected, $text))
+        }
+    )*};
+}
+
+parsers! {
+    /// Parses a size of memory: `512m`, `8g`.
+    parse_memory(text) -> ByteSize, MEMORY, text.parse().ok();
+    /// Parses a number of CPUs: `2`, `0.5`.
+    parse_cpus(text) -> CpuCount, CPUS, text.parse().ok();
+    /// Parses a number of processes.
+    parse_pids(text) -> u32, PIDS, text.parse().ok();
+    /// Parses a time limit: `90s`, `1h30m`; zero is none.
+    parse_timeout(text) -> Duration, TIMEOUT, parse_duration(text).ok();
+    /// Parses the time that a stop waits: `10s`; `0s` kills at once.
+    parse_grace(text) -> Duration, GRACE, match text {
+        "0" | "0s" => Some(Duration::ZERO),
+        text => parse_duration(text).ok(),
+    };
+    /// Parses a user: `1000`, `1000:1000`, or names.
+    parse_user(text) -> UserSetting, USER, user(text);
+    /// Parses a signal by its name, with or without `SIG`, in any case; returns it as `SIGTERM`.
+    parse_signal(text) -> String, SIGNAL, signal(text);
+    /// Parses `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`.
+    parse_mount(text) -> ExtraMount, MOUNT, mount(text);
+    /// Parses `NAME=VALUE`, or `NAME` for the host's value.
+    parse_env(text) -> (String, EnvValue), ENV, match text.split_once('=') {
+        Some((name, value)) => named(name, EnvValue::Text(value.to_owned())),
+        None => named(text, EnvValue::FromHost),
+    };
+    /// Parses `NAME=VALUE`, or `NAME` for an empty value.
+    parse_label(text) -> (String, String), LABEL, {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        named(name, value.to_owned())
+    };
+    /// Parses `NAME=env:VAR` or `NAME=file:PATH`.
+    parse_secret(text) -> (String, SecretSource), SECRET, text
+        .split_once('=')
+        .and_then(|(name, source)| named(name, secret_source(source)?));
+    /// Parses `none` or `open`.
+    parse_network(text) -> NetworkMode, NETWORK, match text {
+        "none" => Some(NetworkMode::None),
+        "open" => Some(NetworkMode::Open),
+        _ => None,
+    };
+    /// Parses `never`, `missing` or `always`.
+    parse_pull(text) -> PullPolicy, PULL, match text {
+        "never" => Some(PullPolicy::Never),
+        "missing" => Some(PullPolicy::Missing),
+        "always" => Some(PullPolicy::Always),
+        _ => None,
+    };
+    /// Parses `hardened` or `seed`.
+    parse_profile(text) -> Profile, PROFILE, match text {
+        "hardened" => Some(Profile::Hardened),
+        "seed" => Some(Profile::Seed),
+        _ => None,
+    };
+    /// Parses `spool` or `attach`.
+    parse_transport(text) -> Transport, TRANSPORT, match text {
+        "spool" => Some(Transport::Spool),
+        "attach" => Some(Transport::Attach),
+        _ => None,
+    };
+}
+
+/// Parses `env:VAR` or `file:PATH`.
+pub(super) fn parse_secret_source(text: &str) -> Result<SecretSource, SettingError> {
+    secret_source(text).ok_or_else(|| SettingError::new(SECRET_SOURCE, text))
+}
+
+/// A line of an environment file: its number, counted from 1, and what it sets.
+pub type EnvLine = (usize, String, EnvValue);
+
+/// Parses a file of environment variables in Docker's format.
+///
+/// Each line is `NAME=VALUE` with the value taken as it is, or `NAME` for the host's value. Empty lines and
+/// lines that begin with `#` do not count.
+///
+/// # Errors
+///
+/// The number of the first line that is none of that, and its error; the value is not in it.
+pub fn parse_env_file(text: &str) -> Result<Vec<EnvLine>, (usize, SettingError)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split_once('=').map_or(line, |(name, _)| name);
+        // The value may be a secret, so an error shows the name only.
+        let error = || (index + 1, SettingError::new(ENV, name));
+        if name.contains(char::is_whitespace) {
+            return Err(error());
+        }
+        let (name, value) = parse_env(line).map_err(|_| error())?;
+        found.push((index + 1, name, value));
+    }
+    Ok(found)
+}
+
+fn named<T>(name: &str, value: T) -> Option<(String, T)> {
+    (!name.is_empty()).then(|| (name.to_owned(), value))
+}
+
+fn secret_source(text: &str) -> Option<SecretSource> {
+    match text.split_once(':')? {
+        (_, "") => None,
+        ("env", name) => Some(SecretSource::Env(name.to_owned())),
+        ("file", path) => Some(SecretSource::File(path.to_owned())),
+        _ => None,
+    }
+}
+
+fn user(text: &str) -> Option<UserSetting> {
+    let (user, group) = match text.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (text, None),
+    };
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && !text.starts_with('-')
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    if !is_name(user) || !group.is_none_or(is_name) {
+        None
+    } else if is_number(user) && group.is_none_or(is_number) {
+        let uid = user.parse().ok()?;
+        let gid = group.map(str::parse).transpose().ok()?;
+        Some(UserSetting::Ids { uid, gid })
+    } else {
+        Some(UserSetting::Named(text.to_owned()))
+    }
+}
+
+fn mount(text: &str) -> Option<ExtraMount> {
+    let mut parts = text.split(':');
+    let (src, dst) = (parts.next()?, parts.next()?);
+    let read_only = match parts.next() {
+        None => None,
+        Some("ro") => Some(true),
+        Some("rw") => Some(false),
+        Some(_) => return None,
+    };
+    if src.is_empty() || dst.is_empty() || parts.next().is_some() {
+        return None;
+    }
+    Some(ExtraMount {
+        src: src.to_owned(),
+        dst: dst.to_owned(),
+        read_only,
+        optional: false,
+    })
+}
+
+/// The signals that a program can handle; SIGKILL and SIGSTOP are not among them.
+const SIGNALS: [&str; 14] = [
+    "HUP", "INT", "QUIT", "ABRT", "USR1", "USR2", "PIPE", "ALRM", "TERM", "CONT", "TSTP", "WINCH",
+    "IO", "PWR",
+];
+
+fn signal(text: &str) -> Option<String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    SIGNALS.contains(&name).then(|| format!("SIG{name}"))
+}

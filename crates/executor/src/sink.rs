@@ -1,0 +1,120 @@
+//! Where an attempt's output goes besides its own files.
+//!
+//! Owns: the sink contract, and the sink that copies to files of the caller's.
+//! Reads: nothing.
+//! Never: holds up the attempt: a sink that cannot keep up drops and counts.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use dark_factory_agents::{LineSplitter, SeedFormatter};
+use dark_factory_types::Event;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// Receives what an attempt prints, in order, on the attempt's own thread.
+pub trait Sink: Send {
+    /// Receives bytes of standard output, as they were printed at `at`.
+    fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+        let _unused = (bytes, at);
+    }
+
+    /// Receives a decoded event.
+    fn event(&mut self, event: &Event) {
+        let _unused = event;
+    }
+
+    /// Learns that nothing more comes; returns what a person should know, such as a number of dropped events.
+    fn finish(&mut self) -> Option<String> {
+        None
+    }
+}
+
+/// Copies an attempt's output to a log in the seed's format and its raw `.jsonl` twin.
+#[derive(Debug)]
+pub struct LogFileSink {
+    raw: BufWriter<File>,
+    formatted: BufWriter<File>,
+    splitter: LineSplitter,
+    formatter: SeedFormatter,
+    zone: TimeZone,
+    last: Timestamp,
+    failure: Option<io::Error>,
+}
+
+impl LogFileSink {
+    /// Creates or truncates both files; missing folders are made.
+    ///
+    /// `zone` is the time zone of the log's time stamps.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn create(log_file: &Path, zone: TimeZone) -> io::Result<Self> {
+        if let Some(folder) = log_file.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                io::Error::new(error.kind(), format!("create log directory {}: {error}", folder.display()))
+            })?;
+        }
+        Ok(Self {
+            raw: open(&raw_twin(log_file))?,
+            formatted: open(log_file)?,
+            splitter: LineSplitter::new(),
+            formatter: SeedFormatter::new(zone.clone()),
+            zone,
+            last: Timestamp::UNIX_EPOCH,
+            failure: None,
+        })
+    }
+}
+
+/// Returns the raw log's path beside a log: the extension replaced by `jsonl`, or appended.
+pub fn raw_twin(log_file: &Path) -> PathBuf {
+    log_file.with_extension("jsonl")
+}
+
+fn open(path: &Path) -> io::Result<BufWriter<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.map(BufWriter::new)
+        .map_err(|error| io::Error::new(error.kind(), format!("open log file {}: {error}", path.display())))
+}
+
+impl LogFileSink {
+    fn time(&self) -> String {
+        self.zone.to_datetime(self.last).strftime("%H:%M:%S").to_string()
+    }
+
+    fn write(&mut self, raw: &[u8], formatted: &[u8]) {
+        let written = self
+            .raw
+            .write_all(raw)
+            .and_then(|()| self.formatted.write_all(formatted))
+            .and_then(|()| self.raw.flush())
+            .and_then(|()| self.formatted.flush());
+        if let Err(error) = written {
+            self.failure.get_or_insert(error);
+        }
+    }
+}
+
+impl Sink for LogFileSink {
+    fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+        self.last = at;
+        let time = self.time();
+        let formatter = &mut self.formatter;
+        let mut text = Vec::new();
+        self.splitter.feed(bytes, |line| formatter.write(&line, &time, &mut text));
+        self.write(bytes, &text);
+    }
+
+    fn finish(&mut self) -> Option<String> {
+        let time = self.time();
+        let formatter = &mut self.formatter;
+        let mut text = Vec::new();
+        self.splitter.finish(|line| formatter.write(&line, &time, &mut text));
+        self.write(&[], &text);
+        self.failure.take().map(|error| format!("the copies of the log are not whole: {error}"))
+    }
+}

@@ -1,0 +1,328 @@
+//! Brings prompts to outcomes on one engine: new ones, and those that a dead process left.
+//!
+//! Owns: the state folder and the store of one installation.
+//! Reads: resolved prompts.
+//! Never: supervises an attempt whose lease another process holds.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dark_factory_types::{AttemptId, OwnerId, Report, RunId, StopReason};
+use uuid::Uuid;
+
+use crate::attempt::{Control, Drive, OnProgress};
+use crate::clock::Clock;
+use crate::engine::{Capabilities, Engine, Recovered};
+use crate::error::ExecutorError;
+use crate::lease::{Acquired, Lease};
+use crate::resolve::{Resolved, launch_record};
+use crate::sink::Sink;
+use crate::spec::{AttemptDir, StopPolicy};
+use crate::state_dir::{HelperExe, StateDir, write_durably};
+use crate::store::{Attempt, AttemptState, NewAttempt, Store, Tenure};
+
+/// How often a stop looks whether the supervising process has recorded the end.
+const STOP_CHECK: Duration = Duration::from_millis(50);
+
+/// An attempt that is recorded and ours to run.
+#[derive(Debug)]
+pub struct Submitted {
+    attempt: Attempt,
+    tenure: Tenure,
+    dir: AttemptDir,
+    lease: Lease,
+}
+
+impl Submitted {
+    /// Returns the attempt's id.
+    pub fn id(&self) -> AttemptId {
+        self.attempt.id
+    }
+
+    /// Returns the attempt's folder.
+    pub fn dir(&self) -> &AttemptDir {
+        &self.dir
+    }
+}
+
+/// What recovering one attempt came to.
+#[derive(Debug)]
+pub enum Recovery {
+    /// A living process supervises it.
+    Supervised(AttemptId),
+    /// It is finished now.
+    Finished(Box<Report>),
+    /// It could not be finished and stays as it is.
+    Failed(AttemptId, ExecutorError),
+}
+
+/// What a stop came to.
+#[derive(Debug)]
+pub enum Stopped {
+    /// It has ended, and this is how.
+    Finished(Box<Report>),
+    /// It had ended before.
+    WasFinished(Box<Report>),
+}
+
+/// Runs prompts on one engine, with one state folder.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    engine: Arc<dyn Engine>,
+    state: StateDir,
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+impl Supervisor {
+    /// Opens the state folder, making it if it is not there. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::StateDir`] or [`ExecutorError::Store`].
+    pub fn open(
+        engine: Arc<dyn Engine>,
+        state_dir: &Path,
+        helper: HelperExe,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ExecutorError> {
+        let state = StateDir::open(state_dir, helper).map_err(ExecutorError::StateDir)?;
+        let owner = OwnerId(random_run_id().to_string());
+        let store = Store::open(&state.store(), &owner)?;
+        Ok(Self { engine, state, store, clock })
+    }
+
+    /// Returns the state store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the state folder.
+    pub fn state_dir(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Contacts the engine and finds out what it can do.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::Engine`] if it cannot be used.
+    pub async fn probe(&self) -> Result<Capabilities, ExecutorError> {
+        Ok(self.engine.probe(self.state.path()).await?)
+    }
+
+    /// Records a new run with its first attempt, durably, and takes its lease.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::AlreadyRunning`] or [`ExecutorError::Unfinished`] if the same file has an open run;
+    /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
+    pub async fn submit(&self, resolved: &Resolved) -> Result<Submitted, ExecutorError> {
+        let spec = &resolved.spec;
+        if spec.file != "-" {
+            self.refuse_second_run(&spec.file).await?;
+        }
+        let id = random_run_id().attempt(1);
+        let failed = |source| ExecutorError::AttemptDir { attempt: id, source };
+        let dir =
+            self.state.make_attempt(id, &resolved.prompt_text, &resolved.secrets).map_err(failed)?;
+        let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))
+            .map_err(|error| failed(error.into()))?;
+        write_durably(&dir.launch_json(), &record).map_err(failed)?;
+        // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
+        let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
+            return Err(failed(io::Error::other("its new lock is held by somebody else")));
+        };
+        let new = NewAttempt {
+            id,
+            engine: self.engine.name().to_owned(),
+            spec: spec.clone(),
+            created_at: self.clock.now(),
+        };
+        let tenure = self.store.add(new).await?;
+        let attempt = self.row(id).await?;
+        Ok(Submitted { attempt, tenure, dir, lease })
+    }
+
+    async fn refuse_second_run(&self, file: &str) -> Result<(), ExecutorError> {
+        for open in self.store.open_attempts().await? {
+            if open.spec.file != file || open.state == AttemptState::Finished {
+                continue;
+            }
+            let (file, run) = (file.to_owned(), open.id.run());
+            return match Lease::acquire(&self.state.attempt(open.id)) {
+                Ok(Acquired::Held) => Err(ExecutorError::AlreadyRunning { file, run }),
+                _ => Err(ExecutorError::Unfinished { file, run }),
+            };
+        }
+        Ok(())
+    }
+
+    /// Runs a submitted attempt to its report.
+    ///
+    /// Dropping the future leaves the container running and the attempt open; [`Supervisor::recover`] goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError`] if we or the engine failed; a bad outcome is a report, not an error.
+    pub async fn run(
+        &self,
+        submitted: Submitted,
+        sinks: Vec<Box<dyn Sink>>,
+        control: &Control,
+        progress: OnProgress<'_>,
+    ) -> Result<Report, ExecutorError> {
+        let Submitted { attempt, tenure, dir, lease } = submitted;
+        let drive = Drive {
+            engine: &self.engine,
+            store: &self.store,
+            clock: self.clock.as_ref(),
+            dir,
+            tenure,
+            control,
+            progress,
+            _lease: lease,
+        };
+        Box::pin(drive.run(attempt, sinks)).await
+    }
+
+    /// Finishes one open attempt that no living process supervises.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::run`]; the attempt then stays open.
+    pub async fn recover(
+        &self,
+        attempt: AttemptId,
+        sinks: Vec<Box<dyn Sink>>,
+        control: &Control,
+        progress: OnProgress<'_>,
+    ) -> Result<Recovery, ExecutorError> {
+        let dir = self.state.attempt(attempt);
+        let failed = |source| ExecutorError::AttemptDir { attempt, source };
+        let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
+            return Ok(Recovery::Supervised(attempt));
+        };
+        let tenure = self.store.take_over(attempt).await?;
+        let attempt = self.row(attempt).await?;
+        let submitted = Submitted { attempt, tenure, dir, lease };
+        let report = self.run(submitted, sinks, control, progress).await?;
+        Ok(Recovery::Finished(Box::new(report)))
+    }
+
+    /// Finishes every open attempt that no living process supervises, one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::Store`] if the open attempts cannot be listed; what goes wrong with one attempt is in
+    /// its [`Recovery`].
+    pub async fn recover_all(
+        &self,
+        control: &Control,
+        progress: OnProgress<'_>,
+    ) -> Result<Vec<Recovery>, ExecutorError> {
+        let mut recovered = Vec::new();
+        for attempt in self.store.open_attempts().await? {
+            let result = self.recover(attempt.id, Vec::new(), control, &mut *progress).await;
+            recovered.push(result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error)));
+        }
+        Ok(recovered)
+    }
+
+    /// Stops a run and waits for its end state.
+    ///
+    /// The reason is recorded first. A run that a living process supervises is stopped at the engine and ended
+    /// by that process; one that a dead process left is ended here.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`], or whatever keeps it from being stopped.
+    pub async fn stop(
+        &self,
+        run: RunId,
+        by: &str,
+        policy: Option<&StopPolicy>,
+    ) -> Result<Stopped, ExecutorError> {
+        let no_such_run = || ExecutorError::NoSuchRun { text: run.to_string() };
+        let attempt = self.store.latest(run).await?.ok_or_else(no_such_run)?;
+        if let Some(report) = attempt.report {
+            return Ok(Stopped::WasFinished(Box::new(report)));
+        }
+        self.store.request_stop(attempt.id, StopReason::Cancelled { by: by.to_owned() }).await?;
+        let policy = policy.cloned().unwrap_or_else(|| attempt.spec.stop.clone());
+        let control = Control::new(by);
+        if policy.grace.is_zero() {
+            control.kill.cancel();
+        }
+        let mut told = false;
+        loop {
+            match self.recover(attempt.id, Vec::new(), &control, &mut |_| {}).await? {
+                Recovery::Finished(report) => return Ok(Stopped::Finished(report)),
+                Recovery::Failed(_, error) => return Err(error),
+                Recovery::Supervised(_) => {}
+            }
+            let row = self.row(attempt.id).await?;
+            if let Some(report) = row.report {
+                return Ok(Stopped::Finished(Box::new(report)));
+            }
+            if !told && let Some(handle) = &row.handle {
+                match self.engine.recover(handle).await? {
+                    Recovered::Running(workload) => {
+                        workload.stop(&policy).await?;
+                        told = true;
+                    }
+                    Recovered::Exited(..) | Recovered::Gone => told = true,
+                    Recovered::Created(_) => {}
+                }
+            }
+            tokio::time::sleep(STOP_CHECK).await;
+        }
+    }
+
+    /// Finds the one run whose id begins or ends with `text`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::AmbiguousRun`].
+    pub async fn find_run(&self, text: &str) -> Result<RunId, ExecutorError> {
+        let text = text.trim();
+        let found = if text.is_empty() { Vec::new() } else { self.store.find_runs(text).await? };
+        match found.as_slice() {
+            [run] => Ok(*run),
+            [] => Err(ExecutorError::NoSuchRun { text: text.to_owned() }),
+            several => Err(ExecutorError::AmbiguousRun { text: text.to_owned(), count: several.len() }),
+        }
+    }
+
+    /// Returns whether a living process supervises an attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::AttemptDir`] if its folder cannot be used.
+    pub fn is_supervised(&self, attempt: AttemptId) -> Result<bool, ExecutorError> {
+        match Lease::acquire(&self.state.attempt(attempt)) {
+            Ok(Acquired::Held) => Ok(true),
+            Ok(Acquired::Ours(_)) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(ExecutorError::AttemptDir { attempt, source }),
+        }
+    }
+
+    async fn row(&self, attempt: AttemptId) -> Result<Attempt, ExecutorError> {
+        let row = self.store.attempt(attempt).await?;
+        row.ok_or_else(|| ExecutorError::NoSuchRun { text: attempt.to_string() })
+    }
+}
+
+/// Makes a run id of the 60 low bits of a version 4 UUID, which are all random.
+fn random_run_id() -> RunId {
+    let (_, low) = Uuid::new_v4().as_u64_pair();
+    RunId::from_random_bits(low)
+}
