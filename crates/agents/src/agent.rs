@@ -4,7 +4,7 @@
 //! Reads: nothing.
 //! Never: knows what any one agent prints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -89,8 +89,6 @@ pub struct AuthView<'a> {
     pub host_env: &'a BTreeMap<String, String>,
     /// The environment that the container will have.
     pub container_env: &'a BTreeMap<String, String>,
-    /// Names of environment values that the container gets from secret files.
-    pub secret_names: &'a BTreeSet<String>,
     /// The host's folder that is mounted as the agent's configuration, if one is.
     pub claude_dir: Option<&'a Path>,
     /// Reads a file of the host.
@@ -100,7 +98,7 @@ pub struct AuthView<'a> {
 impl AuthView<'_> {
     /// Returns whether the container will have a value of that name which is not empty.
     pub fn container_has(&self, name: &str) -> bool {
-        is_set(self.container_env, name) || self.secret_names.contains(name)
+        is_set(self.container_env, name)
     }
 
     /// Returns whether the caller has a value of that name which is not empty.
@@ -115,7 +113,6 @@ impl fmt::Debug for AuthView<'_> {
         f.debug_struct("AuthView")
             .field("host_env", &self.host_env.keys())
             .field("container_env", &self.container_env.keys())
-            .field("secret_names", &self.secret_names)
             .field("claude_dir", &self.claude_dir)
             .finish_non_exhaustive()
     }

@@ -5,6 +5,7 @@
 //! Never: reads the environment: whoever makes a view brings it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -24,7 +25,7 @@ pub enum PathKind {
 }
 
 /// The host: environment, home, working directory, and the file system.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct HostView {
     /// The environment, whole.
     pub env: BTreeMap<String, String>,
@@ -32,6 +33,17 @@ pub struct HostView {
     pub home: Option<PathBuf>,
     /// The working directory, absolute.
     pub cwd: PathBuf,
+}
+
+impl fmt::Debug for HostView {
+    /// Leaves the environment's values out: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostView")
+            .field("env", &self.env.keys())
+            .field("home", &self.home)
+            .field("cwd", &self.cwd)
+            .finish()
+    }
 }
 
 impl HostView {

@@ -102,7 +102,6 @@ fn token_in(text: &str, account: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::io;
 
     use super::*;
@@ -128,7 +127,6 @@ mod tests {
     struct Case {
         host: BTreeMap<String, String>,
         container: BTreeMap<String, String>,
-        secrets: BTreeSet<String>,
         dir: Option<&'static str>,
     }
 
@@ -137,7 +135,6 @@ mod tests {
             let view = AuthView {
                 host_env: &self.host,
                 container_env: &self.container,
-                secret_names: &self.secrets,
                 claude_dir: self.dir.map(Path::new),
                 read,
             };
@@ -149,7 +146,6 @@ mod tests {
         Case {
             host: BTreeMap::new(),
             container: BTreeMap::new(),
-            secrets: BTreeSet::new(),
             dir: None,
         }
     }
@@ -161,17 +157,12 @@ mod tests {
                 container: env(&[(name, "1")]),
                 ..case()
             };
-            let by_secret = Case {
-                secrets: [(*name).to_owned()].into(),
-                ..case()
-            };
             let empty = Case {
                 container: env(&[(name, "")]),
                 ..case()
             };
 
             assert_eq!(by_value.check(&no_file), Ok(()), "{name}");
-            assert_eq!(by_secret.check(&no_file), Ok(()), "{name}");
             assert!(empty.check(&no_file).is_err(), "{name}");
         }
     }

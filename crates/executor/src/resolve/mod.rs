@@ -4,6 +4,7 @@
 //! Reads: the prompt, the flags, the host's file system, and its environment through a [`HostView`].
 //! Never: talks to an engine, changes anything, or degrades silently: what cannot be done is an error.
 
+mod agent;
 mod environment;
 mod error;
 mod image;
@@ -15,26 +16,21 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use dark_factory_agents::{
-    AGENT_NAMES, Agent, AgentRequest, AuthView, ContainerUser, agent, check_claude_auth,
-};
 use dark_factory_types::{ByteSize, CpuCount};
 
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
-use crate::settings::{Origin, Settings, Sourced, UserSetting, nearest, quoted};
+use crate::settings::{Origin, Settings, Sourced, UserSetting, quoted};
 use crate::spec::{
-    CONTAINER_PROMPT, GitVisibility, HARDENED_HOME, LaunchSpec, Limits, PROMPT_FILE_ENV, Profile,
-    SPEC_VERSION, SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
+    GitVisibility, LaunchSpec, Limits, Profile, SPEC_VERSION, SeedSpec, StopPolicy, User,
+    WORKSPACE_TARGET, Workspace,
 };
-use environment::Env;
 use project::Project;
 
 pub use environment::{EnvProblem, SecretProblem};
@@ -57,8 +53,6 @@ const PIDS: u32 = 512;
 const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The agent, unless something else is asked for.
-const DEFAULT_AGENT: &str = "claude";
 /// Where the seed's container has its prompt.
 const SEED_PROMPT: &str = "/tmp/prompt.md";
 /// Where the seed's container has its credentials.
@@ -72,7 +66,7 @@ const OUR_LABELS: &str = "dark-factory.";
 type Warnings = Vec<String>;
 
 /// What resolving needs to know besides prompt, flags and host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ResolveContext {
     /// The state folder, which nothing that is mounted may touch.
     pub state_dir: PathBuf,
@@ -80,6 +74,17 @@ pub struct ResolveContext {
     pub default_image: Option<String>,
     /// The CPUs of the engine's host, if known; the default limit is not above them, as engines refuse that.
     pub host_cpus: Option<NonZeroUsize>,
+}
+
+impl ResolveContext {
+    /// Knows of nothing but the state folder.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            default_image: None,
+            host_cpus: None,
+        }
+    }
 }
 
 /// A launch spec, and what goes with it.
@@ -150,12 +155,12 @@ pub fn resolve(
         );
     }
 
-    let agent = chosen_agent(settings.agent.as_ref())?;
-    let request = request(agent, &settings, &user, &mut warnings)?;
+    let agent = agent::chosen(settings.agent.as_ref())?;
+    let request = agent::request(agent, &settings, &user, &mut warnings)?;
     let claude_dir = claude_dir(&settings, profile, &project, host, context)?;
     let user_env = environment::environment(&[&prompt.settings, flags], &project.root, host)?;
     let secrets = environment::secrets(&settings.secrets, &project.root, host)?;
-    let launch = launch(agent, &request, profile, &user_env);
+    let launch = agent::launch(agent, &request, profile, &user_env);
 
     let mut taken = vec![(workspace.clone(), "the project".to_owned())];
     if profile == Profile::Seed {
@@ -174,11 +179,10 @@ pub fn resolve(
     let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
     let image = image(&settings, prompt, context)?;
     let limits = limits(&settings, profile, context)?;
-    check_auth(
+    agent::check_auth(
         agent,
         &user_env,
         &launch.env,
-        &secrets,
         claude_dir.as_deref(),
         host,
         profile,

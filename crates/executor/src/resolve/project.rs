@@ -193,7 +193,7 @@ pub(super) fn mount_danger(path: &Path, state: &Path, host: &HostView) -> Option
     if path.as_os_str().as_encoded_bytes().contains(&b':') {
         return Some(Danger::Colon);
     }
-    let state = canonical_so_far(state);
+    let state = canonical_so_far(&host.absolute(state));
     if overlaps(&state) {
         return Some(Danger::State { path: state });
     }

@@ -24,9 +24,9 @@ use crate::spec::{GitVisibility, Profile, PullPolicy};
 pub use diagnostic::Diagnostic;
 pub use keys::{IGNORED_KEYS, KEYS, Key};
 pub use text::{
-    EnvLine, SettingError, parse_cpus, parse_env, parse_env_file, parse_grace, parse_label, parse_memory,
-    parse_mount, parse_network, parse_pids, parse_profile, parse_pull, parse_secret, parse_signal,
-    parse_timeout, parse_transport, parse_user,
+    EnvLine, SettingError, parse_cpus, parse_env, parse_env_file, parse_grace, parse_label,
+    parse_memory, parse_mount, parse_network, parse_pids, parse_profile, parse_pull, parse_secret,
+    parse_signal, parse_timeout, parse_transport, parse_user,
 };
 
 pub(crate) use diagnostic::{Fault, Place};
