@@ -1,0 +1,175 @@
+//! The agent's processes: the main one, and whatever it leaves behind.
+//!
+//! Owns: reaping, the main process's end, and killing.
+//! Reads: `/proc` to find orphans when it is not PID 1.
+//! Never: reads their output; see `pump`.
+
+use std::fs;
+
+use dark_factory_spool::End;
+use nix::sys::signal::{Signal as NixSignal, kill};
+use nix::unistd::Pid as NixPid;
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
+    set_child_subreaper, wait,
+};
+
+/// How far killing reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Every process of the PID namespace, at one stroke: as PID 1.
+    Namespace,
+    /// The main process's group, and every descendant, which becomes our child once its parent is gone.
+    Descendants,
+}
+
+/// Whether any child is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Children {
+    /// At least one runs or waits to be reaped.
+    Some,
+    /// There is none.
+    None,
+}
+
+/// The agent's main process and its descendants.
+pub(super) struct Family {
+    reach: Reach,
+    main: Option<Pid>,
+    end: Option<End>,
+    killing: bool,
+    leftovers: u64,
+}
+
+impl Family {
+    /// Makes this process the one that orphans are given to.
+    pub(super) fn new() -> rustix::io::Result<Self> {
+        let own = getpid();
+        set_child_subreaper(Some(own))?;
+        Ok(Self {
+            reach: if own.is_init() {
+                Reach::Namespace
+            } else {
+                Reach::Descendants
+            },
+            main: None,
+            end: None,
+            killing: false,
+            leftovers: 0,
+        })
+    }
+
+    /// Names the main process.
+    pub(super) fn adopt(&mut self, main: Pid) {
+        self.main = Some(main);
+    }
+
+    /// Returns whether there is, or was, a main process.
+    pub(super) fn was_started(&self) -> bool {
+        self.main.is_some() || self.end.is_some()
+    }
+
+    /// Returns how the main process ended; `None` while it runs.
+    pub(super) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Returns whether everything was told to die.
+    pub(super) fn is_dying(&self) -> bool {
+        self.killing || self.end.is_some()
+    }
+
+    /// Returns how many processes other than the main one were found killed after [`Family::kill_all`].
+    pub(super) fn leftovers(&self) -> u64 {
+        self.leftovers
+    }
+
+    /// Returns whether the helper is PID 1, so that the cgroup files it sees are the container's.
+    pub(super) fn fills_namespace(&self) -> bool {
+        self.reach == Reach::Namespace
+    }
+
+    /// Collects every process that has ended.
+    pub(super) fn reap(&mut self) -> Children {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => self.collect(pid, status),
+                Ok(None) => return Children::Some,
+                Err(Errno::INTR) => {}
+                Err(_) => return Children::None,
+            }
+        }
+    }
+
+    fn collect(&mut self, pid: Pid, status: WaitStatus) {
+        let signal = status.terminating_signal();
+        if self.main == Some(pid) {
+            self.main = None;
+            self.end = Some(
+                signal.map_or_else(|| End::Code(status.exit_status().unwrap_or(0)), End::Signal),
+            );
+        } else if self.killing && signal == Some(Signal::KILL.as_raw()) {
+            self.leftovers += 1;
+        }
+    }
+
+    /// Sends a signal to the main process, if it still runs.
+    pub(super) fn forward(&self, signal: Signal) {
+        if let Some(main) = self.main {
+            // Not yet reaped, so the number is still its own.
+            let _sent = kill_process(main, signal);
+        }
+    }
+
+    /// Kills every process within reach; safe to call again for orphans that turned up since.
+    pub(super) fn kill_all(&mut self) {
+        self.killing = true;
+        match self.reach {
+            Reach::Namespace => {
+                let _sent = kill(NixPid::from_raw(-1), NixSignal::SIGKILL);
+            }
+            Reach::Descendants => {
+                if let Some(main) = self.main {
+                    let _sent = kill_process_group(main, Signal::KILL);
+                }
+                for child in children() {
+                    let _sent = kill_process(child, Signal::KILL);
+                }
+            }
+        }
+    }
+}
+
+/// Lists our direct children, zombies included.
+fn children() -> Vec<Pid> {
+    let own = getpid();
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+            (parent(&stat)? == own.as_raw_nonzero().get()).then(|| Pid::from_raw(pid))?
+        })
+        .collect()
+}
+
+/// Finds the parent's PID in a `/proc/PID/stat` line, whose second field may contain anything.
+fn parent(stat: &[u8]) -> Option<i32> {
+    let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_name_with_brackets_does_not_hide_the_parent() {
+        assert_eq!(parent(b"12 (a) b) 3 (x) S 7 12 12 0"), Some(7));
+        assert_eq!(parent(b"12"), None);
+    }
+}

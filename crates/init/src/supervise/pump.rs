@@ -1,0 +1,299 @@
+//! Carries the agent's output from its pipes to the spool until everything has ended.
+//!
+//! Owns: the helper's ends of the pipes, the stream offsets, and the loop that everything happens in.
+//! Reads: the pipes, the signal queue, resource usage.
+//! Never: holds more than one read, reads on while the disk is full, or waits for the engine's log.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use dark_factory_spool::{End, ExitRecord, Kind, Stream};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::cgroup::MemoryFacts;
+use super::family::{Children, Family};
+use super::handover::timespec;
+use super::signals::{Notice, Signals};
+use super::spool::{Progress, Room, Spool, SpoolLost};
+use super::tee::Tee;
+
+/// Largest single read: what a pipe holds by default.
+const READ_SIZE: usize = 64 * 1024;
+/// Most that is drained of one stream before leftovers are killed, so that a busy one cannot hold the end up.
+const DRAIN_LIMIT: usize = 1024 * 1024;
+/// How long a full disk is left alone before the next try.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+/// How long a pipe may stay open, or a child unreaped, after everything within reach was killed.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
+
+/// One of the agent's streams.
+struct Source {
+    /// `None` once it was read to its end.
+    pipe: Option<OwnedFd>,
+    offset: u64,
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Bytes(usize),
+    NothingYet,
+    End,
+}
+
+/// The loop's state.
+pub(super) struct Pump {
+    spool: Spool,
+    signals: Signals,
+    family: Family,
+    sources: [Source; 2],
+    tee: Tee,
+    stalled: Duration,
+    /// Whether a stop was asked for before there was an agent to pass it to.
+    stop_asked: bool,
+}
+
+impl Pump {
+    /// Puts the parts together; nothing is read yet.
+    pub(super) fn new(spool: Spool, signals: Signals, family: Family, pipes: [OwnedFd; 2]) -> Self {
+        Self {
+            spool,
+            signals,
+            family,
+            sources: pipes.map(|pipe| Source {
+                pipe: Some(pipe),
+                offset: 0,
+            }),
+            tee: Tee::new(),
+            stalled: Duration::ZERO,
+            stop_asked: false,
+        }
+    }
+
+    /// Writes a record and brings it to the disk, waiting for room as long as it takes.
+    pub(super) fn write_now(
+        &mut self,
+        kind: Kind,
+        stream: Stream,
+        payload: &[u8],
+    ) -> Result<(), SpoolLost> {
+        self.put(kind, stream, payload)?;
+        while self.spool.sync()? == Progress::Full {
+            self.pause()?;
+        }
+        Ok(())
+    }
+
+    /// Records everything until the main process and its leftovers are gone; returns how the main process ended.
+    pub(super) fn run(mut self, main: Pid) -> Result<End, SpoolLost> {
+        self.family.adopt(main);
+        let recorded = self.record_all();
+        if recorded.is_err() {
+            self.abandon();
+        }
+        recorded
+    }
+
+    /// Kills everything without recording any more of it.
+    fn abandon(&mut self) {
+        let deadline = Instant::now() + SETTLE_TIME;
+        self.family.kill_all();
+        while self.family.reap() == Children::Some && Instant::now() < deadline {
+            let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+            let _polled = poll(&mut fds, Some(&timespec(FULL_PAUSE)));
+            while self.signals.next().is_some() {}
+            self.family.kill_all();
+        }
+    }
+
+    fn record_all(&mut self) -> Result<End, SpoolLost> {
+        let mut buffer = vec![0; READ_SIZE];
+        let end = loop {
+            if let Some(end) = self.family.end() {
+                break end;
+            }
+            let ready = self.wait(self.spool.next_duty())?;
+            for stream in ready {
+                self.take(stream, &mut buffer)?;
+            }
+            self.spool.look_after()?;
+        };
+        self.drain(&mut buffer)?;
+        self.settle(&mut buffer)?;
+        self.write_exit(end)?;
+        Ok(end)
+    }
+
+    /// Waits for output or a signal; handles signals and returns the streams that can be read.
+    fn wait(&mut self, time: Duration) -> Result<impl Iterator<Item = Stream> + use<>, SpoolLost> {
+        let open: Vec<(Stream, &OwnedFd)> = Stream::ALL
+            .into_iter()
+            .filter_map(|stream| Some((stream, self.sources[stream.index()].pipe.as_ref()?)))
+            .collect();
+        let mut fds: Vec<PollFd<'_>> = open
+            .iter()
+            .map(|(_, pipe)| PollFd::new(pipe, PollFlags::IN))
+            .collect();
+        fds.push(PollFd::new(&self.signals, PollFlags::IN));
+        match poll(&mut fds, Some(&timespec(time))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(SpoolLost::Broken(error)),
+        }
+        let ready: Vec<Stream> = open
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|((stream, _), _)| *stream)
+            .collect();
+        self.answer_signals();
+        Ok(ready.into_iter())
+    }
+
+    fn answer_signals(&mut self) {
+        while let Some(notice) = self.signals.next() {
+            match notice {
+                Notice::ChildEnded => {
+                    self.family.reap();
+                }
+                Notice::KillEverything | Notice::Forward(_) if !self.family.was_started() => {
+                    self.stop_asked |= notice.asks_to_stop();
+                }
+                Notice::KillEverything => self.family.kill_all(),
+                Notice::Forward(signal) => self.family.forward(signal),
+            }
+        }
+    }
+
+    /// Makes one read and one record of it.
+    fn take(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Taken, SpoolLost> {
+        let source = &mut self.sources[stream.index()];
+        let Some(pipe) = &source.pipe else {
+            return Ok(Taken::End);
+        };
+        match rustix::io::read(pipe, &mut *buffer) {
+            Ok(0) => {
+                source.pipe = None;
+                self.put(Kind::Eof, stream, &[])?;
+                Ok(Taken::End)
+            }
+            Ok(length) => {
+                let bytes = &buffer[..length];
+                self.put(Kind::Data, stream, bytes)?;
+                self.sources[stream.index()].offset += u64::try_from(length).unwrap_or(0);
+                self.tee.copy(stream, bytes);
+                Ok(Taken::Bytes(length))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Taken::NothingYet),
+            Err(error) => Err(SpoolLost::Broken(error)),
+        }
+    }
+
+    /// Appends one record; the agent is paused meanwhile, because nobody reads its pipes.
+    fn put(&mut self, kind: Kind, stream: Stream, payload: &[u8]) -> Result<(), SpoolLost> {
+        let offset = self.sources[stream.index()].offset;
+        let mut record = self.spool.record(kind, stream, offset, payload);
+        loop {
+            let room = if self.family.is_dying() {
+                Room::Any
+            } else {
+                Room::BeforeReserve
+            };
+            match self.spool.append(&mut record, room)? {
+                Progress::Done => return Ok(()),
+                Progress::Full => self.pause()?,
+            }
+        }
+    }
+
+    /// Leaves a full disk alone for a moment, but not the signals.
+    fn pause(&mut self) -> Result<(), SpoolLost> {
+        let began = Instant::now();
+        let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
+        let polled = poll(&mut fds, Some(&timespec(FULL_PAUSE)));
+        self.answer_signals();
+        if self.stop_asked {
+            return Err(SpoolLost::Stopped);
+        }
+        self.spool.look_after()?;
+        self.stalled += began.elapsed();
+        polled.map_err(SpoolLost::Broken).map(drop)
+    }
+
+    /// Takes what the main process left in the pipes.
+    fn drain(&mut self, buffer: &mut [u8]) -> Result<(), SpoolLost> {
+        for stream in Stream::ALL {
+            let mut drained = 0;
+            while let Taken::Bytes(length) = self.take(stream, buffer)? {
+                drained += length;
+                if drained >= DRAIN_LIMIT {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills what is left, and reads until nobody can write any more.
+    fn settle(&mut self, buffer: &mut [u8]) -> Result<(), SpoolLost> {
+        // Those that have ended by themselves are not leftovers.
+        let mut children = self.family.reap();
+        let began = Instant::now();
+        let stalled_before = self.stalled;
+        loop {
+            if children == Children::Some {
+                self.family.kill_all();
+            }
+            let settled = children == Children::None
+                && self.sources.iter().all(|source| source.pipe.is_none());
+            let waited = began
+                .elapsed()
+                .saturating_sub(self.stalled - stalled_before);
+            if settled || waited >= SETTLE_TIME {
+                return Ok(());
+            }
+            let ready = self.wait(SETTLE_TIME - waited)?;
+            for stream in ready {
+                self.take(stream, buffer)?;
+            }
+            children = self.family.reap();
+        }
+    }
+
+    fn write_exit(&mut self, end: End) -> Result<(), SpoolLost> {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+        let micros = |time: fn(&nix::sys::resource::Usage) -> TimeVal| {
+            let micros = usage.as_ref().map(|usage| time(usage).num_microseconds());
+            u64::try_from(micros.unwrap_or(0)).unwrap_or(0)
+        };
+        let max_rss_kib = usage.as_ref().map_or(0, |usage| usage.max_rss());
+        let memory = if self.family.fills_namespace() {
+            MemoryFacts::read()
+        } else {
+            MemoryFacts::default()
+        };
+        let record = ExitRecord {
+            end,
+            totals: [self.sources[0].offset, self.sources[1].offset],
+            eof: [
+                self.sources[0].pipe.is_none(),
+                self.sources[1].pipe.is_none(),
+            ],
+            user_us: micros(|usage| usage.user_time()),
+            system_us: micros(|usage| usage.system_time()),
+            max_rss: u64::try_from(max_rss_kib).unwrap_or(0).saturating_mul(1024),
+            peak_memory: memory.peak,
+            oom_kills: memory.oom_kills,
+            leftovers: self.family.leftovers(),
+        };
+        self.put(Kind::Exit, Stream::Stdout, &record.encode())?;
+        self.spool.release_reserve();
+        while self.spool.sync()? == Progress::Full {
+            self.pause()?;
+        }
+        Ok(())
+    }
+}
