@@ -1,0 +1,249 @@
+//! The engine's calls about one container, with what their answers mean.
+//!
+//! Owns: the container's id and name, and what its handle holds.
+//! Reads: status codes.
+//! Never: decides when a call is made.
+
+use bollard::errors::Error as ClientError;
+use bollard::models::{
+    ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status,
+};
+use bollard::query_parameters::{
+    InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptionsBuilder,
+};
+use dark_factory_executor::engine::{EngineError, EngineExit, Handle, OomSeen};
+use dark_factory_types::{AttemptId, Transport};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Client, Fault, INSPECT, KILL, REMOVE, START, WAIT};
+
+/// The engine's name, as handles hold it.
+pub(super) const ENGINE: &str = "docker";
+/// Version of [`HandleState`].
+const HANDLE_VERSION: u32 = 1;
+
+/// What a handle holds for us.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct HandleState {
+    /// The container's id.
+    id: String,
+    /// How its output is read, which decides how it is stopped.
+    transport: Transport,
+}
+
+/// One container of the engine.
+#[derive(Debug, Clone)]
+pub(super) struct Container {
+    pub(super) client: Client,
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) transport: Transport,
+}
+
+/// Where a container is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It was never started.
+    Created,
+    /// It was started and has not ended.
+    Running,
+    /// It ended.
+    Ended,
+}
+
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signalled {
+    /// It was sent.
+    Sent,
+    /// There is nothing that runs.
+    Ended,
+}
+
+impl Container {
+    /// Returns the container that a handle stands for.
+    pub(super) fn of(client: &Client, handle: &Handle) -> Result<Self, EngineError> {
+        let failed = |source| EngineError::Failed { operation: "read the container's handle".to_owned(), source };
+        if handle.engine != ENGINE || handle.version != HANDLE_VERSION {
+            let reason = format!("it is of {} version {}", handle.engine, handle.version);
+            return Err(failed(reason.into()));
+        }
+        let state: HandleState =
+            serde_json::from_value(handle.state.clone()).map_err(|error| failed(error.into()))?;
+        Ok(Self {
+            client: client.clone(),
+            id: state.id,
+            name: handle.container.clone(),
+            transport: state.transport,
+        })
+    }
+
+    /// Returns the container as data.
+    pub(super) fn handle(&self, attempt: AttemptId) -> Handle {
+        Handle {
+            engine: ENGINE.to_owned(),
+            attempt,
+            container: self.name.clone(),
+            version: HANDLE_VERSION,
+            state: serde_json::json!(HandleState { id: self.id.clone(), transport: self.transport }),
+        }
+    }
+
+    /// Returns the state that the engine knows.
+    pub(super) async fn state(&self) -> Result<ContainerState, EngineError> {
+        let found = inspect(&self.client, &self.id).await.map_err(|fault| self.error(fault))?;
+        found.state.filter(|state| state.status.is_some()).ok_or_else(|| EngineError::Failed {
+            operation: INSPECT.name.to_owned(),
+            source: "its answer does not say what state the container is in".into(),
+        })
+    }
+
+    /// Starts the container; one that was started already is no error.
+    pub(super) async fn start(&self) -> Result<(), EngineError> {
+        let docker = self.client.docker().await?;
+        let start = docker.start_container(&self.id, None::<StartContainerOptions>);
+        match self.client.call(START, start).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Status { code: 404, .. }) => Err(self.gone()),
+            Err(Fault::Status { code: 400..500, message, .. }) => Err(self.start_refused(message)),
+            Err(Fault::Status { code, operation, message }) => {
+                // The runtime's failures come as the server's own: what it left behind says whether it ran.
+                let state = self.state().await?;
+                match phase(&state) {
+                    Phase::Running | Phase::Ended => Ok(()),
+                    Phase::Created if state.error.as_deref().is_some_and(|error| !error.is_empty()) => {
+                        Err(self.start_refused(message))
+                    }
+                    Phase::Created => Err(Fault::Status { code, operation, message }.into()),
+                }
+            }
+            Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
+    /// Waits until the container does not run, and returns the exit code; one that never ran has code 0.
+    ///
+    /// Cancel-safe.
+    pub(super) async fn ended(&self) -> Result<i64, EngineError> {
+        self.wait("not-running").await
+    }
+
+    /// Waits until the container is gone.
+    pub(super) async fn removed(&self) -> Result<(), EngineError> {
+        match self.wait("removed").await {
+            Ok(_) | Err(EngineError::NoSuchContainer { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the container has ended, and says how.
+    ///
+    /// Cancel-safe.
+    pub(super) async fn exit(&self) -> Result<EngineExit, EngineError> {
+        let code = self.ended().await?;
+        match self.state().await {
+            Ok(state) if phase(&state) == Phase::Ended => Ok(exit(&state)),
+            // Whoever removed it did so after the engine had told the code.
+            Err(EngineError::NoSuchContainer { .. }) => Ok(EngineExit { code, oom_killed: OomSeen::No, error: None }),
+            Ok(state) => Err(EngineError::Failed {
+                operation: WAIT.name.to_owned(),
+                source: format!("it says that it ended, and that it is {:?}", state.status).into(),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a signal to the container's first process.
+    pub(super) async fn kill(&self, signal: &str) -> Result<Signalled, EngineError> {
+        let docker = self.client.docker().await?;
+        let options = KillContainerOptionsBuilder::default().signal(signal).build();
+        match self.client.call(KILL, docker.kill_container(&self.id, Some(options))).await {
+            Ok(()) => Ok(Signalled::Sent),
+            Err(Fault::Status { code: 404 | 409, .. }) => Ok(Signalled::Ended),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Removes the ended container with its anonymous volumes; one that is gone is no error.
+    pub(super) async fn remove(&self) -> Result<(), EngineError> {
+        let docker = self.client.docker().await?;
+        let options = RemoveContainerOptionsBuilder::default().force(false).v(true).build();
+        let fault = match self.client.call(REMOVE, docker.remove_container(&self.id, Some(options))).await {
+            Ok(()) | Err(Fault::Status { code: 404, .. }) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if !matches!(fault, Fault::Status { code: 409, .. }) {
+            return Err(fault.into());
+        }
+        // Somebody else is removing it, or it runs.
+        match self.state().await {
+            Err(EngineError::NoSuchContainer { .. }) => Ok(()),
+            Err(error) => Err(error),
+            Ok(state) if state.status == Some(Status::REMOVING) => {
+                match tokio::time::timeout(REMOVE.deadline, self.removed()).await {
+                    Ok(removed) => removed,
+                    Err(elapsed) => Err(self.client.unreachable(REMOVE, elapsed)),
+                }
+            }
+            Ok(_) => Err(fault.into()),
+        }
+    }
+
+    /// Returns the error for a container that the engine does not know.
+    pub(super) fn gone(&self) -> EngineError {
+        EngineError::NoSuchContainer { name: self.name.clone() }
+    }
+
+    /// Returns what a fault means for this container.
+    pub(super) fn error(&self, fault: Fault) -> EngineError {
+        match fault {
+            Fault::Status { code: 404, .. } => self.gone(),
+            fault => fault.into(),
+        }
+    }
+
+    async fn wait(&self, condition: &str) -> Result<i64, EngineError> {
+        let docker = self.client.docker().await?;
+        let options = WaitContainerOptionsBuilder::default().condition(condition).build();
+        match docker.wait_container(&self.id, Some(options)).next().await {
+            Some(Ok(ended)) => Ok(ended.status_code),
+            // The client takes an exit code that is not 0 for an error.
+            Some(Err(ClientError::DockerContainerWaitError { code, .. })) => Ok(code),
+            Some(Err(error)) => Err(self.error(self.client.fault(WAIT, error))),
+            None => Err(self.client.cut(WAIT)),
+        }
+    }
+
+    fn start_refused(&self, reason: String) -> EngineError {
+        EngineError::StartRefused { name: self.name.clone(), reason }
+    }
+}
+
+/// Asks the engine about a container, by id or name.
+pub(super) async fn inspect(client: &Client, name: &str) -> Result<ContainerInspectResponse, Fault> {
+    let docker = client.docker().await?;
+    client.call(INSPECT, docker.inspect_container(name, None::<InspectContainerOptions>)).await
+}
+
+/// Returns where in its life a container with this state is.
+pub(super) fn phase(state: &ContainerState) -> Phase {
+    match state.status {
+        Some(Status::CREATED) => Phase::Created,
+        Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Phase::Ended,
+        // What is not known to have ended is left alone.
+        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING | Status::EMPTY) | None => {
+            Phase::Running
+        }
+    }
+}
+
+/// Returns how a container with this state ended.
+pub(super) fn exit(state: &ContainerState) -> EngineExit {
+    EngineExit {
+        code: state.exit_code.unwrap_or_default(),
+        oom_killed: if state.oom_killed == Some(true) { OomSeen::Yes } else { OomSeen::No },
+        error: state.error.clone().filter(|error| !error.is_empty()),
+    }
+}

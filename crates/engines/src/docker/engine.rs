@@ -1,0 +1,343 @@
+//! The engine contract over Docker's API.
+//!
+//! Owns: the order of calls, and what is done when an answer was lost.
+//! Reads: launch specs, attempt folders.
+//! Never: touches a container that is not ours.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageConfig};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
+use dark_factory_executor::clock::Clock;
+use dark_factory_executor::engine::{
+    Capabilities, Engine, EngineError, Handle, OwnedContainer, PullProgress, Recovered, Workload,
+};
+use dark_factory_executor::host::HostView;
+use dark_factory_executor::spec::{
+    AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy,
+};
+use dark_factory_executor::spool::{Handover, is_started, open_spool};
+use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Transport};
+use tokio::time::timeout;
+
+use super::attach::Reader;
+use super::client::{CREATE, Client, Fault, LIST};
+use super::container::{Container, ENGINE, Phase, exit, inspect, phase};
+use super::endpoint::DockerEndpoint;
+use super::workload::DockerWorkload;
+use super::{image, lower, probe};
+
+/// How long the helper may take to ask for its spool; it gives up after the same time.
+const HANDOVER: Duration = Duration::from_secs(60);
+
+/// A Docker engine.
+#[derive(Clone)]
+pub struct DockerEngine {
+    client: Client,
+    host: HostView,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for DockerEngine {
+    /// Leaves the host out: its environment may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DockerEngine").field("endpoint", &self.client.endpoint()).finish_non_exhaustive()
+    }
+}
+
+impl DockerEngine {
+    /// Names the engine at `endpoint`; it is contacted when something is asked of it.
+    ///
+    /// `host` says what stands at the paths of a launch, `clock` what time the records of an attached container
+    /// have.
+    pub fn connect(endpoint: &DockerEndpoint, host: HostView, clock: Arc<dyn Clock>) -> Self {
+        Self { client: Client::new(endpoint.clone()), host, clock }
+    }
+
+    /// Returns the create request of an attempt.
+    async fn request(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+    ) -> Result<ContainerCreateBody, EngineError> {
+        let image = if spec.command.is_empty() {
+            let found = image::inspect(&self.client, &spec.image).await?;
+            found.ok_or_else(|| image::missing(&spec.image))?.config.unwrap_or_default()
+        } else {
+            ImageConfig::default()
+        };
+        lower::request(spec, owner, dir, &self.host, &image).map_err(|error| EngineError::CreateRefused {
+            name: spec.container_name(dir.attempt()),
+            reason: sentence(&error),
+        })
+    }
+
+    /// Sends the create request once; `None` if something has the name.
+    async fn create_once(
+        &self,
+        spec: &LaunchSpec,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<Option<String>, EngineError> {
+        let docker = self.client.docker().await?;
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
+        match self.client.call(CREATE, docker.create_container(Some(options), body)).await {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(container = name, %warning, "the engine warns");
+                }
+                Ok(Some(created.id))
+            }
+            Err(Fault::Status { code: 409, .. }) => Ok(None),
+            Err(Fault::Status { code: 404, .. }) => Err(image::missing(&spec.image)),
+            Err(Fault::Status { message, .. }) => {
+                Err(EngineError::CreateRefused { name: name.to_owned(), reason: message })
+            }
+            Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
+    /// Returns the id of the container that has the name if it is this attempt's; `None` if nothing has it.
+    async fn holder(
+        &self,
+        name: &str,
+        owner: &OwnerId,
+        attempt: AttemptId,
+    ) -> Result<Option<String>, EngineError> {
+        let found = match inspect(&self.client, name).await {
+            Ok(found) => found,
+            Err(Fault::Status { code: 404, .. }) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        };
+        match &found.id {
+            Some(id) if is_of(&found, owner, attempt) => Ok(Some(id.clone())),
+            _ => Err(EngineError::NameTaken { name: name.to_owned(), holder: describe(&found) }),
+        }
+    }
+
+    async fn start_spool(
+        &self,
+        container: Container,
+        handle: &Handle,
+        dir: &AttemptDir,
+    ) -> Result<Box<dyn Workload>, EngineError> {
+        let refused = |reason: String| EngineError::Handover { name: container.name.clone(), reason };
+        let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
+        let is_started = is_started(dir).map_err(|source| local("reading the output spool", source))?;
+        let state = container.state().await?;
+        match (phase(&state), is_started) {
+            // Started once more it would be another run; and one that took its spool needs nothing of us.
+            (Phase::Ended, true) | (Phase::Running, true) => {
+                return Ok(DockerWorkload::new(container, handle, None));
+            }
+            (Phase::Ended, false) => {
+                let code = state.exit_code.unwrap_or_default();
+                return Err(refused(format!("it ended before with code {code}")));
+            }
+            (Phase::Created | Phase::Running, _) => {}
+        }
+        let handover = Handover::listen(dir).map_err(|source| local("listening for the container", source))?;
+        let mut handed = std::pin::pin!(handover.hand_over(&spool));
+        let mut taken = false;
+        {
+            // The helper may be there before the engine's answer is.
+            let mut start = std::pin::pin!(container.start());
+            let started = loop {
+                tokio::select! {
+                    biased;
+                    result = &mut handed, if !taken => {
+                        result.map_err(|error| refused(error.to_string()))?;
+                        taken = true;
+                    }
+                    started = &mut start => break started,
+                }
+            };
+            match started {
+                // An engine that does not answer has started a container that took its spool.
+                Err(error @ EngineError::Unreachable { .. }) if taken => {
+                    tracing::warn!(container = %container.name, error = %sentence(&error), "the container runs");
+                }
+                started => started?,
+            }
+        }
+        if !taken {
+            await_handover(handed, &container).await?;
+        }
+        Ok(DockerWorkload::new(container, handle, None))
+    }
+
+    async fn start_attached(
+        &self,
+        container: Container,
+        handle: &Handle,
+        dir: &AttemptDir,
+    ) -> Result<Box<dyn Workload>, EngineError> {
+        if phase(&container.state().await?) != Phase::Created {
+            let reader = Reader::resume(&container, dir, &self.clock)?;
+            return Ok(DockerWorkload::new(container, handle, reader));
+        }
+        let (reader, started) = Reader::attach(&container, dir, &self.clock).await?;
+        container.start().await?;
+        started.tell();
+        Ok(DockerWorkload::new(container, handle, Some(reader)))
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    fn name(&self) -> &'static str {
+        ENGINE
+    }
+
+    async fn probe(&self, probe_dir: &Path) -> Result<Capabilities, EngineError> {
+        probe::probe(&self.client, probe_dir).await
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+        progress: PullProgress<'_>,
+    ) -> Result<ImageRecord, EngineError> {
+        image::ensure(&self.client, image, policy, progress).await
+    }
+
+    async fn create(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+    ) -> Result<Handle, EngineError> {
+        let attempt = dir.attempt();
+        let name = spec.container_name(attempt);
+        let body = self.request(spec, owner, dir).await?;
+        let handle = |id| {
+            let (client, name) = (self.client.clone(), name.clone());
+            Container { client, id, name, transport: spec.transport }.handle(attempt)
+        };
+        // A holder of the name may vanish while we look at it: then the name is free.
+        for _ in 0..2 {
+            let lost = match self.create_once(spec, &name, body.clone()).await {
+                Ok(Some(id)) => return Ok(handle(id)),
+                Ok(None) => None,
+                Err(error @ EngineError::Unreachable { .. }) => Some(error),
+                Err(error) => return Err(error),
+            };
+            match (self.holder(&name, owner, attempt).await, lost) {
+                (Ok(Some(id)), _) => return Ok(handle(id)),
+                (Err(error @ EngineError::NameTaken { .. }), _) | (Err(error), None) => return Err(error),
+                (_, Some(lost)) => return Err(lost),
+                (Ok(None), None) => {}
+            }
+        }
+        Err(EngineError::CreateRefused {
+            name,
+            reason: "its name is taken by something that cannot be found".to_owned(),
+        })
+    }
+
+    async fn start(
+        &self,
+        _spec: &LaunchSpec,
+        handle: &Handle,
+        dir: &AttemptDir,
+    ) -> Result<Box<dyn Workload>, EngineError> {
+        let container = Container::of(&self.client, handle)?;
+        match container.transport {
+            Transport::Spool => self.start_spool(container, handle, dir).await,
+            Transport::Attach => self.start_attached(container, handle, dir).await,
+        }
+    }
+
+    async fn recover(&self, handle: &Handle) -> Result<Recovered, EngineError> {
+        let container = Container::of(&self.client, handle)?;
+        let state = match container.state().await {
+            Ok(state) => state,
+            Err(EngineError::NoSuchContainer { .. }) => return Ok(Recovered::Gone),
+            Err(error) => return Err(error),
+        };
+        let workload = DockerWorkload::new(container, handle, None);
+        Ok(match phase(&state) {
+            Phase::Created => Recovered::Created(workload),
+            Phase::Running => Recovered::Running(workload),
+            Phase::Ended => Recovered::Exited(exit(&state), workload),
+        })
+    }
+
+    async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError> {
+        let docker = self.client.docker().await?;
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OWNER}={owner}")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.client.call(LIST, docker.list_containers(Some(options))).await?;
+        let owned = listed.into_iter().filter_map(|container| {
+            let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+            let attempt = container.labels.unwrap_or_default().get(LABEL_ATTEMPT).and_then(|id| id.parse().ok());
+            Some(OwnedContainer { name: name.trim_start_matches('/').to_owned(), id: container.id?, attempt })
+        });
+        Ok(owned.collect())
+    }
+}
+
+/// Waits until the helper has its spool, or cannot get it any more.
+async fn await_handover(
+    handed: impl Future<Output = std::io::Result<()>>,
+    container: &Container,
+) -> Result<(), EngineError> {
+    let refused = |reason: String| EngineError::Handover { name: container.name.clone(), reason };
+    let raced = async {
+        tokio::select! {
+            biased;
+            handed = handed => handed.map_err(|error| refused(error.to_string())),
+            ended = container.ended() => match ended {
+                Ok(code) => Err(refused(format!("it ended with code {code} before that"))),
+                Err(error) => Err(error),
+            },
+        }
+    };
+    match timeout(HANDOVER, raced).await {
+        Ok(result) => result,
+        Err(_) => Err(refused(format!("it did not ask for it within {} s", HANDOVER.as_secs()))),
+    }
+}
+
+/// Returns whether a container was made for this attempt by this installation.
+fn is_of(found: &ContainerInspectResponse, owner: &OwnerId, attempt: AttemptId) -> bool {
+    let is = |name: &str, value: &str| label(found, name).is_some_and(|found| found == value);
+    is(LABEL_OWNER, &owner.to_string()) && is(LABEL_ATTEMPT, &attempt.to_string())
+}
+
+fn label<'a>(found: &'a ContainerInspectResponse, name: &str) -> Option<&'a str> {
+    found.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+/// Says what is known of a container that is not ours.
+fn describe(found: &ContainerInspectResponse) -> String {
+    let id: String = found.id.as_deref().unwrap_or("unknown id").chars().take(12).collect();
+    let image = found.config.as_ref().and_then(|config| config.image.as_deref()).unwrap_or("unknown");
+    match label(found, LABEL_ATTEMPT) {
+        Some(attempt) => format!("{id}, attempt {attempt} of image {image}"),
+        None => format!("{id}, image {image}"),
+    }
+}
+
+fn local(operation: &str, source: std::io::Error) -> EngineError {
+    EngineError::Local { operation: operation.to_owned(), source }
+}
+
+/// Returns an error and its causes as one text.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

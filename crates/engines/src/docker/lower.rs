@@ -1,0 +1,269 @@
+//! From a launch spec to the request that creates its container.
+//!
+//! Owns: what each profile means in Docker's words, and the wrapping of the helper around it.
+//! Reads: the launch spec; the host, for what hides `.git`.
+//! Never: sends the request.
+
+use std::path::Path;
+
+use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
+use dark_factory_executor::host::{HostView, PathKind};
+use dark_factory_executor::spec::{
+    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_INIT, CONTAINER_PROMPT, CONTAINER_SECRETS, CONTAINER_SOCKET,
+    GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT, LABEL_PROMPT, LaunchSpec,
+    Profile, User, WORKSPACE_TARGET,
+};
+use dark_factory_types::{AttemptId, NetworkMode, OwnerId, Transport};
+
+use super::launch::{
+    Bind, ContainerLaunchOpts, LaunchError, LogDriver, NetworkDemand, PROMPT_MOUNT_TARGET, Privileges,
+    RootFilesystem, TmpfsMount, create_body,
+};
+
+/// Size of `/tmp` and of the home, each, where memory is not limited.
+const TMPFS_SIZE: u64 = 2 << 30;
+
+/// Returns the options of the container for an attempt, as both renderers of [`super::launch`] take them.
+///
+/// They are the container without our helper and without what is mounted from the attempt's folder, which depend on
+/// the installation. A command in the spec replaces both the image's entrypoint and its command.
+pub fn launch_opts(
+    spec: &LaunchSpec,
+    attempt: AttemptId,
+    owner: &OwnerId,
+    host: &HostView,
+) -> ContainerLaunchOpts {
+    let mut labels = spec.labels.clone();
+    labels.remove(LABEL_PROJECT);
+    labels.insert(LABEL_PROMPT.to_owned(), spec.prompt.clone());
+    labels.insert(LABEL_OWNER.to_owned(), owner.to_string());
+    labels.insert(LABEL_ATTEMPT.to_owned(), attempt.to_string());
+    let (entrypoint, command) = match spec.command.split_first() {
+        Some((program, arguments)) => (program.clone(), arguments.to_vec()),
+        None => (String::new(), Vec::new()),
+    };
+    let common = ContainerLaunchOpts {
+        container_name: spec.container_name(attempt),
+        container_image: spec.image.clone(),
+        project_name: spec.project.clone(),
+        env: spec.env.clone(),
+        extra_labels: labels,
+        entrypoint,
+        command,
+        run_as_user: spec.user.to_string(),
+        memory_limit: spec.limits.memory.map(|size| size.0.to_string()).unwrap_or_default(),
+        cpu_limit: spec.limits.cpus.map(|cpus| cpus.to_string()).unwrap_or_default(),
+        pids_limit: spec.limits.pids.map(i64::from).unwrap_or_default(),
+        network: match spec.network {
+            NetworkMode::Open => NetworkDemand::EngineDefault,
+            NetworkMode::None => NetworkDemand::Disabled,
+        },
+        stop_signal: spec.stop.signal.clone(),
+        stop_timeout: Some(spec.stop.grace),
+        log: Some(log_driver(spec.transport)),
+        ..ContainerLaunchOpts::default()
+    };
+    match spec.profile {
+        Profile::Hardened => hardened(common, spec, host),
+        Profile::Seed => seed(common, spec, host),
+    }
+}
+
+fn hardened(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> ContainerLaunchOpts {
+    let mut opts = ContainerLaunchOpts {
+        workdir: spec.workdir.clone(),
+        memory_swap: spec.limits.memory,
+        cap_drop: vec!["ALL".to_owned()],
+        privileges: Privileges::NoNew,
+        root_filesystem: RootFilesystem::ReadOnly,
+        tmpfs: tmpfs(spec),
+        ..common
+    };
+    mount_workspace(&mut opts, spec, host);
+    mount_extra(&mut opts, spec);
+    opts
+}
+
+fn seed(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> ContainerLaunchOpts {
+    let path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let mut opts = ContainerLaunchOpts {
+        claude_dir: path(&spec.seed.claude_dir),
+        netrc_file: path(&spec.seed.netrc_file),
+        gitconfig_file: path(&spec.seed.gitconfig_file),
+        cap_add: vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()],
+        // The image says where its entrypoint starts, unless it shall be somewhere else.
+        workdir: if spec.workdir == WORKSPACE_TARGET { String::new() } else { spec.workdir.clone() },
+        ..common
+    };
+    if spec.workspace.target == WORKSPACE_TARGET {
+        opts.project_root = path(&Some(spec.workspace.source.clone()));
+        opts.git = spec.workspace.git;
+    } else {
+        mount_workspace(&mut opts, spec, host);
+    }
+    mount_extra(&mut opts, spec);
+    opts
+}
+
+fn mount_workspace(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) {
+    let workspace = &spec.workspace;
+    opts.binds.push(Bind {
+        source: workspace.source.clone(),
+        target: workspace.target.clone(),
+        access: Access::ReadWrite,
+    });
+    if workspace.git == GitVisibility::Visible {
+        return;
+    }
+    let target = format!("{}/.git", workspace.target.trim_end_matches('/'));
+    let is_file = match host.kind(&workspace.source.join(".git")) {
+        // Mounting over nothing would make a `.git` on the host.
+        PathKind::Missing => return,
+        PathKind::File => true,
+        PathKind::Folder => false,
+        PathKind::Unreadable => workspace.git_is_file,
+    };
+    if is_file {
+        opts.binds.push(Bind { source: "/dev/null".into(), target, access: Access::ReadWrite });
+    } else {
+        opts.tmpfs.push(TmpfsMount { path: target, options: "rw,size=1k".to_owned() });
+    }
+}
+
+fn mount_extra(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec) {
+    opts.binds.extend(spec.mounts.iter().map(|mount| Bind {
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        access: mount.access,
+    }));
+}
+
+/// Returns `/tmp` and the home; programs may run from both, because builds and installers do that.
+///
+/// What is in them counts as the container's memory: each may fill half of it, and then says that it is full rather
+/// than having the agent killed.
+fn tmpfs(spec: &LaunchSpec) -> Vec<TmpfsMount> {
+    let size = spec.limits.memory.map_or(TMPFS_SIZE, |size| size.0 / 2);
+    let owner = match spec.user {
+        User::Ids { uid, gid } => format!("uid={uid},gid={gid},mode=700"),
+        User::Named(_) | User::Image => "mode=1777".to_owned(),
+    };
+    let mount = |path: &str, mode: &str| TmpfsMount {
+        path: path.to_owned(),
+        options: format!("rw,nosuid,nodev,exec,size={size},{mode}"),
+    };
+    vec![mount("/tmp", "mode=1777"), mount(HARDENED_HOME, &owner)]
+}
+
+/// Returns where the engine keeps what the container prints: little where the spool is the record, and all of it
+/// where it may be needed to fill a gap.
+///
+/// Everything is said, because what is left out comes from the engine's configuration.
+fn log_driver(transport: Transport) -> LogDriver {
+    let (size, files) = match transport {
+        Transport::Spool => ("8m", "2"),
+        // The driver refuses to be told that there is no limit.
+        Transport::Attach => ("1000t", "1"),
+    };
+    let options = [("max-size", size), ("max-file", files), ("compress", "false")];
+    LogDriver {
+        name: "json-file".to_owned(),
+        options: options.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+/// A launch spec of which no create request can be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LowerError {
+    /// The options say something that cannot be asked for.
+    #[error(transparent)]
+    Opts(#[from] LaunchError),
+    /// A path of ours cannot be written in a request.
+    #[error("the path {0:?} is not UTF-8")]
+    Encoding(std::path::PathBuf),
+    /// There is nothing to run.
+    #[error("the image has no command and none was given")]
+    NoCommand,
+}
+
+/// Returns the create request for an attempt: the options', then what is mounted of ours, then the helper around it.
+///
+/// `image` is the image's own configuration.
+pub(super) fn request(
+    spec: &LaunchSpec,
+    owner: &OwnerId,
+    dir: &AttemptDir,
+    host: &HostView,
+    image: &ImageConfig,
+) -> Result<ContainerCreateBody, LowerError> {
+    let opts = launch_opts(spec, dir.attempt(), owner, host);
+    let mut body = create_body(&opts, host)?.body;
+    body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
+    let argv = argv(&body, image);
+    if argv.is_empty() {
+        return Err(LowerError::NoCommand);
+    }
+    if spec.transport == Transport::Spool {
+        body.entrypoint = Some(helper(spec, dir.attempt()));
+        body.cmd = Some(argv);
+    }
+    Ok(body)
+}
+
+/// Returns what is mounted of ours, read-only; these mounts fail if their source is missing, and know any path.
+fn mounts(spec: &LaunchSpec, dir: &AttemptDir) -> Result<Vec<Mount>, LowerError> {
+    let mount = |source: &Path, target: &str| -> Result<Mount, LowerError> {
+        let path = source.to_str().ok_or_else(|| LowerError::Encoding(source.to_owned()))?;
+        Ok(Mount {
+            typ: Some(MountType::BIND),
+            source: Some(path.to_owned()),
+            target: Some(target.to_owned()),
+            read_only: Some(true),
+            ..Mount::default()
+        })
+    };
+    let mut mounts = vec![mount(&dir.mount(), CONTAINER_ATTEMPT)?];
+    if spec.transport == Transport::Spool {
+        mounts.push(mount(dir.init(), CONTAINER_INIT)?);
+    }
+    if spec.profile == Profile::Seed {
+        mounts.push(mount(&dir.prompt(), PROMPT_MOUNT_TARGET)?);
+    }
+    if !spec.secrets.is_empty() {
+        mounts.push(mount(&dir.secrets(), CONTAINER_SECRETS)?);
+    }
+    Ok(mounts)
+}
+
+/// Returns what the engine would run: what the request says, else what the image says.
+fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
+    let request = [&body.entrypoint, &body.cmd];
+    let image = [&image.entrypoint, &image.cmd];
+    // An entrypoint of the request drops the image's command too.
+    let [entrypoint, command] = match request {
+        [Some(_), _] => request,
+        [None, Some(_)] => [image[0], request[1]],
+        [None, None] => image,
+    };
+    [entrypoint, command].into_iter().flatten().flatten().cloned().collect()
+}
+
+/// Returns the helper's command line, up to the agent's argv.
+///
+/// The prompt is the agent's stdin, except for the seed's image: its entrypoint looks for the prompt elsewhere, and
+/// an agent that finds it on stdin too would read it twice.
+fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
+    let id = attempt.to_string();
+    let mut helper = vec![CONTAINER_INIT, "run", "--socket", CONTAINER_SOCKET, "--id", &id];
+    if spec.profile == Profile::Hardened || !spec.command.is_empty() {
+        helper.extend(["--stdin", CONTAINER_PROMPT]);
+    }
+    helper.push("--");
+    helper.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

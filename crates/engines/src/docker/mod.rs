@@ -1,0 +1,20 @@
+//! The Docker Engine, and Podman through the same API.
+//!
+//! Owns: everything that knows Docker's words.
+//! Reads: launch specs and launch options.
+//! Never: decides an outcome.
+
+mod attach;
+mod client;
+mod container;
+mod endpoint;
+mod engine;
+mod image;
+pub mod launch;
+mod lower;
+mod probe;
+mod workload;
+
+pub use endpoint::DockerEndpoint;
+pub use engine::DockerEngine;
+pub use lower::launch_opts;

@@ -1,0 +1,87 @@
+//! Finding out what the engine can do.
+//!
+//! Owns: the probe's folder, for as long as the probe takes.
+//! Reads: the engine's version and capabilities.
+//! Never: leaves a container or a folder behind.
+
+use std::path::Path;
+
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
+use bollard::query_parameters::{
+    CreateContainerOptions, RemoveContainerOptionsBuilder,
+};
+use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
+
+use super::client::{Client, Fault, INFO, NEGOTIATE, PROBE, REMOVE};
+
+/// Contacts the engine and finds out what it can do, including whether it sees the folder `dir`.
+pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, EngineError> {
+    let docker = client.docker().await?;
+    let version = client.call(NEGOTIATE, docker.version()).await?;
+    let info = client.call(INFO, docker.info()).await?;
+    look_for(client, dir).await?;
+    Ok(Capabilities {
+        version: version.version.unwrap_or_default(),
+        api_version: docker.client_version().to_string(),
+        limits: limits(&info),
+    })
+}
+
+fn limits(info: &SystemInfo) -> Vec<LimitKind> {
+    let has = |flags: &[Option<bool>]| flags.iter().all(|flag| *flag == Some(true));
+    [
+        (LimitKind::Memory, has(&[info.memory_limit, info.swap_limit])),
+        (LimitKind::Cpus, has(&[info.cpu_cfs_period, info.cpu_cfs_quota])),
+        (LimitKind::Pids, has(&[info.pids_limit])),
+    ]
+    .into_iter()
+    .filter_map(|(limit, is_kept)| is_kept.then_some(limit))
+    .collect()
+}
+
+/// Looks whether the engine sees a folder that we just made, without having or needing an image.
+///
+/// An engine checks the sources of mounts before it looks for the image: 400 says that the source is not there, 404
+/// that only the image is missing. That a 400 is about the source is seen by asking once more without it.
+async fn look_for(client: &Client, dir: &Path) -> Result<(), EngineError> {
+    let local = |source| EngineError::Local { operation: "making a folder to probe the engine with".to_owned(), source };
+    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(dir).map_err(local)?;
+    let seen = create_without_image(client, Some(folder.path())).await?;
+    if seen == 400 && create_without_image(client, None).await? == 404 {
+        return Err(EngineError::ForeignFilesystem { endpoint: client.endpoint() });
+    }
+    if seen == 404 {
+        return Ok(());
+    }
+    Err(EngineError::Failed {
+        operation: PROBE.name.to_owned(),
+        source: format!("it answered with status {seen}").into(),
+    })
+}
+
+/// Asks for a container of an image that does not exist, and returns the answer's status.
+async fn create_without_image(client: &Client, source: Option<&Path>) -> Result<u16, EngineError> {
+    let mount = |source: &Path| Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some("/probe".to_owned()),
+        read_only: Some(true),
+        ..Mount::default()
+    };
+    let body = ContainerCreateBody {
+        image: Some("dark-factory/this-image-does-not-exist:probe".to_owned()),
+        host_config: Some(HostConfig { mounts: source.map(|source| vec![mount(source)]), ..HostConfig::default() }),
+        ..ContainerCreateBody::default()
+    };
+    let docker = client.docker().await?;
+    match client.call(PROBE, docker.create_container(None::<CreateContainerOptions>, body)).await {
+        Err(Fault::Status { code, .. }) => Ok(code),
+        Err(Fault::Other(error)) => Err(error),
+        Ok(created) => {
+            // Somebody has an image of that name; the folder was seen all the same.
+            let options = RemoveContainerOptionsBuilder::default().v(true).build();
+            client.call(REMOVE, docker.remove_container(&created.id, Some(options))).await?;
+            Ok(404)
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A container that was started, or found.
+//!
+//! Owns: the reader of its output where the helper is not in it.
+//! Reads: what the engine says of it.
+//! Never: starts anything.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dark_factory_executor::engine::{EngineError, EngineExit, Handle, Workload};
+use dark_factory_executor::spec::StopPolicy;
+use dark_factory_types::Transport;
+use tokio::time::timeout;
+
+use super::attach::Reader;
+use super::client::KILL;
+use super::container::{Container, Signalled};
+
+/// Tells the helper to kill all processes and to finish the record: `SIGRTMIN+1` as glibc counts.
+const HELPER_KILL: &str = "SIGRTMIN+1";
+/// How long the helper may take for that.
+const HELPER_GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct DockerWorkload {
+    container: Container,
+    handle: Handle,
+    reader: Option<Reader>,
+}
+
+impl DockerWorkload {
+    pub(super) fn new(container: Container, handle: &Handle, reader: Option<Reader>) -> Box<Self> {
+        Box::new(Self { container, handle: handle.clone(), reader })
+    }
+
+    /// Sends a signal; if that hangs, once more without our own connection, which may be the cause.
+    async fn kill(&self, signal: &str) -> Result<Signalled, EngineError> {
+        match (self.container.kill(signal).await, &self.reader) {
+            (Err(EngineError::Unreachable { .. }), Some(reader)) => {
+                reader.cut();
+                self.container.kill(signal).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Sends a signal and waits for the end, up to `grace`.
+    async fn kill_and_wait(&self, signal: &str, grace: Duration) -> Result<Ended, EngineError> {
+        if self.kill(signal).await? == Signalled::Ended {
+            return Ok(Ended::Yes);
+        }
+        match timeout(grace, self.container.ended()).await {
+            Ok(Ok(_) | Err(EngineError::NoSuchContainer { .. })) => Ok(Ended::Yes),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(Ended::No),
+        }
+    }
+}
+
+/// Whether a container ended in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Yes,
+    No,
+}
+
+#[async_trait]
+impl Workload for DockerWorkload {
+    fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    async fn wait(&self) -> Result<EngineExit, EngineError> {
+        let exit = self.container.exit().await?;
+        if let Some(reader) = &self.reader {
+            reader.finished().await;
+        }
+        Ok(exit)
+    }
+
+    async fn stop(&self, policy: &StopPolicy) -> Result<(), EngineError> {
+        if !policy.grace.is_zero() && self.kill_and_wait(&policy.signal, policy.grace).await? == Ended::Yes {
+            return Ok(());
+        }
+        if self.container.transport == Transport::Spool
+            && self.kill_and_wait(HELPER_KILL, HELPER_GRACE).await? == Ended::Yes
+        {
+            return Ok(());
+        }
+        match self.kill_and_wait("SIGKILL", KILL.deadline).await? {
+            Ended::Yes => Ok(()),
+            Ended::No => Err(EngineError::Failed {
+                operation: "kill the container".to_owned(),
+                source: "it was sent SIGKILL and still runs".into(),
+            }),
+        }
+    }
+
+    async fn remove(&self) -> Result<(), EngineError> {
+        self.container.remove().await
+    }
+}

@@ -1,0 +1,206 @@
+//! What the container is like, as the engine says it and as the agent sees it.
+
+use std::fs;
+
+use dark_factory_executor::engine::Engine;
+use dark_factory_executor::spec::{
+    Access, GitVisibility, LaunchSpec, Limits, Mount, Profile, User, WORKSPACE_TARGET,
+};
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode};
+
+use super::lab::{Lab, inspect};
+
+#[tokio::test]
+async fn hardening_and_limits_are_what_the_engine_was_asked_for() {
+    let lab = Lab::new();
+    let limits = Limits {
+        memory: Some(ByteSize(64 << 20)),
+        cpus: Some(CpuCount { nanos: 500_000_000 }),
+        pids: Some(50),
+        timeout: None,
+    };
+    let spec = LaunchSpec { limits, ..lab.spec("print hello") };
+    let handle = lab.create(&spec, &lab.attempt()).await;
+
+    let fields = [
+        "{{.Config.User}}",
+        "{{.Config.OpenStdin}}",
+        "{{.HostConfig.CapDrop}}",
+        "{{.HostConfig.SecurityOpt}}",
+        "{{.HostConfig.ReadonlyRootfs}}",
+        "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}",
+        "{{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}",
+        "{{.HostConfig.NetworkMode}}",
+        "{{.HostConfig.AutoRemove}} {{.HostConfig.Privileged}} {{.HostConfig.Init}}",
+        "{{.HostConfig.LogConfig.Type}}",
+        "{{.HostConfig.PidMode}}{{.HostConfig.UTSMode}}",
+        "{{.Config.StopSignal}} {{.Config.StopTimeout}}",
+    ];
+    let found = fields.map(|field| inspect(&handle.container, field));
+
+    assert_eq!(
+        found,
+        [
+            "1000:1000",
+            "false",
+            "[ALL]",
+            "[no-new-privileges]",
+            "true",
+            "67108864 67108864",
+            "500000000 50",
+            "none",
+            "false false false",
+            "json-file",
+            "",
+            "SIGTERM 10",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_agent_has_its_workspace_its_home_and_nothing_else_to_write_to() {
+    let lab = Lab::new();
+    fs::write(lab.project.path().join("in.txt"), "from the host").unwrap();
+    let script = "id; pwd; read in.txt; write out.txt done; write /tmp/t x; write /home/agent/h x; print fine";
+
+    let (exit, spool) = lab.run(&lab.spec(script)).await;
+    let (refused, _) = lab.run(&lab.spec("write /root.txt x")).await;
+
+    assert_eq!(exit.code, 0, "{}", spool.stderr());
+    let text = spool.text();
+    assert!(text.contains("1000") && text.contains("/workspace\n") && text.contains("from the host"), "{text}");
+    assert_eq!(fs::read_to_string(lab.project.path().join("out.txt")).unwrap().trim(), "done");
+    assert_ne!(refused.code, 0);
+}
+
+#[tokio::test]
+async fn a_program_in_tmp_can_be_run() {
+    let lab = Lab::new();
+    let folder = lab.project.path().join("agent-copy");
+    fs::copy(lab.state.attempt(lab.attempt().attempt()).init(), &folder).unwrap();
+    // The agent cannot copy a program, so its mount options are read instead.
+    let (_, spool) = lab.run(&lab.spec("read /proc/self/mounts")).await;
+
+    let options = |path: &str| {
+        let mounts = spool.text();
+        let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(path)).unwrap().to_owned();
+        line.split(' ').nth(3).unwrap().split(',').map(str::to_owned).collect::<Vec<_>>()
+    };
+    for path in ["/tmp", "/home/agent"] {
+        let options = options(path);
+        assert!(!options.contains(&"noexec".to_owned()), "{options:?}");
+        assert!(options.contains(&"nosuid".to_owned()) && options.contains(&"nodev".to_owned()), "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_files_and_nowhere_else() {
+    let lab = Lab::new();
+    let secret = ("token".to_owned(), "s3cret-value".to_owned());
+    let dir = lab.attempt_with("p", std::slice::from_ref(&secret));
+    let spec = LaunchSpec { secrets: vec![secret.0], ..lab.spec("read /run/secrets/token; ls /run/secrets") };
+
+    let handle = lab.create(&spec, &dir).await;
+    let everything = inspect(&handle.container, "{{json .}}");
+    let workload = lab.engine.start(&spec, &handle, &dir).await.unwrap();
+    workload.wait().await.unwrap();
+
+    let text = super::lab::Spool::read(&dir).text();
+    assert!(text.contains("s3cret-value"), "{text}");
+    assert!(!everything.contains("s3cret-value"));
+}
+
+#[tokio::test]
+async fn a_mount_is_as_writable_as_it_says() {
+    let lab = Lab::new();
+    let shared = tempfile::tempdir().unwrap();
+    fs::write(shared.path().join("f"), "shared").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(shared.path(), mode).unwrap();
+    let mut spec = lab.spec("read /shared/f; write /shared/g x");
+    spec.mounts =
+        vec![Mount { source: shared.path().to_owned(), target: "/shared".to_owned(), access: Access::ReadOnly }];
+
+    let (read_only, spool) = lab.run(&spec).await;
+    spec.mounts[0].access = Access::ReadWrite;
+    let (read_write, _) = lab.run(&spec).await;
+
+    assert!(spool.text().contains("shared"));
+    assert_ne!(read_only.code, 0);
+    assert_eq!(read_write.code, 0);
+}
+
+#[tokio::test]
+async fn a_hidden_git_is_empty_inside_and_untouched_outside() {
+    let lab = Lab::new();
+    let git = lab.project.path().join(".git");
+    let mut spec = lab.spec("ls .git; print end");
+    fs::create_dir(&git).unwrap();
+    fs::write(git.join("HEAD"), "ref").unwrap();
+
+    let (_, visible) = lab.run(&spec).await;
+    spec.workspace.git = GitVisibility::Hidden;
+    let (_, folder) = lab.run(&spec).await;
+    let outside = fs::read_to_string(git.join("HEAD")).unwrap();
+    fs::remove_dir_all(&git).unwrap();
+    fs::write(&git, "gitdir: /elsewhere").unwrap();
+    spec.command[2] = "read .git; print end".to_owned();
+    spec.workspace.git_is_file = true;
+    let (_, file) = lab.run(&spec).await;
+
+    assert_eq!(visible.text(), "HEAD\nend\n");
+    assert_eq!(folder.text(), "end\n");
+    assert_eq!(file.text(), "end\n");
+    assert_eq!(outside, "ref");
+}
+
+#[tokio::test]
+async fn without_a_network_there_is_only_loopback() {
+    let lab = Lab::new();
+    let script = "ls /sys/class/net";
+
+    let (_, none) = lab.run(&lab.spec(script)).await;
+    let (_, open) = lab.run(&LaunchSpec { network: NetworkMode::Open, ..lab.spec(script) }).await;
+
+    assert_eq!(none.text(), "lo\n");
+    assert!(open.text().contains("eth0"), "{}", open.text());
+}
+
+#[tokio::test]
+async fn the_seeds_container_runs_the_images_entrypoint_with_the_prompt_where_the_seed_puts_it() {
+    let lab = Lab::new();
+    let image = format!("{}-seed", lab.image);
+    lab.build_image(
+        &image,
+        &[
+            r#"ENTRYPOINT ["/bin/agent", "-e", "id; read /tmp/prompt.md; env YOLO_PROMPT_FILE; prompt; print end"]"#,
+            "WORKDIR /workspace",
+        ],
+    );
+    let spec = LaunchSpec {
+        profile: Profile::Seed,
+        image: image.clone(),
+        command: Vec::new(),
+        user: User::Image,
+        env: [("YOLO_PROMPT_FILE".to_owned(), "/tmp/prompt.md".to_owned())].into(),
+        workdir: WORKSPACE_TARGET.to_owned(),
+        network: NetworkMode::Open,
+        ..lab.spec("")
+    };
+    let dir = lab.attempt();
+    let handle = lab.create(&spec, &dir).await;
+
+    let workload = lab.engine.start(&spec, &handle, &dir).await.unwrap();
+    workload.wait().await.unwrap();
+
+    let (caps, root) = (
+        inspect(&handle.container, "{{.HostConfig.CapAdd}}"),
+        inspect(&handle.container, "{{.HostConfig.ReadonlyRootfs}}"),
+    );
+    workload.remove().await.unwrap();
+    super::lab::docker(&["rmi", &image]);
+    assert_eq!((caps.as_str(), root.as_str()), ("[CAP_NET_ADMIN CAP_NET_RAW]", "false"));
+    let text = super::lab::Spool::read(&dir).text();
+    assert_eq!(text.matches("the prompt\n").count(), 1, "{text}");
+    assert!(text.contains("/tmp/prompt.md\n") && text.ends_with("end\n"), "{text}");
+}

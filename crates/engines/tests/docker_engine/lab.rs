@@ -1,0 +1,246 @@
+//! What a test needs: an engine, an image of the scripted agent, a project, a state folder; and their removal.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
+use dark_factory_executor::clock::SystemClock;
+use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
+use dark_factory_executor::host::HostView;
+use dark_factory_executor::spec::{
+    AttemptDir, GitVisibility, Limits, LaunchSpec, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, User,
+    WORKSPACE_TARGET, Workspace,
+};
+use dark_factory_executor::spool::SpoolReader;
+use dark_factory_executor::state_dir::{HelperExe, StateDir};
+use dark_factory_spool::{ExecFailed, ExitRecord, Kind};
+use dark_factory_types::{NetworkMode, OwnerId, RunId, Transport};
+use tempfile::TempDir;
+
+const HELPER_VARIABLE: &str = "DARK_FACTORY_TEST_HELPER";
+
+/// Everything of one test; its containers and its image go when it is dropped.
+pub(crate) struct Lab {
+    pub(crate) engine: DockerEngine,
+    pub(crate) owner: OwnerId,
+    pub(crate) image: String,
+    pub(crate) project: TempDir,
+    pub(crate) state: StateDir,
+    _state_folder: TempDir,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let helper = helper();
+        let unique = format!("{:016x}", random());
+        let project = tempfile::Builder::new().prefix("df-project-").tempdir().unwrap();
+        chown(project.path(), Some(1000), Some(1000)).unwrap();
+        let state_folder = tempfile::Builder::new().prefix("df-state-").tempdir().unwrap();
+        let lab = Self {
+            engine: engine("unix:///var/run/docker.sock"),
+            owner: OwnerId(format!("test-{unique}")),
+            image: format!("dark-factory-test/{unique}:1"),
+            project,
+            state: StateDir::open(state_folder.path(), HelperExe(Box::leak(helper.into_boxed_slice()))).unwrap(),
+            _state_folder: state_folder,
+        };
+        lab.build_image(&lab.image, &[]);
+        lab
+    }
+
+    /// Builds an image of nothing but the scripted agent, at `/bin/agent`.
+    pub(crate) fn build_image(&self, name: &str, changes: &[&str]) {
+        let root = TempDir::new().unwrap();
+        fs::create_dir(root.path().join("bin")).unwrap();
+        fs::write(root.path().join("bin/agent"), helper()).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(root.path().join("bin/agent"), mode).unwrap();
+        let mut archive = Command::new("tar")
+            .args(["--create", "--directory"])
+            .arg(root.path())
+            .arg("bin")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let import = Command::new("docker")
+            .arg("import")
+            .args(changes.iter().flat_map(|change| ["--change", change]))
+            .args(["-", name])
+            .stdin(archive.stdout.take().unwrap())
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(import.success() && archive.wait().unwrap().success());
+    }
+
+    /// Makes the folder of a new attempt.
+    pub(crate) fn attempt(&self) -> AttemptDir {
+        self.attempt_with("the prompt\n", &[])
+    }
+
+    pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
+        let attempt = RunId::from_random_bits(random()).attempt(1);
+        self.state.make_attempt(attempt, prompt, secrets).unwrap()
+    }
+
+    /// Returns the spec of a hardened container that runs a script as user 1000.
+    pub(crate) fn spec(&self, script: &str) -> LaunchSpec {
+        LaunchSpec {
+            version: SPEC_VERSION,
+            file: "/project/001.md".to_owned(),
+            project: "docker-engine-tests".to_owned(),
+            prompt: "001".to_owned(),
+            container: None,
+            agent: "command".to_owned(),
+            profile: Profile::Hardened,
+            image: self.image.clone(),
+            pull: PullPolicy::Never,
+            command: ["/bin/agent", "-e", script].map(str::to_owned).to_vec(),
+            env: BTreeMap::new(),
+            secrets: Vec::new(),
+            labels: BTreeMap::new(),
+            workspace: Workspace {
+                source: self.project.path().to_owned(),
+                target: WORKSPACE_TARGET.to_owned(),
+                git: GitVisibility::Visible,
+                git_is_file: false,
+            },
+            mounts: Vec::new(),
+            workdir: WORKSPACE_TARGET.to_owned(),
+            user: User::Ids { uid: 1000, gid: 1000 },
+            limits: Limits::default(),
+            network: NetworkMode::None,
+            stop: StopPolicy::default(),
+            transport: Transport::Spool,
+            seed: SeedSpec::default(),
+        }
+    }
+
+    pub(crate) fn attached(&self, script: &str) -> LaunchSpec {
+        LaunchSpec { transport: Transport::Attach, ..self.spec(script) }
+    }
+
+    pub(crate) async fn create(&self, spec: &LaunchSpec, dir: &AttemptDir) -> Handle {
+        self.engine.create(spec, &self.owner, dir).await.unwrap()
+    }
+
+    /// Creates and starts a container.
+    pub(crate) async fn start(&self, spec: &LaunchSpec) -> (Box<dyn Workload>, AttemptDir) {
+        let dir = self.attempt();
+        let handle = self.create(spec, &dir).await;
+        (self.engine.start(spec, &handle, &dir).await.unwrap(), dir)
+    }
+
+    /// Runs a container to its end, and removes it.
+    pub(crate) async fn run(&self, spec: &LaunchSpec) -> (EngineExit, Spool) {
+        let (workload, dir) = self.start(spec).await;
+        let exit = workload.wait().await.unwrap();
+        workload.remove().await.unwrap();
+        (exit, Spool::read(&dir))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let label = format!("label=dark-factory.owner={}", self.owner);
+        let listed = docker(&["ps", "--all", "--quiet", "--filter", &label]);
+        let ids: Vec<&str> = listed.split_whitespace().collect();
+        if !ids.is_empty() {
+            docker(&[&["rm", "--force", "--volumes"], &ids[..]].concat());
+        }
+        docker(&["rmi", "--force", &self.image]);
+    }
+}
+
+/// Everything that a spool holds.
+#[derive(Debug, Default)]
+pub(crate) struct Spool {
+    pub(crate) starts: usize,
+    pub(crate) gaps: Vec<String>,
+    pub(crate) exit: Option<ExitRecord>,
+    pub(crate) exec_failed: Option<ExecFailed>,
+    streams: [Vec<u8>; 2],
+}
+
+impl Spool {
+    pub(crate) fn read(dir: &AttemptDir) -> Self {
+        let mut spool = Self::default();
+        let mut reader = SpoolReader::open(&dir.spool(), Some(dir.attempt())).unwrap();
+        while let Some(record) = reader.next_record().unwrap() {
+            match record.header.kind {
+                Kind::Start => spool.starts += 1,
+                Kind::Data => spool.streams[record.header.stream.index()].extend(record.payload),
+                Kind::Eof => {}
+                Kind::Gap => spool.gaps.push(String::from_utf8(record.payload.to_vec()).unwrap()),
+                Kind::Exit => spool.exit = ExitRecord::decode(record.payload),
+                Kind::ExecFailed => spool.exec_failed = ExecFailed::decode(record.payload),
+            }
+        }
+        spool
+    }
+
+    pub(crate) fn stdout(&self) -> &[u8] {
+        &self.streams[0]
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.streams[0].clone()).unwrap()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8(self.streams[1].clone()).unwrap()
+    }
+
+    /// Returns whether there is an exit record that vouches for every byte.
+    pub(crate) fn is_complete(&self) -> bool {
+        let lengths = self.streams.each_ref().map(|stream| stream.len() as u64);
+        self.exit.as_ref().is_some_and(|exit| exit.totals == lengths && exit.eof == [true; 2])
+    }
+}
+
+pub(crate) fn engine(endpoint: &str) -> DockerEngine {
+    let endpoint = DockerEndpoint::resolve(Some(endpoint), &BTreeMap::new()).unwrap();
+    DockerEngine::connect(&endpoint, HostView { cwd: "/".into(), ..HostView::default() }, Arc::new(SystemClock))
+}
+
+/// Runs the `docker` command and returns what it prints.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // In a test that failed already, a second panic would hide the first one.
+    assert!(output.status.success() || std::thread::panicking(), "docker {arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns one value out of what `docker inspect` says.
+pub(crate) fn inspect(name: &str, template: &str) -> String {
+    docker(&["container", "inspect", "--format", template, name]).trim().to_owned()
+}
+
+/// Waits until a file is there: the agent's way of saying how far it is.
+pub(crate) async fn wait_for_file(path: &Path) {
+    let there = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), there).await.unwrap();
+}
+
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told by its environment where the helper is")]
+fn helper() -> Vec<u8> {
+    let path = std::env::var_os(HELPER_VARIABLE).unwrap_or_else(|| {
+        panic!("{HELPER_VARIABLE} does not name the static helper; run the tests with `cargo xtask test`")
+    });
+    fs::read(&path).unwrap_or_else(|error| panic!("{HELPER_VARIABLE} names {}: {error}", path.display()))
+}
