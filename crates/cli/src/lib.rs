@@ -1,1 +1,58 @@
+//! dark-factory runs agent prompt files unattended inside containers.
+//!
+//! This crate is the command line and, for programs that embed dark-factory, the one facade: every name that
+//! the documentation mentions is re-exported here.
+//!
+//! Owns: the terminal, the environment, the process's exit.
+//! Reads: the command line.
+//! Never: has logic that a library user would need.
 
+mod args;
+mod commands;
+mod context;
+mod error;
+mod flags;
+mod helper;
+mod interrupt;
+mod logging;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use dark_factory_agents as agents;
+pub use dark_factory_engines as engines;
+pub use dark_factory_executor as executor;
+pub use dark_factory_types as types;
+pub use helper::HELPER;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // clap's own codes: 0 for help and version, 2 for bad usage, which is ours too.
+            let code = u8::try_from(error.exit_code()).unwrap_or(types::exit_code::USAGE);
+            if error.print().is_err() {
+                return ExitCode::from(types::exit_code::INTERNAL);
+            }
+            return ExitCode::from(code);
+        }
+    };
+    logging::start();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error::CommandError::internal("start the runtime", error).print();
+            return ExitCode::from(types::exit_code::INTERNAL);
+        }
+    };
+    let code = runtime.block_on(commands::dispatch(args)).unwrap_or_else(|error| {
+        error.print();
+        error.code()
+    });
+    // A blocking read of a terminal or pipe must not keep the process alive.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `dark-factory` command.
+
+fn main() -> std::process::ExitCode {
+    dark_factory::main()
+}

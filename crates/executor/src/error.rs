@@ -9,6 +9,7 @@ use std::io;
 use dark_factory_types::{AttemptId, exit_code};
 
 use crate::engine::{EngineError, Fate};
+use crate::resolve::ResolveError;
 use crate::spool::ReadError;
 use crate::store::StoreError;
 
@@ -32,6 +33,20 @@ pub enum ExecutorError {
     /// A log file of the caller's could not be prepared.
     #[error("prepare log file: {0}")]
     LogFile(#[source] io::Error),
+    /// A log file for a container that was started before could not be prepared.
+    #[error("prepare log file for reattach: {0}")]
+    ReattachLogFile(#[source] io::Error),
+    /// From a prompt and the caller's settings no launch can be made.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The output of a container that somebody else made cannot be followed.
+    #[error("container {name} cannot be followed: {reason}")]
+    NotFollowable {
+        /// The container's name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// The state store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,10 +121,12 @@ impl ExecutorError {
             | Self::AmbiguousRun { .. } => exit_code::NOT_FOUND,
             Self::Engine(EngineError::Local { .. }) => exit_code::INTERNAL,
             Self::Engine(_) => exit_code::ENGINE,
-            Self::AlreadyRunning { .. } | Self::Unfinished { .. } => exit_code::USAGE,
+            Self::Resolve(error) => error.exit_code(),
+            Self::AlreadyRunning { .. } | Self::Unfinished { .. } | Self::NotFollowable { .. } => exit_code::USAGE,
             Self::StateDir(_)
             | Self::AttemptDir { .. }
             | Self::LogFile(_)
+            | Self::ReattachLogFile(_)
             | Self::Store(_)
             | Self::Spool { .. }
             | Self::Output { .. }

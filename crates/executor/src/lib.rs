@@ -7,8 +7,10 @@
 
 pub mod attempt;
 pub mod clock;
+pub mod containers;
 pub mod engine;
 pub mod error;
+pub mod execute;
 pub mod host;
 pub mod lease;
 pub mod mount_source;

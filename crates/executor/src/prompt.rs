@@ -112,6 +112,19 @@ impl fmt::Display for Joined<'_> {
 }
 
 impl Prompt {
+    /// Makes a prompt of text without a front matter: all of it is for the agent, and it may be empty.
+    ///
+    /// `file` is the name that messages have for it; `-` where there is no file.
+    pub fn from_text(file: &str, text: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            body: text.to_owned(),
+            settings: Settings::default(),
+            unknown: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Parses the bytes of the prompt file that was named `file`.
     ///
     /// A front matter stands between a first line `---` and the next line `---`; blanks behind the hyphens and
@@ -140,13 +153,7 @@ impl Prompt {
         };
 
         let parts = split(text).map_err(|fault| front_matter(vec![fault]))?;
-        let mut prompt = Self {
-            file: file.to_owned(),
-            body: parts.body.to_owned(),
-            settings: Settings::default(),
-            unknown: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut prompt = Self::from_text(file, parts.body);
         if let Some(yaml) = parts.front_matter {
             let root = parse_yaml(yaml, 1).map_err(|fault| front_matter(vec![fault]))?;
             let reading = read_settings(file, root);
@@ -233,6 +240,15 @@ mod tests {
 
     fn error(text: &str) -> String {
         parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn text_of_a_caller_is_taken_as_it_is() {
+        for text in ["", "---\nimage: x\n---\ndo it", "\u{feff}`$x` \"'\r\n"] {
+            let prompt = Prompt::from_text("-", text);
+
+            assert_eq!((prompt.body.as_str(), prompt.settings), (text, Settings::default()));
+        }
     }
 
     #[test]

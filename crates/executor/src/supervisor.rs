@@ -9,17 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dark_factory_types::{AttemptId, OwnerId, Report, RunId, StopReason};
+use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::attempt::{Control, Drive, OnProgress};
 use crate::clock::Clock;
-use crate::engine::{Capabilities, Engine, Recovered};
+use crate::engine::{Capabilities, Engine, Handle, Recovered};
 use crate::error::ExecutorError;
 use crate::lease::{Acquired, Lease};
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
-use crate::spec::{AttemptDir, StopPolicy};
+use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::state_dir::{HelperExe, StateDir, write_durably};
 use crate::store::{Attempt, AttemptState, NewAttempt, Store, Tenure};
 
@@ -45,6 +46,19 @@ impl Submitted {
     pub fn dir(&self) -> &AttemptDir {
         &self.dir
     }
+}
+
+/// A container that somebody else made and started, as an engine found it.
+#[derive(Debug, Clone)]
+pub struct Adoptable {
+    /// What is known of how it was launched.
+    pub spec: LaunchSpec,
+    /// Its image.
+    pub image: ImageRecord,
+    /// The container as data; the attempt in it is replaced by the new one.
+    pub handle: Handle,
+    /// When it was started: its time limit counts from there.
+    pub started_at: Timestamp,
 }
 
 /// What recovering one attempt came to.
@@ -129,10 +143,49 @@ impl Supervisor {
         if spec.file != "-" {
             self.refuse_second_run(&spec.file).await?;
         }
+        let (new, dir, lease) = self.prepare(spec, &resolved.prompt_text, &resolved.secrets)?;
+        let tenure = self.store.add(new).await?;
+        let attempt = self.row(tenure.attempt).await?;
+        Ok(Submitted { attempt, tenure, dir, lease })
+    }
+
+    /// Records a container that somebody else started as a new run, durably, and takes its lease.
+    ///
+    /// From there on it is driven as any attempt: [`Supervisor::run`] follows it to its end, which may have been
+    /// before. It is never started, and without our owner's label it is not removed.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::AlreadyRunning`] if an unfinished attempt has the container;
+    /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
+    pub async fn adopt(&self, found: Adoptable) -> Result<Submitted, ExecutorError> {
+        let Adoptable { spec, image, mut handle, started_at } = found;
+        let (new, dir, lease) = self.prepare(&spec, "", &[])?;
+        let id = new.id;
+        handle.attempt = id;
+        let name = handle.container.clone();
+        if let Some(tenure) = self.store.adopt(new, image, handle, started_at).await? {
+            let attempt = self.row(id).await?;
+            return Ok(Submitted { attempt, tenure, dir, lease });
+        }
+        if let Err(error) = std::fs::remove_dir_all(dir.path()) {
+            tracing::warn!(%error, "the folder of an attempt that was not begun stays");
+        }
+        let open = self.store.of_container(&name).await?.into_iter().rev().find(|open| open.report.is_none());
+        let run = open.map_or(id.run(), |open| open.id.run());
+        Err(ExecutorError::AlreadyRunning { file: name, run })
+    }
+
+    /// Makes a new attempt's folder and takes its lease.
+    fn prepare(
+        &self,
+        spec: &LaunchSpec,
+        prompt: &str,
+        secrets: &[(String, String)],
+    ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
         let id = random_run_id().attempt(1);
         let failed = |source| ExecutorError::AttemptDir { attempt: id, source };
-        let dir =
-            self.state.make_attempt(id, &resolved.prompt_text, &resolved.secrets).map_err(failed)?;
+        let dir = self.state.make_attempt(id, prompt, secrets).map_err(failed)?;
         let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))
             .map_err(|error| failed(error.into()))?;
         write_durably(&dir.launch_json(), &record).map_err(failed)?;
@@ -146,9 +199,7 @@ impl Supervisor {
             spec: spec.clone(),
             created_at: self.clock.now(),
         };
-        let tenure = self.store.add(new).await?;
-        let attempt = self.row(id).await?;
-        Ok(Submitted { attempt, tenure, dir, lease })
+        Ok((new, dir, lease))
     }
 
     async fn refuse_second_run(&self, file: &str) -> Result<(), ExecutorError> {
@@ -230,7 +281,7 @@ impl Supervisor {
     ) -> Result<Vec<Recovery>, ExecutorError> {
         let mut recovered = Vec::new();
         for attempt in self.store.open_attempts().await? {
-            let result = self.recover(attempt.id, Vec::new(), control, &mut *progress).await;
+            let result = self.recover(attempt.id, Vec::new(), control, progress).await;
             recovered.push(result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error)));
         }
         Ok(recovered)
@@ -263,7 +314,7 @@ impl Supervisor {
         }
         let mut told = false;
         loop {
-            match self.recover(attempt.id, Vec::new(), &control, &mut |_| {}).await? {
+            match self.recover(attempt.id, Vec::new(), &control, &|_| {}).await? {
                 Recovery::Finished(report) => return Ok(Stopped::Finished(report)),
                 Recovery::Failed(_, error) => return Err(error),
                 Recovery::Supervised(_) => {}

@@ -13,11 +13,10 @@ use dark_factory_types::{
     ByteSize, LogState, REPORT_VERSION, Report, StopReason, Transport, Verdict,
 };
 use jiff::Timestamp;
-use tokio::task::JoinHandle;
 
 use super::facts::{EngineEnd, Facts, MemoryLimit, Started};
-use super::pump::{Collected, EndSignal, Pump};
-use super::{Control, OnProgress, Progress};
+use super::pump::{Collected, Pump, Pumping};
+use super::{Control, OnProgress, Progress, TimeLimit};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
@@ -113,6 +112,14 @@ impl Drive<'_> {
         if attempt.handle.is_some() {
             match self.engine.recover(&handle).await? {
                 Recovered::Created(_) | Recovered::Running(_) => {}
+                // What it printed last may be nowhere but in the engine's log, and starting only reads that.
+                Recovered::Exited(..) if spec.transport == Transport::Attach => {
+                    return match self.engine.start(spec, &handle, &self.dir).await {
+                        Ok(workload) => Ok(Launched::Running(workload)),
+                        Err(EngineError::NoSuchContainer { .. }) => Ok(Launched::Ended(EngineEnd::Gone, None)),
+                        Err(error) => Err(error.into()),
+                    };
+                }
                 Recovered::Exited(exit, workload) => {
                     return Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)));
                 }
@@ -150,7 +157,7 @@ impl Drive<'_> {
         &mut self,
         spec: &LaunchSpec,
     ) -> Result<Option<dark_factory_types::ImageRecord>, EngineError> {
-        let progress = &mut self.progress;
+        let progress = self.progress;
         let mut say = |line: &str| progress(Progress::Pull(line.to_owned()));
         let ensure = self.engine.ensure_image(&spec.image, spec.pull, &mut say);
         tokio::select! {
@@ -176,10 +183,10 @@ impl Drive<'_> {
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<(EngineEnd, Option<Box<dyn Workload>>, Collected), ExecutorError> {
-        let (pump, signal) = self.spawn_pump(agent, sinks)?;
+        let pump = self.start_pump(agent, sinks)?;
         let end = self.await_end(attempt, workload.as_ref()).await;
-        signal.workload_ended();
-        let collected = pump.await?;
+        pump.workload_ended();
+        let collected = pump.collected().await;
         let end = end?;
         self.advance(Transition::Collecting).await?;
         Ok((end, Some(workload), collected?))
@@ -236,7 +243,7 @@ impl Drive<'_> {
                     if left.is_some() && stopping.is_none() =>
                 {
                     if deadline.is_some_and(|at| self.clock.now() >= at) {
-                        let limit = attempt.spec.limits.timeout.unwrap_or_default();
+                        let limit = self.time_limit(attempt).unwrap_or_default();
                         stopping = self.begin_stop(StopReason::Deadline { limit }).await?;
                     }
                 },
@@ -259,21 +266,17 @@ impl Drive<'_> {
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Collected, ExecutorError> {
-        let (pump, signal) = self.spawn_pump(agent, sinks)?;
-        signal.workload_ended();
-        pump.await?
+        let pump = self.start_pump(agent, sinks)?;
+        pump.workload_ended();
+        pump.collected().await
     }
 
-    fn spawn_pump(
+    fn start_pump(
         &self,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
-    ) -> Result<(JoinHandle<Result<Collected, ExecutorError>>, EndSignal), ExecutorError> {
-        let attempt = self.dir.attempt();
-        let pump = Pump::open(&self.dir, agent, sinks)?;
-        let signal = EndSignal::new().map_err(|source| ExecutorError::Output { attempt, source })?;
-        let end = signal.clone();
-        Ok((tokio::task::spawn_blocking(move || pump.run(&end)), signal))
+    ) -> Result<Pumping, ExecutorError> {
+        Pump::open(&self.dir, agent, sinks)?.start()
     }
 
     async fn finish(
@@ -355,7 +358,7 @@ impl Drive<'_> {
         workload: Option<Box<dyn Workload>>,
         report: &Report,
     ) {
-        if let Err(error) = self.remove_container(handle, workload).await {
+        if let Err(error) = self.remove_container(handle, workload, report.transport).await {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
         }
@@ -375,7 +378,12 @@ impl Drive<'_> {
         &self,
         handle: Option<&Handle>,
         workload: Option<Box<dyn Workload>>,
+        transport: Transport,
     ) -> Result<(), EngineError> {
+        // Only attached containers may have been adopted; one without our label stays where it is.
+        if transport == Transport::Attach && !self.is_ours().await? {
+            return Ok(());
+        }
         if let Some(workload) = workload {
             return workload.remove().await;
         }
@@ -388,6 +396,12 @@ impl Drive<'_> {
                 workload.remove().await
             }
         }
+    }
+
+    /// Returns whether the engine holds a container that was made for this attempt.
+    async fn is_ours(&self) -> Result<bool, EngineError> {
+        let owned = self.engine.list_owned(self.store.owner()).await?;
+        Ok(owned.iter().any(|container| container.attempt == Some(self.tenure.attempt)))
     }
 
     async fn advance(&self, transition: Transition) -> Result<(), ExecutorError> {
@@ -414,7 +428,14 @@ impl Drive<'_> {
     /// Returns when the attempt's time is up: counted from its stored start, however often we were restarted.
     fn deadline(&self, attempt: &Attempt) -> Option<Timestamp> {
         let started = attempt.started_at.unwrap_or_else(|| self.clock.now());
-        started.checked_add(attempt.spec.limits.timeout?).ok()
+        started.checked_add(self.time_limit(attempt)?).ok()
+    }
+
+    fn time_limit(&self, attempt: &Attempt) -> Option<Duration> {
+        match self.control.time_limit {
+            TimeLimit::AsLaunched => attempt.spec.limits.timeout,
+            TimeLimit::Instead(limit) => limit,
+        }
     }
 }
 

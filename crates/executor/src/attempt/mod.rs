@@ -8,6 +8,8 @@ mod drive;
 mod facts;
 mod pump;
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use drive::Drive;
@@ -21,12 +23,29 @@ pub struct Control {
     pub kill: CancellationToken,
     /// Who cancels, as the cause names it.
     pub by: String,
+    /// How long the workload may run.
+    pub time_limit: TimeLimit,
+}
+
+/// How long a workload may run, counted from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeLimit {
+    /// As long as its launch spec says.
+    #[default]
+    AsLaunched,
+    /// This long, whatever its launch spec says; `None` is no limit.
+    Instead(Option<Duration>),
 }
 
 impl Control {
     /// Makes a control that nobody uses yet; `by` is who it belongs to.
     pub fn new(by: impl Into<String>) -> Self {
-        Self { cancel: CancellationToken::new(), kill: CancellationToken::new(), by: by.into() }
+        Self {
+            cancel: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            by: by.into(),
+            time_limit: TimeLimit::AsLaunched,
+        }
     }
 }
 
@@ -47,4 +66,4 @@ pub enum Progress {
 }
 
 /// Receives the progress of an attempt; called from the attempt's task, so it must not block.
-pub type OnProgress<'a> = &'a mut (dyn FnMut(Progress) + Send);
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);

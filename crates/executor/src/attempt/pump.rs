@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::task::JoinHandle;
 
 use crate::error::ExecutorError;
 use crate::sink::Sink;
@@ -30,19 +31,49 @@ const SAFETY_WAKE_MS: u16 = 1000;
 
 /// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
 #[derive(Debug, Clone)]
-pub(crate) struct EndSignal {
+struct EndSignal {
     ended: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
     wake: Arc<EventFd>,
 }
 
-impl EndSignal {
-    pub(crate) fn new() -> io::Result<Self> {
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { ended: Arc::default(), wake: Arc::new(wake) })
+/// A pump at work. Dropped before its end, it tells the pump that nobody waits for it any more.
+#[derive(Debug)]
+pub(crate) struct Pumping {
+    task: JoinHandle<Result<Collected, ExecutorError>>,
+    signal: EndSignal,
+}
+
+impl Pumping {
+    pub(crate) fn workload_ended(&self) {
+        self.signal.workload_ended();
     }
 
-    pub(crate) fn workload_ended(&self) {
+    /// Waits for the pump's end.
+    pub(crate) async fn collected(mut self) -> Result<Collected, ExecutorError> {
+        (&mut self.task).await?
+    }
+}
+
+impl Drop for Pumping {
+    fn drop(&mut self) {
+        self.signal.given_up.store(true, Ordering::Release);
+        self.signal.wake();
+    }
+}
+
+impl EndSignal {
+    fn new() -> io::Result<Self> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { ended: Arc::default(), given_up: Arc::default(), wake: Arc::new(wake) })
+    }
+
+    fn workload_ended(&self) {
         self.ended.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Err(error) = self.wake.write(1) {
             tracing::debug!(%error, "the pump is not woken and looks by itself");
         }
@@ -117,8 +148,16 @@ impl Pump {
         })
     }
 
+    /// Lets the pump work on a thread of its own.
+    pub(crate) fn start(self) -> Result<Pumping, ExecutorError> {
+        let attempt = self.dir.attempt();
+        let signal = EndSignal::new().map_err(|source| ExecutorError::Output { attempt, source })?;
+        let end = signal.clone();
+        Ok(Pumping { task: tokio::task::spawn_blocking(move || self.run(&end)), signal })
+    }
+
     /// Pumps until the exit record, or until the spool's end once the workload has ended. Blocks.
-    pub(crate) fn run(mut self, end: &EndSignal) -> Result<Collected, ExecutorError> {
+    fn run(mut self, end: &EndSignal) -> Result<Collected, ExecutorError> {
         let attempt = self.dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
@@ -129,6 +168,9 @@ impl Pump {
         loop {
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
             let ended = end.ended.load(Ordering::Acquire);
+            if end.given_up.load(Ordering::Acquire) {
+                return Err(output(io::ErrorKind::Interrupted.into()));
+            }
             self.drain().map_err(|error| match error {
                 PumpError::Spool(source) => ExecutorError::Spool { attempt, source },
                 PumpError::Write(source) => output(source),

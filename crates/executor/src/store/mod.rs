@@ -145,6 +145,41 @@ impl Store {
         self.write("record a new attempt", move |tx| row::insert(tx, &attempt)).await
     }
 
+    /// Records a new run whose attempt begins with a container that runs, or ran, before we knew of it.
+    ///
+    /// All of it in one transaction: an attempt that had only some of it would make a container. Returns `None` if an
+    /// unfinished attempt has the container already.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn adopt(
+        &self,
+        attempt: NewAttempt,
+        image: ImageRecord,
+        handle: Handle,
+        started_at: Timestamp,
+    ) -> Result<Option<Tenure>, StoreError> {
+        self.write("record an adopted container", move |tx| {
+            let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL AND '' = :key", "")?;
+            let is_same = |other: &Handle| other.engine == handle.engine && other.state == handle.state;
+            if open.iter().filter_map(|attempt| attempt.handle.as_ref()).any(is_same) {
+                return Ok(None);
+            }
+            let tenure = row::insert(tx, &attempt)?;
+            for transition in [
+                Transition::Pulling,
+                Transition::Creating(image),
+                Transition::Starting(handle),
+                Transition::Running(started_at),
+            ] {
+                row::advance(tx, tenure, &transition, attempt.created_at)?;
+            }
+            Ok(Some(tenure))
+        })
+        .await
+    }
+
     /// Takes over an attempt whose lease the caller holds: bumps its generation.
     ///
     /// # Errors
@@ -232,6 +267,22 @@ impl Store {
     pub async fn latest(&self, run: RunId) -> Result<Option<Attempt>, StoreError> {
         self.read("read a run", move |tx| {
             row::select(tx, "run_id = :key", run.as_str()).map(|mut rows| rows.pop())
+        })
+        .await
+    }
+
+    /// Returns every attempt that has, had, or is going to have a container of that name, oldest first.
+    ///
+    /// Names that we derive ourselves are found once the container is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn of_container(&self, name: &str) -> Result<Vec<Attempt>, StoreError> {
+        let name = name.to_owned();
+        self.read("find a container's attempts", move |tx| {
+            let of_name = "coalesce(json_extract(handle, '$.container'), json_extract(spec, '$.container')) = :key";
+            row::select(tx, of_name, &name)
         })
         .await
     }

@@ -1,0 +1,222 @@
+//! The command line.
+//!
+//! Owns: the flags, their help, and how they become settings.
+//! Reads: nothing.
+//! Never: gives a flag a default that a prompt file could not then override.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use dark_factory_types::exit_code;
+
+/// Runs agent prompt files unattended inside containers.
+#[derive(Debug, Parser)]
+#[command(name = "dark-factory", version, about, after_help = exit_codes(), arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// Docker Engine endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST, else the default socket]
+    #[arg(long, global = true, value_name = "ENDPOINT")]
+    pub(crate) host: Option<String>,
+    /// Folder of runs and their logs [default: DARK_FACTORY_STATE_DIR, else ~/.local/state/dark-factory]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run prompt files, one after the other
+    Run(Box<RunArgs>),
+    /// List open runs
+    Ps(PsArgs),
+    /// Show what a run's agent did
+    Logs(LogsArgs),
+    /// Stop a run and wait for its end
+    Stop(StopArgs),
+    /// Show everything that is known of a run
+    Inspect(RunName),
+    /// Show a recorded agent stream
+    Replay(ReplayArgs),
+    /// Finish runs that a dead process left
+    Recover,
+    /// Run three prompt files with a scripted stand-in agent, to see that all works
+    Demo(DemoArgs),
+}
+
+/// Flags of `run`; each is also a key of a prompt file's front matter, which it beats.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Prompt files; - reads one from standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Program and arguments for `--agent command`
+    #[arg(last = true, value_name = "ARGV")]
+    pub(crate) command: Vec<String>,
+    /// Agent: claude or command
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
+    /// Container image
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Model, by the agent's own name for it
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Environment variable; K alone takes the value from this environment
+    #[arg(long, short, value_name = "K[=V]")]
+    pub(crate) env: Vec<String>,
+    /// File of environment variables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<String>,
+    /// Mount a host file or folder
+    #[arg(long, short, value_name = "SRC:DST[:ro]")]
+    pub(crate) mount: Vec<String>,
+    /// Wall time limit, such as 30m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// Memory limit, swap included, such as 2g
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPU limit, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<String>,
+    /// Limit of processes and threads
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) pids: Option<String>,
+    /// User of the agent [default: the project folder's owner]
+    #[arg(long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Network: none or open
+    #[arg(long)]
+    pub(crate) network: Option<String>,
+    /// Hide the project's .git from the agent
+    #[arg(long)]
+    pub(crate) hide_git: bool,
+    /// Label on the container
+    #[arg(long, value_name = "K=V")]
+    pub(crate) label: Vec<String>,
+    /// When to pull the image: never, missing or always
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) pull: Option<String>,
+    /// Project folder [default: the git top level of the prompt file]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) project: Option<String>,
+    /// Named defaults: hardened or seed
+    #[arg(long)]
+    pub(crate) profile: Option<String>,
+    /// How output leaves the container: spool, or attach where an entrypoint can't be wrapped
+    #[arg(long)]
+    pub(crate) transport: Option<String>,
+    /// Runs at the same time; they share the project, so it is your word that they do not collide
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: u16,
+    /// Show only how each run ends
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// Flags of `ps`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PsArgs {
+    /// Finished runs too
+    #[arg(long, short)]
+    pub(crate) all: bool,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// Go on until the run has ended
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The agent's standard output, byte for byte
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// Flags of `stop`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StopArgs {
+    /// Runs, by id or the beginning or end of one
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// How long the agent may take to leave by itself; 0s kills at once [default: the run's own]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) grace: Option<String>,
+}
+
+/// A run, as people name it.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunName {
+    /// Run, by id or the beginning or end of one
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+}
+
+/// Flags of `replay`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReplayArgs {
+    /// Recorded stream; - reads standard input
+    #[arg(value_name = "RAW.jsonl")]
+    pub(crate) file: PathBuf,
+    /// text, or the seed's lines
+    #[arg(long, value_enum, default_value_t = ReplayFormat::Text, conflicts_with = "json")]
+    pub(crate) format: ReplayFormat,
+}
+
+/// How `replay` shows a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReplayFormat {
+    /// Ours.
+    Text,
+    /// The seed's, with Claude's decoder for any input.
+    Seed,
+}
+
+/// Flags of `demo`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// Keep the demo's project, state and image
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+fn exit_codes() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for (code, meaning) in exit_code::MEANINGS {
+        text = format!("{text}\n  {code:>3}  {meaning}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_two_hyphens_is_the_command() {
+        let args = Args::try_parse_from(["dark-factory", "run", "a.md", "b.md", "--", "sh", "-c", "x"]).unwrap();
+
+        let Command::Run(run) = args.command else { panic!("not run") };
+        assert_eq!(run.files, [PathBuf::from("a.md"), PathBuf::from("b.md")]);
+        assert_eq!(run.command, ["sh", "-c", "x"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! The commands, one file each.
+//!
+//! Owns: which command runs, and the views that several of them print.
+//! Reads: the parsed command line.
+//! Never: does what the library does.
+
+mod demo;
+mod inspect;
+mod logs;
+mod ps;
+mod recover;
+mod replay;
+mod run;
+mod stop;
+
+use dark_factory_types::{Report, RunSummary};
+
+use crate::args::{Args, Command};
+use crate::context::Context;
+use crate::error::CommandError;
+
+/// Runs the command and returns the process's exit code.
+pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
+    let context = Context::new(&args.global)?;
+    let format = if args.global.json { Format::Json } else { Format::Text };
+    match args.command {
+        Command::Run(run) => run::run(&context, &run, format).await,
+        Command::Ps(ps) => ps::ps(&context, &ps, format).await,
+        Command::Logs(logs) => logs::logs(&context, &logs, format).await,
+        Command::Stop(stop) => stop::stop(&context, &stop, format).await,
+        Command::Inspect(run) => inspect::inspect(&context, &run, format).await,
+        Command::Replay(replay) => replay::replay(&context, &replay, format),
+        Command::Recover => recover::recover(&context, format).await,
+        Command::Demo(demo) => demo::demo(&context, &demo, format).await,
+    }
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Summarises a report whose attempt folder is `dir`.
+fn summary(report: &Report, dir: &std::path::Path) -> RunSummary {
+    RunSummary::of(report, dir.display().to_string())
+}
+
+/// Shows a number of seconds as people do.
+fn human_seconds(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1}s");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds of a run")]
+    let whole = seconds as u64;
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
+/// Returns how long an attempt ran, in seconds; `None` if it never started.
+fn seconds(report: &Report) -> Option<f64> {
+    Some(report.finished_at.duration_since(report.started_at?).as_secs_f64())
+}

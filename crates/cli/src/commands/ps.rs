@@ -1,0 +1,89 @@
+//! `ps`: the runs.
+//!
+//! Owns: the table.
+//! Reads: the store, never the engine, so that it works with the engine down.
+//! Never: changes anything.
+
+use dark_factory_executor::store::{Attempt, AttemptState};
+use dark_factory_executor::supervisor::Supervisor;
+use dark_factory_types::{Outcome, OutcomeKind, RunId, Usage};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Format, human_seconds};
+use crate::args::PsArgs;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::terminal;
+
+/// One line of `ps --json`.
+#[derive(Debug, Serialize)]
+struct Line {
+    run_id: RunId,
+    file: String,
+    engine: String,
+    agent: String,
+    image: String,
+    container: String,
+    state: AttemptState,
+    supervised: bool,
+    outcome: Option<OutcomeKind>,
+    cause: Option<String>,
+    usage: Option<Usage>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    dir: String,
+}
+
+pub(crate) async fn ps(context: &Context, args: &PsArgs, format: Format) -> Result<u8, CommandError> {
+    let supervisor = context.supervisor()?;
+    let attempts = supervisor.store().attempts().await.map_err(dark_factory_executor::error::ExecutorError::from)?;
+    let wanted = attempts.into_iter().filter(|a| args.all || a.state != AttemptState::Finished);
+    let lines = wanted.map(|attempt| line(&supervisor, attempt)).collect::<Result<Vec<_>, _>>()?;
+    match format {
+        Format::Json => lines.iter().for_each(terminal::print_json),
+        Format::Text => terminal::print(&table(&lines)),
+    }
+    Ok(dark_factory_types::exit_code::SUCCEEDED)
+}
+
+fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {
+    let supervised = attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
+    let outcome = attempt.report.as_ref().map(|r| Outcome::new(r.outcome, r.cause.clone()));
+    Ok(Line {
+        run_id: attempt.id.run(),
+        container: attempt.spec.container_name(attempt.id),
+        dir: supervisor.state_dir().attempt(attempt.id).path().display().to_string(),
+        file: attempt.spec.file,
+        engine: attempt.engine,
+        agent: attempt.spec.agent,
+        image: attempt.spec.image,
+        state: attempt.state,
+        supervised,
+        usage: attempt.report.as_ref().map(|r| r.usage),
+        outcome: outcome.as_ref().map(|o| o.kind),
+        cause: outcome.map(|o| o.cause),
+        created_at: attempt.created_at,
+        started_at: attempt.started_at,
+        finished_at: attempt.finished_at,
+    })
+}
+
+fn table(lines: &[Line]) -> String {
+    let header = ["RUN", "STATE", "AGENT", "STARTED", "TIME", "FILE"].map(str::to_owned);
+    let rows = lines.iter().map(|line| {
+        let state = match line.outcome {
+            Some(outcome) => outcome.to_string(),
+            None if line.supervised => line.state.to_string(),
+            None => format!("{} (unsupervised)", line.state),
+        };
+        let time = match (line.started_at, line.finished_at) {
+            (Some(from), Some(to)) => human_seconds(to.duration_since(from).as_secs_f64()),
+            _ => "-".to_owned(),
+        };
+        let started = line.started_at.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
+        [line.run_id.to_string(), state, line.agent.clone(), started, time, line.file.clone()]
+    });
+    terminal::table(std::iter::once(header).chain(rows))
+}

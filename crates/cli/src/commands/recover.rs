@@ -1,0 +1,61 @@
+//! `recover`: finishes what a dead process left.
+//!
+//! Owns: the command's output and exit code.
+//! Reads: nothing else.
+//! Never: touches a run that a living process supervises.
+
+use dark_factory_executor::attempt::{Control, Progress};
+use dark_factory_executor::supervisor::Recovery;
+use dark_factory_types::exit_code;
+use serde_json::json;
+
+use super::{Format, summary};
+use crate::context::Context;
+use crate::error::{CommandError, chain};
+use crate::interrupt::Interrupts;
+use crate::terminal;
+
+pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, CommandError> {
+    let supervisor = context.supervisor()?;
+    let control = Control::new("Ctrl-C");
+    let _interrupts = Interrupts::listen(&control)?;
+    let progress = |progress| {
+        if let Progress::Started { container } = progress {
+            terminal::eprint(&format!("started {container}\n"));
+        }
+    };
+    let recovered = supervisor.recover_all(&control, &progress).await?;
+    if recovered.is_empty() && format == Format::Text {
+        terminal::print("nothing to recover\n");
+    }
+    let mut codes = Vec::new();
+    for recovery in recovered {
+        match recovery {
+            Recovery::Finished(report) if format == Format::Json => {
+                let dir = supervisor.state_dir().attempt(report.attempt_id);
+                terminal::print_json(&summary(&report, dir.path()));
+            }
+            Recovery::Finished(report) => terminal::print(&format!(
+                "{} {} {}: {}\n",
+                report.attempt_id.run(),
+                report.file,
+                report.outcome,
+                report.cause
+            )),
+            Recovery::Supervised(attempt) if format == Format::Json => {
+                terminal::print_json(&json!({ "run_id": attempt.run(), "supervised": true }));
+            }
+            Recovery::Supervised(attempt) => {
+                terminal::print(&format!("{} is supervised by a living process\n", attempt.run()));
+            }
+            Recovery::Failed(attempt, error) => {
+                let message = format!("run {} stays as it is: {}", attempt.run(), chain(&error));
+                let error = CommandError::new(error.exit_code(), message)
+                    .hint(error.advice().unwrap_or_else(|| "try again later".to_owned()));
+                error.print();
+                codes.push(error.code());
+            }
+        }
+    }
+    Ok(exit_code::combine(codes))
+}

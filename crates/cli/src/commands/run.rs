@@ -1,0 +1,274 @@
+//! `run`: prompt files to outcomes.
+//!
+//! Owns: the order of the files, what is printed about each, and the exit code of all.
+//! Reads: prompt files, flags.
+//! Never: starts anything before every file was read and resolved.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dark_factory_executor::attempt::{Control, Progress};
+use dark_factory_executor::error::ExecutorError;
+use dark_factory_executor::prompt::Prompt;
+use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
+use dark_factory_executor::settings::Settings;
+use dark_factory_executor::sink::Sink;
+use dark_factory_executor::supervisor::Supervisor;
+use dark_factory_types::{OutcomeKind, Report, exit_code};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::{Format, human_seconds, seconds, summary};
+use crate::args::RunArgs;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::flags::settings;
+use crate::interrupt::Interrupts;
+use crate::terminal::{self, Output, TerminalSink};
+
+/// A prompt that is ready to run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) name: String,
+    pub(crate) resolved: Resolved,
+}
+
+/// What is printed about a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Show {
+    pub(crate) format: Format,
+    pub(crate) events: Events,
+}
+
+/// Whether the agent's words are shown, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Events {
+    Hidden,
+    Shown,
+    ShownWithName,
+}
+
+/// How one run ended, for the caller of [`run_jobs`].
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Report(Box<Report>),
+    Failed(u8),
+    /// Never begun, because an earlier one was cancelled or the engine is gone.
+    Skipped,
+}
+
+pub(crate) async fn run(context: &Context, args: &RunArgs, format: Format) -> Result<u8, CommandError> {
+    let jobs = prepare(context, args)?;
+    let supervisor = Arc::new(context.supervisor()?);
+    supervisor.probe().await?;
+    let events = match (args.quiet, args.jobs) {
+        (true, _) => Events::Hidden,
+        (false, 1) => Events::Shown,
+        (false, _) => Events::ShownWithName,
+    };
+    let control = Control::new("Ctrl-C");
+    let _interrupts = Interrupts::listen(&control)?;
+    let ended = run_jobs(&supervisor, jobs, args.jobs, &control, Show { format, events }).await?;
+    Ok(exit_code::combine(ended.iter().map(|ended| match ended {
+        Ended::Report(report) => report.outcome.exit_code(),
+        Ended::Failed(code) => *code,
+        Ended::Skipped => exit_code::SUCCEEDED,
+    })))
+}
+
+/// Reads and resolves every file; all that is wrong is printed, not only the first.
+fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> {
+    let flags = settings(args)?;
+    let resolve_context = context.resolve_context(context.state_dir.clone());
+    let mut jobs = Vec::new();
+    let mut errors = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    for file in &args.files {
+        match prepare_one(context, file, &flags, &resolve_context) {
+            Ok(job) if seen.contains(&job.resolved.spec.file) => {
+                errors.push(
+                    CommandError::usage(format!("{} is given twice", file.display()))
+                        .hint("one run of a file at a time; copy it to run it twice"),
+                );
+            }
+            Ok(job) => {
+                seen.push(job.resolved.spec.file.clone());
+                jobs.push(job);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    let Some(last) = errors.pop() else { return Ok(jobs) };
+    for error in &errors {
+        error.print();
+    }
+    Err(last)
+}
+
+fn prepare_one(
+    context: &Context,
+    file: &Path,
+    flags: &Settings,
+    resolve_context: &ResolveContext,
+) -> Result<Job, CommandError> {
+    let (name, bytes) = read_prompt(context, file)?;
+    let prompt = Prompt::parse(&name, &bytes)
+        .map_err(|error| CommandError::usage(crate::error::chain(&error)))?;
+    let resolved = resolve(&prompt, flags, &context.host, resolve_context)
+        .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
+    for warning in &resolved.warnings {
+        terminal::eprint(&format!("warning: {warning}\n"));
+    }
+    for notice in &resolved.notices {
+        terminal::eprint(&format!("note: {notice}\n"));
+    }
+    Ok(Job { name, resolved })
+}
+
+fn read_prompt(context: &Context, file: &Path) -> Result<(String, Vec<u8>), CommandError> {
+    if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|error| CommandError::internal("read standard input", error))?;
+        return Ok(("-".to_owned(), bytes));
+    }
+    let path = context.host.absolute(file);
+    let bytes = std::fs::read(&path).map_err(|error| {
+        CommandError::usage(format!("prompt file {} cannot be read: {error}", file.display()))
+    })?;
+    Ok((display_name(file), bytes))
+}
+
+fn display_name(file: &Path) -> String {
+    file.display().to_string()
+}
+
+/// Runs jobs, at most `at_once` at the same time, and prints each one's end as it comes.
+pub(crate) async fn run_jobs(
+    supervisor: &Arc<Supervisor>,
+    jobs: Vec<Job>,
+    at_once: u16,
+    control: &Control,
+    show: Show,
+) -> Result<Vec<Ended>, CommandError> {
+    let slots = Arc::new(Semaphore::new(usize::from(at_once)));
+    let mut tasks = JoinSet::new();
+    let mut ended: Vec<Ended> = jobs.iter().map(|_| Ended::Skipped).collect();
+    for (index, job) in jobs.into_iter().enumerate() {
+        // Fair: permits are given in the order of the files.
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        while let Some(done) = tasks.try_join_next() {
+            take(&mut ended, done)?;
+        }
+        let gave_up = ended.iter().any(|ended| matches!(ended, Ended::Failed(exit_code::ENGINE)));
+        if control.cancel.is_cancelled() || gave_up {
+            break;
+        }
+        let (supervisor, control) = (Arc::clone(supervisor), control.clone());
+        tasks.spawn(async move {
+            let ended = run_one(&supervisor, &job, &control, show).await;
+            drop(slot);
+            (index, ended)
+        });
+        if at_once == 1
+            && let Some(done) = tasks.join_next().await
+        {
+            take(&mut ended, done)?;
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        take(&mut ended, done)?;
+    }
+    Ok(ended)
+}
+
+fn take(
+    ended: &mut [Ended],
+    done: Result<(usize, Ended), tokio::task::JoinError>,
+) -> Result<(), CommandError> {
+    let (index, end) = done.map_err(|error| CommandError::internal("run a prompt", error))?;
+    ended[index] = end;
+    Ok(())
+}
+
+async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Show) -> Ended {
+    let submitted = match supervisor.submit(&job.resolved).await {
+        Ok(submitted) => submitted,
+        Err(error) => return failed(error),
+    };
+    let dir: PathBuf = submitted.dir().path().to_owned();
+    let run = submitted.id().run();
+    let output = if show.format == Format::Json { Output::Stderr } else { Output::Stdout };
+    let prefix = match show.events {
+        Events::ShownWithName => format!("[{}] ", job.name),
+        Events::Hidden | Events::Shown => String::new(),
+    };
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if show.events != Events::Hidden {
+        let spec = &job.resolved.spec;
+        let network = match spec.network {
+            dark_factory_types::NetworkMode::None => "no network",
+            dark_factory_types::NetworkMode::Open => "open network",
+        };
+        terminal::eprint(&format!(
+            "{prefix}run {run}: {} with {} in {} ({network}, {})\n",
+            job.name,
+            spec.agent,
+            spec.image,
+            supervisor.engine().name(),
+        ));
+        sinks.push(Box::new(TerminalSink::start(output, prefix.clone())));
+    }
+    let quiet = show.events == Events::Hidden;
+    let progress = |progress: Progress| {
+        let text = match progress {
+            Progress::Pull(line) if !quiet => format!("pull: {line}"),
+            Progress::Stopping(why) => format!("stopping: {why}"),
+            Progress::EngineSilent(why) => {
+                format!("{why}; the run's state is unknown, waiting for the engine to come back")
+            }
+            Progress::Pull(_) | Progress::Started { .. } => return,
+        };
+        terminal::eprint(&format!("{prefix}{text}\n"));
+    };
+    let report = match supervisor.run(submitted, sinks, control, &progress).await {
+        Ok(report) => report,
+        Err(error) => return failed(error),
+    };
+    match show.format {
+        Format::Json => terminal::print_json(&summary(&report, &dir)),
+        Format::Text => terminal::print(&format!("{prefix}{}", last_words(job, &report, &dir))),
+    }
+    Ended::Report(Box::new(report))
+}
+
+fn failed(error: ExecutorError) -> Ended {
+    let error = CommandError::from(error);
+    error.print();
+    Ended::Failed(error.code())
+}
+
+/// The lines that end a run on a terminal.
+fn last_words(job: &Job, report: &Report, dir: &Path) -> String {
+    let mark = if report.outcome == OutcomeKind::Succeeded { "✔" } else { "✘" };
+    let mut facts = Vec::new();
+    facts.extend(seconds(report).map(human_seconds));
+    if report.usage.total_tokens() > 0 {
+        facts.push(format!("{} tokens", report.usage.total_tokens()));
+    }
+    facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
+    facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
+    if report.log != dark_factory_types::LogState::Complete {
+        facts.push("log incomplete".to_owned());
+    }
+    let mut text = format!("{mark} {}: {}: {}\n", job.name, report.outcome, report.cause);
+    if !facts.is_empty() {
+        text = format!("{text}  {}\n", facts.join(", "));
+    }
+    for warning in &report.warnings {
+        text = format!("{text}  warning: {warning}\n");
+    }
+    format!("{text}  {}\n", dir.display())
+}

@@ -1,0 +1,79 @@
+//! Errors at the edge: what a person is told, and the process's exit code.
+//!
+//! Owns: how an error looks.
+//! Reads: the errors of the library.
+//! Never: decides what went wrong.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use dark_factory_executor::engine::EngineError;
+use dark_factory_executor::error::ExecutorError;
+use dark_factory_types::exit_code;
+
+/// An error that ends a command.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl CommandError {
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(exit_code::USAGE, message)
+    }
+
+    pub(crate) fn internal(operation: &str, error: impl Error) -> Self {
+        Self::new(exit_code::INTERNAL, format!("{operation}: {}", chain(&error)))
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Prints the error to standard error; a closed one is not worth another error.
+    pub(crate) fn print(&self) {
+        let mut text = format!("error: {}\n", self.message);
+        if let Some(hint) = &self.hint {
+            text = format!("{text}  help: {hint}\n");
+        }
+        crate::terminal::eprint(&text);
+    }
+}
+
+impl From<ExecutorError> for CommandError {
+    fn from(error: ExecutorError) -> Self {
+        Self { code: error.exit_code(), message: chain(&error), hint: error.advice() }
+    }
+}
+
+impl From<EngineError> for CommandError {
+    fn from(error: EngineError) -> Self {
+        ExecutorError::from(error).into()
+    }
+}
+
+/// Writes an error and its causes as one text, without saying the same thing twice.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, ": {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,81 @@
+//! Flags as settings.
+//!
+//! Owns: which flag is which setting.
+//! Reads: the parsed command line.
+//! Never: has a rule of its own about a value; the settings' parsers have them.
+
+use std::collections::BTreeMap;
+
+use dark_factory_executor::settings::{
+    SettingError, Settings, Sourced, parse_cpus, parse_env, parse_label, parse_memory, parse_mount,
+    parse_network, parse_pids, parse_profile, parse_pull, parse_timeout, parse_transport, parse_user,
+};
+use dark_factory_executor::spec::GitVisibility;
+
+use crate::args::RunArgs;
+use crate::error::CommandError;
+
+/// Turns the flags of `run` into settings, each with its flag as its origin.
+pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
+    Ok(Settings {
+        agent: text("--agent", args.agent.as_ref()),
+        image: text("--image", args.image.as_ref()),
+        model: text("--model", args.model.as_ref()),
+        env: map("--env", &args.env, parse_env)?,
+        env_file: args.env_file.iter().map(|file| Sourced::flag("--env-file", file.clone())).collect(),
+        mounts: args
+            .mount
+            .iter()
+            .map(|mount| parsed("--mount", mount, parse_mount))
+            .collect::<Result<_, _>>()?,
+        timeout: one("--timeout", args.timeout.as_ref(), parse_timeout)?,
+        memory: one("--memory", args.memory.as_ref(), parse_memory)?,
+        cpus: one("--cpus", args.cpus.as_ref(), parse_cpus)?,
+        pids: one("--pids", args.pids.as_ref(), parse_pids)?,
+        user: one("--user", args.user.as_ref(), parse_user)?,
+        network: one("--network", args.network.as_ref(), parse_network)?,
+        git: args.hide_git.then(|| Sourced::flag("--hide-git", GitVisibility::Hidden)),
+        labels: map("--label", &args.label, parse_label)?,
+        pull: one("--pull", args.pull.as_ref(), parse_pull)?,
+        project: text("--project", args.project.as_ref()),
+        profile: one("--profile", args.profile.as_ref(), parse_profile)?,
+        transport: one("--transport", args.transport.as_ref(), parse_transport)?,
+        command: (!args.command.is_empty()).then(|| Sourced::flag("--", args.command.clone())),
+        ..Settings::default()
+    })
+}
+
+fn text(flag: &'static str, value: Option<&String>) -> Option<Sourced<String>> {
+    value.map(|value| Sourced::flag(flag, value.clone()))
+}
+
+fn one<T>(
+    flag: &'static str,
+    value: Option<&String>,
+    parse: fn(&str) -> Result<T, SettingError>,
+) -> Result<Option<Sourced<T>>, CommandError> {
+    value.map(|value| parsed(flag, value, parse)).transpose()
+}
+
+fn map<T>(
+    flag: &'static str,
+    values: &[String],
+    parse: fn(&str) -> Result<(String, T), SettingError>,
+) -> Result<BTreeMap<String, Sourced<T>>, CommandError> {
+    let pairs = values.iter().map(|value| {
+        let Sourced { value: (name, value), origin } = parsed(flag, value, parse)?;
+        Ok((name, Sourced { value, origin }))
+    });
+    pairs.collect()
+}
+
+fn parsed<T>(
+    flag: &'static str,
+    value: &str,
+    parse: fn(&str) -> Result<T, SettingError>,
+) -> Result<Sourced<T>, CommandError> {
+    match parse(value) {
+        Ok(value) => Ok(Sourced::flag(flag, value)),
+        Err(error) => Err(CommandError::usage(format!("{flag} {error}"))),
+    }
+}
