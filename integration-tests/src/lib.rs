@@ -1,1 +1,75 @@
+//! Support for tests that run the real binary on a real engine.
+//!
+//! Owns: throw-away installations and projects, the model server, the check that no container is left.
+//! Reads: the environment that `cargo xtask test` prepares; `cargo xtask env` prints it.
+//! Never: ships, or stands in for an engine. What is missing fails the test and says what to run.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test support: whatever goes wrong here fails the test that asked"
+)]
+
+mod installation;
+mod model;
+mod project;
+
+use std::env;
+use std::path::PathBuf;
+
+pub use installation::{Installation, Leftovers};
+pub use model::MockModel;
+pub use project::{PROJECT_OWNER, Project};
+
+/// Returns the image of the scripted agent: `/bin/agent` takes `-e SCRIPT`, `claude` a prompt on its standard input.
+///
+/// # Panics
+///
+/// Where the tests were not provisioned.
+pub fn agent_image() -> String {
+    provisioned("DARK_FACTORY_TEST_AGENT_IMAGE")
+}
+
+/// Returns the image of the real Claude Code on a minimal Debian, with git and bash.
+///
+/// # Panics
+///
+/// Where the tests were not provisioned.
+pub fn claude_image() -> String {
+    provisioned("DARK_FACTORY_TEST_CLAUDE_IMAGE")
+}
+
+/// Returns the path of the static helper.
+///
+/// # Panics
+///
+/// Where the tests were not provisioned.
+pub fn helper() -> PathBuf {
+    provisioned("DARK_FACTORY_TEST_HELPER").into()
+}
+
+/// Returns the path of the `dark-factory` binary that was built with the tests.
+///
+/// # Panics
+///
+/// Where there is none.
+pub fn dark_factory_bin() -> PathBuf {
+    if let Some(named) = env::var_os("DARK_FACTORY_TEST_BIN") {
+        return named.into();
+    }
+    // Tests lie in target/PROFILE/deps, binaries in the folder above.
+    let test = env::current_exe().expect("a test knows its own path");
+    let binary = test
+        .ancestors()
+        .nth(2)
+        .map(|folder| folder.join("dark-factory"));
+    binary
+        .filter(|binary| binary.is_file())
+        .unwrap_or_else(|| panic!("there is no dark-factory binary: `cargo build -p dark-factory`, or run `cargo xtask test`"))
+}
+
+fn provisioned(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: run `cargo xtask test`, or `eval \"$(cargo xtask env)\"` before `cargo test`")
+    })
+}

@@ -1,1 +1,60 @@
-fn main() {}
+//! The project's tasks: `cargo xtask test`, `env`, `lint` and `bench`.
+//!
+//! Owns: the command line of the tasks and their exit code.
+//! Reads: the command line.
+//! Never: ships; nothing in the product depends on it.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task runner talks to the terminal that it was started from"
+)]
+
+mod bench;
+mod engine;
+mod helper;
+mod images;
+mod lint;
+mod measure;
+mod packages;
+mod phases;
+mod program;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use crate::program::Failure;
+use crate::workspace::Workspace;
+
+const USAGE: &str = r#"usage: cargo xtask test [FILTER] [-- TEST OPTIONS]
+           provisions the engine and the test images, then runs every test
+       cargo xtask env
+           provisions the same and prints the tests' environment: eval "$(cargo xtask env)"; cargo test -p CRATE
+       cargo xtask lint
+           format, clippy, docs, and cargo deny where it is installed
+       cargo xtask bench [--only launch|output] [--rounds N] [--size SIZE] [--binary PATH]
+           compares dark-factory with the docker command line, in one run
+"#;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let workspace = Workspace::find();
+    let result = match arguments.split_first() {
+        Some((task, rest)) if task == "test" => test::run(&workspace, rest),
+        Some((task, [])) if task == "env" => test::print_environment(&workspace),
+        Some((task, [])) if task == "lint" => lint::run(&workspace),
+        Some((task, rest)) if task == "bench" => {
+            bench::Options::parse(rest).and_then(|options| bench::run(&workspace, &options))
+        }
+        _ => Err(Failure::new(USAGE.trim_end())),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! An installation of dark-factory for one test.
+//!
+//! Owns: its state folder, and the check that its containers are gone.
+//! Reads: the engine's list of containers.
+//! Never: touches containers of another installation.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, thread};
+
+use tempfile::TempDir;
+
+use crate::dark_factory_bin;
+
+/// A state folder of its own; dropped at the end of the test, which fails if a container is left.
+#[derive(Debug)]
+pub struct Installation {
+    // Checked before the folder that it is about is removed.
+    _leftovers: Leftovers,
+    folder: TempDir,
+}
+
+impl Installation {
+    /// Creates an installation that nothing was run in.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for its folder.
+    #[expect(
+        clippy::new_without_default,
+        reason = "it creates folders; a default would hide that"
+    )]
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("dark-factory-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        fs::create_dir(folder.path().join("home")).expect("a home folder");
+        Self {
+            _leftovers: Leftovers::of(&folder.path().join("state")),
+            folder,
+        }
+    }
+
+    /// Returns the state folder.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Returns the `dark-factory` command in this installation, without the credentials and settings of the host.
+    pub fn dark_factory(&self) -> Command {
+        let mut command = Command::new(dark_factory_bin());
+        for variable in [
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "CLAUDE_CODE_OAUTH_TOKEN",
+            "RUST_LOG",
+        ] {
+            command.env_remove(variable);
+        }
+        command
+            .env("DARK_FACTORY_STATE_DIR", self.state_dir())
+            .env("HOME", self.folder.path().join("home"))
+            .stdin(std::process::Stdio::null());
+        command
+    }
+}
+
+/// Fails the test at its end if containers of an installation are left, and removes them.
+#[derive(Debug)]
+pub struct Leftovers {
+    state_dir: PathBuf,
+}
+
+impl Leftovers {
+    /// Watches the installation with this state folder.
+    pub fn of(state_dir: &Path) -> Self {
+        Self {
+            state_dir: state_dir.to_path_buf(),
+        }
+    }
+
+    /// Returns the ids of the installation's containers, ended ones included.
+    ///
+    /// # Panics
+    ///
+    /// If the engine does not answer.
+    pub fn containers(&self) -> Vec<String> {
+        // Each of its containers mounts a folder of the attempt, and no other container does.
+        let ids = docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            "label=dark-factory.owner",
+        ]);
+        ids.lines()
+            .filter(|id| {
+                let mut inspect = Command::new("docker");
+                inspect.args([
+                    "inspect",
+                    "--format",
+                    "{{range .Mounts}}{{println .Source}}{{end}}",
+                    id,
+                ]);
+                // One that was removed meanwhile is not left.
+                let mounts = inspect.output().expect("docker can be started").stdout;
+                String::from_utf8_lossy(&mounts)
+                    .lines()
+                    .any(|source| Path::new(source).starts_with(&self.state_dir))
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        let left = self.containers();
+        for id in &left {
+            docker(&["rm", "--force", id]);
+        }
+        assert!(
+            left.is_empty() || thread::panicking(),
+            "containers were left behind: {}",
+            left.join(" ")
+        );
+    }
+}
+
+fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(arguments)
+        .output()
+        .expect("docker can be started");
+    assert!(
+        output.status.success() || thread::panicking(),
+        "docker {arguments:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
