@@ -84,7 +84,12 @@ impl Packages {
         eprintln!("   installing {}", missing.join(", "));
         self.update()?;
         let mut install = apt_get();
-        program::run_logged(install.args(["install", "-y", "--no-install-recommends"]).args(&missing), &self.log)
+        program::run_logged(
+            install
+                .args(["install", "-y", "--no-install-recommends"])
+                .args(&missing),
+            &self.log,
+        )
     }
 
     /// Updates the package lists, once.
