@@ -1,6 +1,7 @@
 //! Support for tests that run the real binary on a real engine.
 //!
-//! Owns: throw-away installations and projects, the model server, the check that no container is left.
+//! Owns: throw-away installations and projects, the model server, the faulty engine socket, the check that no
+//! container is left.
 //! Reads: the environment that `cargo xtask test` prepares; `cargo xtask env` prints it.
 //! Never: ships, or stands in for an engine. What is missing fails the test and says what to run.
 
@@ -13,13 +14,17 @@
 mod installation;
 mod model;
 mod project;
+mod proxy;
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 pub use installation::{Installation, Leftovers};
 pub use model::MockModel;
 pub use project::{PROJECT_OWNER, Project};
+pub use proxy::{EngineProxy, Fault};
 
 /// Returns the image of the scripted agent: `/bin/agent` takes `-e SCRIPT`, `claude` a prompt on its standard input.
 ///
@@ -66,6 +71,26 @@ pub fn dark_factory_bin() -> PathBuf {
     binary
         .filter(|binary| binary.is_file())
         .unwrap_or_else(|| panic!("there is no dark-factory binary: `cargo build -p dark-factory`, or run `cargo xtask test`"))
+}
+
+/// Returns whether the tests run as root.
+///
+/// # Panics
+///
+/// Without `/proc`.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("this process").uid() == 0
+}
+
+/// Returns the group whose members may use the engine.
+///
+/// # Panics
+///
+/// Where the engine's socket is not at its usual place.
+pub fn docker_group() -> u32 {
+    fs::metadata(proxy::ENGINE)
+        .expect("the engine's socket")
+        .gid()
 }
 
 fn provisioned(variable: &str) -> String {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::host::HostView;
@@ -63,15 +64,20 @@ impl Context {
 
     /// Returns a supervisor with another state folder.
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
-        let engine = Arc::new(self.docker()?);
-        Ok(Supervisor::open(engine, state_dir, HELPER, Arc::new(SystemClock))?)
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let engine = DockerEngine::connect(&self.docker()?, self.host.clone(), Arc::clone(&clock));
+        Ok(Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?)
     }
 
-    /// Returns the Docker engine that flags and environment name.
-    pub(crate) fn docker(&self) -> Result<DockerEngine, CommandError> {
-        let endpoint = DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Ok(DockerEngine::connect(&endpoint, self.host.clone(), clock))
+    /// Returns the images of the Docker engine that flags and environment name.
+    pub(crate) fn images(&self) -> Result<DockerImages, CommandError> {
+        Ok(DockerImages::connect(&self.docker()?))
+    }
+
+    fn docker(&self) -> Result<DockerEndpoint, CommandError> {
+        // It was not even looked for: what names it is wrong.
+        DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env)
+            .map_err(|error| CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it"))
     }
 }
 

@@ -37,6 +37,14 @@ impl CommandError {
         self
     }
 
+    /// Puts the hint behind the message, so that the error is one line.
+    pub(crate) fn in_one_line(mut self) -> Self {
+        if let Some(hint) = self.hint.take() {
+            self.message = format!("{}; {hint}", self.message);
+        }
+        self
+    }
+
     pub(crate) fn code(&self) -> u8 {
         self.code
     }

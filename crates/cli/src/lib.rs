@@ -29,6 +29,12 @@ pub use helper::HELPER;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let code = run();
+    terminal::settle();
+    code
+}
+
+fn run() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -5,9 +5,10 @@
 //! Never: holds up a run: a terminal that does not take its lines loses some, and is told how many.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dark_factory_agents::{ColorChoice, TextFormatter, TextStyle};
@@ -15,10 +16,17 @@ use dark_factory_executor::sink::Sink;
 use dark_factory_types::Event;
 use serde::Serialize;
 
-/// Lines that wait for a slow terminal before the newest ones are dropped.
+/// Texts that wait for a slow terminal before the newest ones are dropped.
 const BACKLOG: usize = 4096;
-/// How long the end of a run waits for a slow terminal.
+/// Bytes that they may have together; a single text may be longer.
+const BACKLOG_BYTES: usize = 1 << 20;
+/// How long the end of a run, or of the process, waits for a slow terminal.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a full backlog is looked at again.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// Prints what goes to standard error; there is none before the first text.
+static STDERR: OnceLock<Printer> = OnceLock::new();
 
 /// Where the agent's words go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +35,124 @@ pub(crate) enum Output {
     Stderr,
 }
 
-/// Prints text to standard error; a closed one is left alone.
-pub(crate) fn eprint(text: &str) {
+/// A thread that prints, so that whoever has something to say is never held up.
+#[derive(Debug)]
+struct Printer {
+    queue: SyncSender<Item>,
+    /// Bytes in the queue.
+    waiting: Arc<AtomicUsize>,
+}
+
+#[derive(Debug)]
+enum Item {
+    Text(String),
+    /// Everything before it has been printed.
+    Mark(SyncSender<()>),
+}
+
+impl Printer {
+    /// Starts the thread; it ends with the printer, or with the process if the output takes nothing.
+    fn start(output: Output) -> Self {
+        let (queue, items) = sync_channel(BACKLOG);
+        let waiting = Arc::<AtomicUsize>::default();
+        let printed = Arc::clone(&waiting);
+        std::thread::spawn(move || print_items(output, &items, &printed));
+        Self { queue, waiting }
+    }
+
+    /// Puts a text into the queue, unless that is full.
+    fn offer(&self, text: String) -> Taken {
+        let length = text.len();
+        let before = self.waiting.fetch_add(length, Ordering::Relaxed);
+        let has_room = before == 0 || before + length <= BACKLOG_BYTES;
+        if has_room && self.queue.try_send(Item::Text(text)).is_ok() {
+            return Taken::Yes;
+        }
+        self.waiting.fetch_sub(length, Ordering::Relaxed);
+        Taken::No
+    }
+
+    /// Waits until everything that was offered is printed, up to [`PATIENCE`].
+    fn settle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let (printed, wait) = sync_channel(1);
+        let mut mark = Item::Mark(printed);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(mark) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            mark = back;
+            std::thread::sleep(GLANCE);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if wait.recv_timeout(left).is_err() {
+            tracing::trace!("an output takes nothing");
+        }
+    }
+}
+
+fn print_items(output: Output, items: &Receiver<Item>, waiting: &AtomicUsize) {
+    for item in items {
+        match item {
+            Item::Text(text) => {
+                match output {
+                    Output::Stdout => print(&text),
+                    Output::Stderr => print_to_stderr(&text),
+                }
+                waiting.fetch_sub(text.len(), Ordering::Relaxed);
+            }
+            // Whoever waited for it may have given up.
+            Item::Mark(printed) => drop(printed.try_send(())),
+        }
+    }
+}
+
+fn print_to_stderr(text: &str) {
     let mut stderr = anstream::stderr().lock();
     if stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).is_err() {
         tracing::trace!("standard error is closed");
+    }
+}
+
+/// Prints text to standard error, in a moment; a closed one is left alone, one that takes nothing loses it.
+pub(crate) fn eprint(text: &str) {
+    STDERR.get_or_init(|| Printer::start(Output::Stderr)).offer(text.to_owned());
+}
+
+/// Waits until standard error has taken everything, or takes nothing.
+pub(crate) fn settle() {
+    if let Some(stderr) = STDERR.get() {
+        stderr.settle();
+    }
+}
+
+/// Prints the last text about a run to standard output, behind everything else about it.
+///
+/// An output that takes nothing loses it: the next run is not held up, and neither is the process's end.
+pub(crate) async fn say(text: String) {
+    let said = tokio::task::spawn_blocking(move || {
+        settle();
+        let printer = Printer::start(Output::Stdout);
+        printer.offer(text);
+        printer.settle();
+    });
+    if said.await.is_err() {
+        tracing::trace!("the runtime ends");
+    }
+}
+
+/// Writes our own log to standard error without ever waiting for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        eprint(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -45,14 +166,14 @@ pub(crate) fn print(text: &str) {
 
 /// Prints bytes to standard output as they are; a closed one is left alone. Returns whether it took them.
 pub(crate) fn print_bytes(bytes: &[u8]) -> Taken {
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Taken::Yes,
         Err(_) => Taken::No,
     }
 }
 
-/// Whether standard output is still there.
+/// Whether an output took what it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     Yes,
@@ -70,8 +191,8 @@ pub(crate) fn print_json(value: &impl Serialize) {
 /// Returns the style for the agent's words on an output.
 pub(crate) fn style(output: Output) -> TextStyle {
     let terminal = match output {
-        Output::Stdout => std::io::stdout().is_terminal(),
-        Output::Stderr => std::io::stderr().is_terminal(),
+        Output::Stdout => io::stdout().is_terminal(),
+        Output::Stderr => io::stderr().is_terminal(),
     };
     // anstream strips what the terminal or NO_COLOR does not want.
     let color = if terminal { ColorChoice::Always } else { ColorChoice::Never };
@@ -82,8 +203,7 @@ pub(crate) fn style(output: Output) -> TextStyle {
 pub(crate) struct TerminalSink {
     formatter: TextFormatter,
     prefix: String,
-    lines: Option<SyncSender<String>>,
-    printer: Option<JoinHandle<()>>,
+    printer: Printer,
     dropped: u64,
 }
 
@@ -96,23 +216,11 @@ impl fmt::Debug for TerminalSink {
 impl TerminalSink {
     /// Starts the printing thread; every line begins with `prefix`.
     pub(crate) fn start(output: Output, prefix: String) -> Self {
-        let (lines, receiver) = sync_channel(BACKLOG);
-        let printer = std::thread::spawn(move || print_lines(output, &receiver));
         Self {
             formatter: TextFormatter::new(style(output)),
             prefix,
-            lines: Some(lines),
-            printer: Some(printer),
+            printer: Printer::start(output),
             dropped: 0,
-        }
-    }
-}
-
-fn print_lines(output: Output, lines: &Receiver<String>) {
-    for text in lines {
-        match output {
-            Output::Stdout => print(&text),
-            Output::Stderr => eprint(&text),
         }
     }
 }
@@ -127,20 +235,13 @@ impl Sink for TerminalSink {
         if !self.prefix.is_empty() {
             text = text.lines().map(|line| format!("{}{line}\n", self.prefix)).collect();
         }
-        if let Some(lines) = &self.lines
-            && let Err(TrySendError::Full(_)) = lines.try_send(text)
-        {
+        if self.printer.offer(text) == Taken::No {
             self.dropped += 1;
         }
     }
 
     fn finish(&mut self) -> Option<String> {
-        self.lines = None;
-        let printer = self.printer.take()?;
-        let deadline = Instant::now() + PATIENCE;
-        while !printer.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.printer.settle();
         (self.dropped > 0).then(|| {
             format!("the terminal was too slow: {} events were not shown, all are in the logs", self.dropped)
         })

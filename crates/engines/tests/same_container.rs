@@ -2,7 +2,7 @@
 //!
 //! Each case is created twice, by the docker command line from the argv and by the API from the create request, and
 //! what `docker inspect` says of the two is compared. Nothing is started. The exceptions are those of the table in
-//! `docker::launch`.
+//! `docker::launch`. Needs a Docker engine and the `docker` command.
 
 #![cfg(feature = "docker")]
 #![expect(
@@ -363,7 +363,6 @@ fn own_cases(scratch: &Scratch) -> Vec<(&'static str, ContainerLaunchOpts)> {
 }
 
 #[tokio::test]
-#[ignore = "needs a Docker engine and the docker command; run with --include-ignored"]
 async fn the_command_line_and_the_create_request_make_the_same_container() {
     let mut scratch = Scratch::new();
     let engine = Docker::connect_with_unix_defaults().unwrap();

@@ -20,7 +20,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum EngineError {
     /// The engine could not be contacted, or did not answer within the operation's deadline.
-    #[error("container engine at {endpoint} does not answer ({operation})")]
+    #[error("container engine at {endpoint} does not answer when asked to {operation}")]
     Unreachable {
         /// Where it was looked for.
         endpoint: String,

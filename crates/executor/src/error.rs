@@ -181,6 +181,10 @@ impl EngineError {
             Self::ImageMissing { image } => {
                 Some(format!("build or load it, run `docker pull {image}`, or use --pull missing"))
             }
+            Self::Pull { .. } => Some(
+                "check its name and the connection to its registry, or build or load the image on this machine"
+                    .to_owned(),
+            ),
             Self::BadImageReference { .. } => {
                 Some("write it as [registry/]name[:tag], for example debian:12".to_owned())
             }

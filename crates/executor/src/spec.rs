@@ -144,6 +144,7 @@ pub struct Limits {
     /// Processes and threads.
     pub pids: Option<u32>,
     /// Wall time from the container's start.
+    #[serde(with = "maybe_duration")]
     pub timeout: Option<Duration>,
 }
 
@@ -165,6 +166,7 @@ pub struct StopPolicy {
     /// The first signal, by name: `SIGTERM`.
     pub signal: String,
     /// How long the workload has to leave by itself; zero kills at once.
+    #[serde(with = "duration")]
     pub grace: Duration,
 }
 
@@ -265,13 +267,20 @@ impl LaunchSpec {
         if let Some(name) = &self.container {
             return name.clone();
         }
-        let base: String = format!("{}-{}", self.project, self.prompt)
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
-            .take(80)
-            .collect();
-        let base = base.trim_matches('-');
-        if base.is_empty() { format!("dark-factory-{attempt}") } else { format!("{base}-{attempt}") }
+        safe_name(&self.project, &self.prompt, attempt)
+    }
+}
+
+/// Returns `project-prompt-attempt` in the characters that an engine allows, not starting with a sign.
+fn safe_name(project: &str, prompt: &str, attempt: dark_factory_types::AttemptId) -> String {
+    let base: String = format!("{project}-{prompt}")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+        .take(80)
+        .collect();
+    match base.trim_matches(['-', '_']) {
+        "" => format!("dark-factory-{attempt}"),
+        base => format!("{base}-{attempt}"),
     }
 }
 
@@ -355,5 +364,75 @@ impl AttemptDir {
     /// Returns the report.
     pub fn report_json(&self) -> PathBuf {
         self.path.join("report.json")
+    }
+}
+
+mod duration {
+    //! A duration as people write it: `1m 30s`.
+
+    use std::time::Duration;
+
+    use jiff::SignedDuration;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        let signed = SignedDuration::try_from(*duration).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(&format_args!("{signed:#}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Duration, jiff::Error> {
+        Duration::try_from(text.parse::<SignedDuration>()?)
+    }
+}
+
+mod maybe_duration {
+    //! A duration, or none.
+
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::duration::parse(&text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        let limits = Limits { timeout: Some(Duration::from_millis(90_500)), ..Limits::default() };
+
+        let written = serde_json::to_value((limits, StopPolicy::kill())).unwrap();
+
+        assert_eq!(written[0]["timeout"], "1m 30s 500ms");
+        assert_eq!(written[1]["grace"], "0s");
+        let read: (Limits, StopPolicy) = serde_json::from_value(written).unwrap();
+        assert_eq!(read, (limits, StopPolicy::kill()));
+    }
+
+    #[test]
+    fn a_container_is_named_after_project_prompt_and_attempt() {
+        let attempt = dark_factory_types::RunId::from_random_bits(0).attempt(1);
+
+        assert_eq!(safe_name("my project", "042-fix.it", attempt), "my-project-042-fix-it-000000000000-1");
+        assert_eq!(safe_name("", "-", attempt), "dark-factory-000000000000-1");
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
+use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -26,6 +27,9 @@ use crate::store::{Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 /// How often a stop looks whether the supervising process has recorded the end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
+
+/// How many attempts are recovered at the same time: each takes one of the runtime's blocking threads.
+const RECOVERED_AT_ONCE: usize = 128;
 
 /// An attempt that is recorded and ours to run.
 #[derive(Debug)]
@@ -268,7 +272,9 @@ impl Supervisor {
         Ok(Recovery::Finished(Box::new(report)))
     }
 
-    /// Finishes every open attempt that no living process supervises, one after the other.
+    /// Finishes every open attempt that no living process supervises, all at the same time; returns how many were open.
+    ///
+    /// Each [`Recovery`] is handed to `done` as it comes, so that no run waits for another one's end.
     ///
     /// # Errors
     ///
@@ -278,13 +284,19 @@ impl Supervisor {
         &self,
         control: &Control,
         progress: OnProgress<'_>,
-    ) -> Result<Vec<Recovery>, ExecutorError> {
-        let mut recovered = Vec::new();
-        for attempt in self.store.open_attempts().await? {
+        mut done: impl FnMut(Recovery),
+    ) -> Result<usize, ExecutorError> {
+        let open = self.store.open_attempts().await?;
+        let count = open.len();
+        let recoveries = open.into_iter().map(|attempt| async move {
             let result = self.recover(attempt.id, Vec::new(), control, progress).await;
-            recovered.push(result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error)));
+            result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error))
+        });
+        let mut recoveries = stream::iter(recoveries).buffer_unordered(RECOVERED_AT_ONCE);
+        while let Some(recovery) = recoveries.next().await {
+            done(recovery);
         }
-        Ok(recovered)
+        Ok(count)
     }
 
     /// Stops a run and waits for its end state.

@@ -1,5 +1,25 @@
 //! The real binary on a real engine, one file a topic.
 
-#![expect(missing_docs, reason = "tests say in their names what they are about")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
+mod bad_input;
+mod bad_launch;
+mod bytes;
+mod claude;
+mod commands;
+mod demo;
+mod ends;
+mod faults;
+mod options;
+mod orphans;
+mod recovery;
+mod replay;
+mod run;
+mod scene;
 mod support;
+mod tamper;

@@ -1,30 +1,49 @@
 //! What several topics need: running the binary and reading what it printed.
 //!
-//! Owns: one run's captured output.
+//! Owns: one run's captured output; processes that run while a test goes on.
 //! Reads: the JSON that `--json` prints.
 //! Never: knows how a run works.
 
-use std::process::{Command, Output};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 
-use serde_json::Value;
+use integration_tests::{Installation, Project, agent_image};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::scene::{docker, eventually};
 
 /// What a finished command printed and returned.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
     /// Runs a command to its end.
-    pub fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         Self::from(command.output().expect("the binary can be started"))
     }
 
+    /// Returns the one object that `--json` printed.
+    pub(crate) fn one(&self) -> Value {
+        let [one] = self
+            .json()
+            .try_into()
+            .unwrap_or_else(|all| panic!("not one object: {all:?}\n{}", self.stderr));
+        one
+    }
+
     /// Returns the objects that `--json` printed.
-    pub fn json(&self) -> Vec<Value> {
-        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
         self.stdout.lines().map(parse).collect()
     }
 }
@@ -37,4 +56,161 @@ impl From<Output> for Ended {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// A command whose output is watched while it runs; it is killed if the test ends before it does.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    child: Child,
+    stdout: NamedTempFile,
+    stderr: NamedTempFile,
+}
+
+impl Watched {
+    /// Starts a command.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let file = || NamedTempFile::new().expect("a temporary file");
+        let (stdout, stderr) = (file(), file());
+        let write = |file: &NamedTempFile| Stdio::from(file.reopen().expect("our own file"));
+        let child = command
+            .stdout(write(&stdout))
+            .stderr(write(&stderr))
+            .spawn();
+        Self {
+            child: child.expect("the binary can be started"),
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Returns what it has printed to standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        text(self.stdout.path())
+    }
+
+    /// Returns what it has printed to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        text(self.stderr.path())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn ended(mut self) -> Ended {
+        let status = eventually("the end of the command", || {
+            self.child.try_wait().expect("it is our child")
+        });
+        Ended {
+            code: status.code().unwrap_or(-1),
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process that we started.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).expect("a process id");
+    kill(Pid::from_raw(pid), signal).expect("our own process can be signalled");
+}
+
+/// Waits until a file is there.
+pub(crate) fn wait_for(path: &Path) {
+    eventually(&path.display().to_string(), || path.exists().then_some(()));
+}
+
+/// An installation and a project in which the scripted agent works.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    pub(crate) installation: Installation,
+    pub(crate) project: Project,
+}
+
+impl Workshop {
+    /// Creates both.
+    pub(crate) fn new() -> Self {
+        Self {
+            installation: Installation::new(),
+            project: Project::new(),
+        }
+    }
+
+    /// Returns the command that runs a script on the prompt file `task.md`.
+    pub(crate) fn script(&self, flags: &[&str], script: &str) -> Command {
+        let task = self.project.write("task.md", "Do what the script says.\n");
+        let mut command = self.run(flags);
+        command.arg(task).args(["--", "/bin/agent", "-e", script]);
+        command
+    }
+
+    /// Returns `run` of the scripted agent, as yet without a file.
+    pub(crate) fn run(&self, flags: &[&str]) -> Command {
+        let mut command = self.installation.dark_factory();
+        command
+            .current_dir(self.project.path())
+            .args(["run", "--agent", "command"]);
+        command.args(["--image", &agent_image()]).args(flags);
+        command
+    }
+
+    /// Returns a command of `dark-factory` with its arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.installation.dark_factory();
+        command.current_dir(self.project.path()).args(arguments);
+        command
+    }
+
+    /// Returns what the engine knows of the container of the one run that is open.
+    pub(crate) fn container(&self) -> Value {
+        let running = Ended::of(&mut self.command(&["ps", "--json"])).json();
+        let [run] = running.as_slice() else {
+            panic!("not one run: {running:?}")
+        };
+        let name = run["container"].as_str().expect("a name");
+        let inspected = docker(&["inspect", "--type", "container", name]);
+        let mut found: Vec<Value> = serde_json::from_str(&inspected).expect("JSON");
+        found.remove(0)
+    }
+}
+
+/// Returns a prompt for the scripted Claude.
+pub(crate) fn for_claude(front_matter: &str, script: &str) -> String {
+    format!("---\nagent: claude\n{front_matter}---\nDo it.\n\n```script\n{script}\n```\n")
+}
+
+/// Returns a prompt for the scripted agent, which runs this script.
+pub(crate) fn for_agent(front_matter: &str, script: &str) -> String {
+    let command = json!(["/bin/agent", "-e", script]);
+    format!("---\n{front_matter}command: {command}\n---\nDo it.\n")
+}
+
+/// Returns the path of a file in the folder of a run that `--json` printed.
+pub(crate) fn attempt_file(run: &Value, name: &str) -> PathBuf {
+    Path::new(run["dir"].as_str().expect("a folder")).join(name)
+}
+
+/// Returns the text of a file in the folder of a run that `--json` printed.
+pub(crate) fn attempt_text(run: &Value, name: &str) -> String {
+    text(&attempt_file(run, name))
+}
+
+/// Returns the report of a run that `--json` printed.
+pub(crate) fn report(run: &Value) -> Value {
+    serde_json::from_str(&attempt_text(run, "report.json")).expect("a report is JSON")
+}
+
+fn text(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    String::from_utf8_lossy(&bytes).into_owned()
 }

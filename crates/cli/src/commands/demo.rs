@@ -16,10 +16,11 @@ use dark_factory_executor::attempt::Control;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::resolve;
 use dark_factory_executor::settings::{Settings, Sourced};
+use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, exit_code};
 
 use super::run::{Ended, Events, Job, Show, run_jobs};
-use super::{Format, human_seconds, seconds, summary};
+use super::{Format, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -27,8 +28,9 @@ use crate::helper::HELPER;
 use crate::interrupt::Interrupts;
 use crate::terminal;
 
-/// The demo's image; its only file is the helper, under the name of the agent that it stands in for.
+/// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
 const IMAGE: &str = "dark-factory-demo";
+const FOLDER_PREFIX: &str = "dark-factory-demo-";
 /// Who owns the project where the demo is run by root.
 const ROOT_DEMO_OWNER: u32 = 1000;
 
@@ -42,77 +44,105 @@ const PROMPTS: [(&str, &str, OutcomeKind); 3] = [
 pub(crate) async fn demo(context: &Context, args: &DemoArgs, format: Format) -> Result<u8, CommandError> {
     terminal::eprint("demo: a scripted stand-in agent works on three prompt files; no model and no key are used\n");
     let folder = tempfile::Builder::new()
-        .prefix("dark-factory-demo-")
+        .prefix(FOLDER_PREFIX)
         .tempdir()
         .map_err(|error| CommandError::internal("make a temporary folder", error))?;
-    let (project, state_dir) = (folder.path().join("project"), folder.path().join("state"));
-    let docker = context.docker()?;
-    let supervisor = Arc::new(context.supervisor_in(&state_dir)?);
-    supervisor.probe().await?;
-    // TMP docker.import_image(IMAGE, image_archive()?).await?;
-    make_project(&project).map_err(|error| CommandError::internal("make the demo's project", error))?;
+    let supervisor = Arc::new(context.supervisor_in(&folder.path().join("state"))?);
+    supervisor.probe().await.map_err(|error| CommandError::from(error).in_one_line())?;
+    let images = context.images()?;
+    let stage = Stage::set(context, folder.path())?;
+    images.import_image(&stage.image, image_archive()?).await?;
 
-    let control = Control::new("Ctrl-C");
-    let _interrupts = Interrupts::listen(&control)?;
-    let mut rows = vec![["PROMPT", "OUTCOME", "TIME", "EXIT", "TOKENS", "FILES CHANGED", "CAUSE"].map(str::to_owned)];
-    let mut as_expected = true;
-    for (name, text, expected) in PROMPTS {
-        let before = snapshot(&project);
-        let job = job(context, &project, &state_dir, name, text)?;
-        let show = Show { format: Format::Text, events: if format == Format::Json { Events::Hidden } else { Events::Shown } };
-        let ended = run_jobs(&supervisor, vec![job], 1, &control, show).await?;
-        let [Ended::Report(report)] = ended.as_slice() else {
-            as_expected = false;
-            break;
-        };
-        as_expected &= report.outcome == expected;
-        if format == Format::Json {
-            let dir = supervisor.state_dir().attempt(report.attempt_id);
-            terminal::print_json(&summary(report, dir.path()));
-        }
-        let exit = report.exit.and_then(|exit| exit.code());
-        rows.push([
-            name.to_owned(),
-            report.outcome.to_string(),
-            seconds(report).map_or("-".to_owned(), human_seconds),
-            exit.map_or("-".to_owned(), |code| code.to_string()),
-            report.usage.total_tokens().to_string(),
-            changed(&before, &snapshot(&project)).to_string(),
-            report.cause.clone(),
-        ]);
-    }
-    if format == Format::Text {
-        terminal::print(&format!("\n{}", terminal::table(rows)));
-    }
+    let result = stage.play(&supervisor, format).await;
+
     if args.keep {
         let kept = folder.keep();
-        terminal::eprint(&format!("kept: {} and the image {IMAGE}\n", kept.display()));
+        terminal::eprint(&format!("kept: {} and the image {}\n", kept.display(), stage.image));
     } else {
-        // TMP docker.remove_image(IMAGE).await?;
+        images.remove_image(&stage.image).await?;
     }
-    if as_expected {
-        return Ok(exit_code::SUCCEEDED);
+    match result? {
+        Ending::AsExpected => Ok(exit_code::SUCCEEDED),
+        Ending::Otherwise => {
+            terminal::eprint("the demo did not end as expected\n");
+            Ok(exit_code::FAILED)
+        }
     }
-    terminal::eprint("the demo did not end as expected\n");
-    Ok(exit_code::FAILED)
 }
 
-fn job(
-    context: &Context,
-    project: &Path,
-    state_dir: &Path,
-    name: &str,
-    text: &str,
-) -> Result<Job, CommandError> {
-    let path = project.join("prompts").join(name);
-    let prompt = Prompt::parse(&path.display().to_string(), text.as_bytes())
-        .map_err(|error| CommandError::internal("read the demo's prompt", error))?;
-    let resolve_context = context.resolve_context(state_dir.to_owned());
-    let project = Sourced::flag("--project", project.display().to_string());
-    let flags = Settings { project: Some(project), ..Settings::default() };
-    let resolved = resolve(&prompt, &flags, &context.host, &resolve_context)
-        .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
-    Ok(Job { name: name.to_owned(), resolved })
+/// Whether every prompt ended as expected.
+enum Ending {
+    AsExpected,
+    Otherwise,
+}
+
+/// A demo's project and image.
+struct Stage<'a> {
+    context: &'a Context,
+    project: PathBuf,
+    state_dir: PathBuf,
+    image: String,
+}
+
+impl<'a> Stage<'a> {
+    fn set(context: &'a Context, folder: &Path) -> Result<Self, CommandError> {
+        let project = folder.join("project");
+        make_project(&project).map_err(|error| CommandError::internal("make the demo's project", error))?;
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let tag = name.trim_start_matches(FOLDER_PREFIX);
+        Ok(Self { context, project, state_dir: folder.join("state"), image: format!("{IMAGE}:{tag}") })
+    }
+
+    /// Runs the prompts and prints the table.
+    async fn play(&self, supervisor: &Arc<Supervisor>, format: Format) -> Result<Ending, CommandError> {
+        let control = Control::new("Ctrl-C");
+        let _interrupts = Interrupts::listen(&control)?;
+        let events = if format == Format::Json { Events::Hidden } else { Events::Shown };
+        let mut rows =
+            vec![["PROMPT", "OUTCOME", "TIME", "EXIT", "TOKENS", "FILES CHANGED", "CAUSE"].map(str::to_owned)];
+        let mut ending = Ending::AsExpected;
+        for (name, text, expected) in PROMPTS {
+            let before = snapshot(&self.project);
+            let jobs = vec![self.job(name, text)?];
+            let ended = run_jobs(supervisor, jobs, 1, &control, Show { format, events }).await?;
+            let [Ended::Report(report)] = ended.as_slice() else {
+                ending = Ending::Otherwise;
+                break;
+            };
+            if report.outcome != expected {
+                ending = Ending::Otherwise;
+            }
+            let exit = report.exit.and_then(|exit| exit.code());
+            rows.push([
+                name.to_owned(),
+                report.outcome.to_string(),
+                seconds(report).map_or("-".to_owned(), human_seconds),
+                exit.map_or("-".to_owned(), |code| code.to_string()),
+                report.usage.total_tokens().to_string(),
+                changed(&before, &snapshot(&self.project)).to_string(),
+                report.cause.clone(),
+            ]);
+        }
+        if format == Format::Text {
+            terminal::print(&format!("\n{}", terminal::table(rows)));
+        }
+        Ok(ending)
+    }
+
+    fn job(&self, name: &str, text: &str) -> Result<Job, CommandError> {
+        let path = self.project.join("prompts").join(name);
+        let prompt = Prompt::parse(&path.display().to_string(), text.as_bytes())
+            .map_err(|error| CommandError::internal("read the demo's prompt", error))?;
+        let flags = Settings {
+            project: Some(Sourced::flag("--project", self.project.display().to_string())),
+            image: Some(Sourced::flag("--image", self.image.clone())),
+            ..Settings::default()
+        };
+        let resolve_context = self.context.resolve_context(self.state_dir.clone());
+        let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)
+            .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
+        Ok(Job { name: name.to_owned(), resolved })
+    }
 }
 
 /// Returns the image's file system as a tar archive: the helper as `/usr/local/bin/claude`, and an empty `/tmp`.

@@ -47,6 +47,11 @@ fn summary(report: &Report, dir: &std::path::Path) -> RunSummary {
     RunSummary::of(report, dir.display().to_string())
 }
 
+/// Says that the engine does not answer while a run is waited for.
+fn engine_silent(why: &str) -> String {
+    format!("{why}; the run's state is unknown, waiting for the engine to come back")
+}
+
 /// Shows a number of seconds as people do.
 fn human_seconds(seconds: f64) -> String {
     if seconds < 60.0 {

@@ -5,11 +5,11 @@
 //! Never: touches a run that a living process supervises.
 
 use dark_factory_executor::attempt::{Control, Progress};
-use dark_factory_executor::supervisor::Recovery;
+use dark_factory_executor::supervisor::{Recovery, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
-use super::{Format, summary};
+use super::{Format, engine_silent, summary};
 use crate::context::Context;
 use crate::error::{CommandError, chain};
 use crate::interrupt::Interrupts;
@@ -19,43 +19,48 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
     let supervisor = context.supervisor()?;
     let control = Control::new("Ctrl-C");
     let _interrupts = Interrupts::listen(&control)?;
-    let progress = |progress| {
-        if let Progress::Started { container } = progress {
-            terminal::eprint(&format!("started {container}\n"));
-        }
+    let progress = |progress| match progress {
+        Progress::Started { container } => terminal::eprint(&format!("started {container}\n")),
+        Progress::EngineSilent(why) => terminal::eprint(&format!("{}\n", engine_silent(&why))),
+        Progress::Pull(_) | Progress::Stopping(_) => {}
     };
-    let recovered = supervisor.recover_all(&control, &progress).await?;
-    if recovered.is_empty() && format == Format::Text {
+    let mut codes = Vec::new();
+    let open = supervisor
+        .recover_all(&control, &progress, |recovery| codes.extend(print(&supervisor, &recovery, format)))
+        .await?;
+    if open == 0 && format == Format::Text {
         terminal::print("nothing to recover\n");
     }
-    let mut codes = Vec::new();
-    for recovery in recovered {
-        match recovery {
-            Recovery::Finished(report) if format == Format::Json => {
-                let dir = supervisor.state_dir().attempt(report.attempt_id);
-                terminal::print_json(&summary(&report, dir.path()));
-            }
-            Recovery::Finished(report) => terminal::print(&format!(
-                "{} {} {}: {}\n",
-                report.attempt_id.run(),
-                report.file,
-                report.outcome,
-                report.cause
-            )),
-            Recovery::Supervised(attempt) if format == Format::Json => {
-                terminal::print_json(&json!({ "run_id": attempt.run(), "supervised": true }));
-            }
-            Recovery::Supervised(attempt) => {
-                terminal::print(&format!("{} is supervised by a living process\n", attempt.run()));
-            }
-            Recovery::Failed(attempt, error) => {
-                let message = format!("run {} stays as it is: {}", attempt.run(), chain(&error));
-                let error = CommandError::new(error.exit_code(), message)
-                    .hint(error.advice().unwrap_or_else(|| "try again later".to_owned()));
-                error.print();
-                codes.push(error.code());
-            }
+    Ok(exit_code::combine(codes))
+}
+
+/// Prints what became of an open attempt; returns the exit code if it could not be finished.
+fn print(supervisor: &Supervisor, recovery: &Recovery, format: Format) -> Option<u8> {
+    match recovery {
+        Recovery::Finished(report) if format == Format::Json => {
+            let dir = supervisor.state_dir().attempt(report.attempt_id);
+            terminal::print_json(&summary(report, dir.path()));
+        }
+        Recovery::Finished(report) => terminal::print(&format!(
+            "{} {} {}: {}\n",
+            report.attempt_id.run(),
+            report.file,
+            report.outcome,
+            report.cause
+        )),
+        Recovery::Supervised(attempt) if format == Format::Json => {
+            terminal::print_json(&json!({ "run_id": attempt.run(), "supervised": true }));
+        }
+        Recovery::Supervised(attempt) => {
+            terminal::print(&format!("{} is supervised by a living process\n", attempt.run()));
+        }
+        Recovery::Failed(attempt, error) => {
+            let message = format!("run {} stays as it is: {}", attempt.run(), chain(error));
+            let error = CommandError::new(error.exit_code(), message)
+                .hint(error.advice().unwrap_or_else(|| "try again later".to_owned()));
+            error.print();
+            return Some(error.code());
         }
     }
-    Ok(exit_code::combine(codes))
+    None
 }

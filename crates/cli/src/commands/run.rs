@@ -4,7 +4,7 @@
 //! Reads: prompt files, flags.
 //! Never: starts anything before every file was read and resolved.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
 use dark_factory_executor::settings::Settings;
 use dark_factory_executor::sink::Sink;
 use dark_factory_executor::supervisor::Supervisor;
-use dark_factory_types::{OutcomeKind, Report, exit_code};
+use dark_factory_types::{OutcomeKind, Report, RunId, exit_code};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Format, human_seconds, seconds, summary};
+use super::{Format, engine_silent, human_seconds, seconds, summary};
 use crate::args::RunArgs;
 use crate::context::Context;
-use crate::error::CommandError;
+use crate::error::{CommandError, chain};
 use crate::flags::settings;
 use crate::interrupt::Interrupts;
 use crate::terminal::{self, Output, TerminalSink};
@@ -114,9 +114,9 @@ fn prepare_one(
 ) -> Result<Job, CommandError> {
     let (name, bytes) = read_prompt(context, file)?;
     let prompt = Prompt::parse(&name, &bytes)
-        .map_err(|error| CommandError::usage(crate::error::chain(&error)))?;
+        .map_err(|error| CommandError::usage(chain(&error)))?;
     let resolved = resolve(&prompt, flags, &context.host, resolve_context)
-        .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
+        .map_err(|error| CommandError::new(error.exit_code(), chain(&error)))?;
     for warning in &resolved.warnings {
         terminal::eprint(&format!("warning: {warning}\n"));
     }
@@ -136,7 +136,12 @@ fn read_prompt(context: &Context, file: &Path) -> Result<(String, Vec<u8>), Comm
     }
     let path = context.host.absolute(file);
     let bytes = std::fs::read(&path).map_err(|error| {
-        CommandError::usage(format!("prompt file {} cannot be read: {error}", file.display()))
+        let hint = match error.kind() {
+            ErrorKind::NotFound => format!("check its name; a relative one is looked for in {}", context.host.cwd.display()),
+            ErrorKind::IsADirectory => "name a file in it".to_owned(),
+            _ => "make it a file that you may read".to_owned(),
+        };
+        CommandError::usage(format!("prompt file {} cannot be read: {error}", file.display())).hint(hint)
     })?;
     Ok((display_name(file), bytes))
 }
@@ -226,26 +231,37 @@ async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Sh
         let text = match progress {
             Progress::Pull(line) if !quiet => format!("pull: {line}"),
             Progress::Stopping(why) => format!("stopping: {why}"),
-            Progress::EngineSilent(why) => {
-                format!("{why}; the run's state is unknown, waiting for the engine to come back")
-            }
+            Progress::EngineSilent(why) => engine_silent(&why),
             Progress::Pull(_) | Progress::Started { .. } => return,
         };
         terminal::eprint(&format!("{prefix}{text}\n"));
     };
     let report = match supervisor.run(submitted, sinks, control, &progress).await {
         Ok(report) => report,
-        Err(error) => return failed(error),
+        Err(error) => return left_open(run, &error),
     };
     match show.format {
         Format::Json => terminal::print_json(&summary(&report, &dir)),
-        Format::Text => terminal::print(&format!("{prefix}{}", last_words(job, &report, &dir))),
+        Format::Text => terminal::say(format!("{prefix}{}", last_words(job, &report, &dir))).await,
     }
     Ended::Report(Box::new(report))
 }
 
 fn failed(error: ExecutorError) -> Ended {
     let error = CommandError::from(error);
+    error.print();
+    Ended::Failed(error.code())
+}
+
+/// Says that a run has begun and could not be brought to its end.
+fn left_open(run: RunId, error: &ExecutorError) -> Ended {
+    let message = format!("run {run} stays open: {}", chain(error));
+    let recover = "`dark-factory recover` goes on with it";
+    let hint = match error.advice() {
+        Some(advice) => format!("{advice}\n  help: {recover}"),
+        None => recover.to_owned(),
+    };
+    let error = CommandError::new(error.exit_code(), message).hint(hint);
     error.print();
     Ended::Failed(error.code())
 }

@@ -8,6 +8,7 @@
 //! for too long) is recorded as a gap, and from there on the engine's log is read instead: from its start, without
 //! what the spool has already. That is inexact, since the log replaces bytes that are not UTF-8.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::spec::AttemptDir;
-use dark_factory_executor::spool::{SpoolReader, SpoolWriter, is_started};
+use dark_factory_executor::spool::{SpoolReader, SpoolWriter, open_spool};
 use dark_factory_spool::{End, ExitRecord, Kind, Stream};
 use futures_util::{Stream as FutureStream, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,9 +37,15 @@ const QUEUE: usize = 1024;
 /// How long the queue may be full before the connection is dropped; the engine bears a pause of that length.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
 /// How far the end of the output and the container's end may be apart and still be one event.
-const END_SPREAD: Duration = Duration::from_secs(5);
+///
+/// A connection that breaks alone, so shortly before the container's end, is taken for that end: there is nothing by
+/// which the two could be told apart.
+const END_SPREAD: Duration = Duration::from_secs(2);
 /// How long to wait before an engine that did not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long an earlier writer may take to empty its queue, and how often it is asked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const GAP: &str = "the connection to the container's output was lost; source=logs, inexact";
 
 /// What is to be written next.
@@ -78,29 +85,42 @@ impl Reader {
         dir: &AttemptDir,
         clock: &Arc<dyn Clock>,
     ) -> Result<(Self, Started), EngineError> {
-        let spool = open(dir)?;
+        let (spool, _) = open(dir).await?;
         let docker = container.client.docker().await?;
-        let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
+        let options = AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdout(true)
+            .stderr(true)
+            .build();
         let attached = docker.attach_container(&container.id, Some(options));
-        let AttachContainerResults { output, input } =
-            container.client.call(ATTACH, attached).await.map_err(|fault| container.error(fault))?;
+        let AttachContainerResults { output, input } = container
+            .client
+            .call(ATTACH, attached)
+            .await
+            .map_err(|fault| container.error(fault))?;
         // Nothing is ever written to it, and the connection stays as long as its other half.
         drop(input);
-        Ok(Self::spawn(container, spool, clock, Source::Attached(output)))
+        Ok(Self::spawn(
+            container,
+            spool,
+            clock,
+            Source::Attached(output),
+        ))
     }
 
     /// Reads what was missed of a container that was started before, and what is still to come.
     ///
     /// `None` if the spool has its exit record.
-    pub(super) fn resume(
+    pub(super) async fn resume(
         container: &Container,
         dir: &AttemptDir,
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<Self>, EngineError> {
-        if has_exit(dir).map_err(local)? {
+        let (spool, record) = open(dir).await?;
+        if record == Record::Finished {
             return Ok(None);
         }
-        let (reader, started) = Self::spawn(container, open(dir)?, clock, Source::Log);
+        let (reader, started) = Self::spawn(container, spool, clock, Source::Log);
         started.tell();
         Ok(Some(reader))
     }
@@ -143,7 +163,14 @@ impl Reader {
             }
             done.send_replace(true);
         });
-        (Self { _tasks: tasks, done: finished, cut }, Started { written, waiting })
+        (
+            Self {
+                _tasks: tasks,
+                done: finished,
+                cut,
+            },
+            Started { written, waiting },
+        )
     }
 }
 
@@ -195,7 +222,11 @@ impl Copier {
     ///
     /// The end of the connection alone proves nothing: a killed engine closes it the same way. Only together with
     /// the exit code, told on a connection that was open all the while, it does.
-    async fn copy_attached(&mut self, output: Output, started: oneshot::Receiver<()>) -> Option<i64> {
+    async fn copy_attached(
+        &mut self,
+        output: Output,
+        started: oneshot::Receiver<()>,
+    ) -> Option<i64> {
         let container = self.container.clone();
         let mut ended = pin!(async {
             match started.await {
@@ -236,7 +267,11 @@ impl Copier {
                 None => return Copied::All,
             };
             let length = bytes.len() as u64;
-            match self.queue.send_timeout(Item::Data(stream, bytes), QUEUE_PATIENCE).await {
+            match self
+                .queue
+                .send_timeout(Item::Data(stream, bytes), QUEUE_PATIENCE)
+                .await
+            {
                 Ok(()) => self.sent[stream.index()] += length,
                 Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Copied::Some,
                 Err(mpsc::error::SendTimeoutError::Closed(_)) => return Copied::Nobody,
@@ -270,7 +305,9 @@ impl Copier {
 
     /// Copies the log once; an error says that there is no log to be had.
     async fn copy_log_once(&mut self, follow: Follow) -> Result<Copied, NoLog> {
-        let Ok(docker) = self.container.client.docker().await else { return Ok(Copied::Some) };
+        let Ok(docker) = self.container.client.docker().await else {
+            return Ok(Copied::Some);
+        };
         let options = LogsOptionsBuilder::default()
             .follow(matches!(follow, Follow::Yes))
             .stdout(true)
@@ -292,7 +329,9 @@ impl Copier {
                     };
                 }
             };
-            let known = usize::try_from(skip[stream.index()]).unwrap_or(usize::MAX).min(bytes.len());
+            let known = usize::try_from(skip[stream.index()])
+                .unwrap_or(usize::MAX)
+                .min(bytes.len());
             skip[stream.index()] -= known as u64;
             let fresh = bytes.split_off(known);
             if fresh.is_empty() {
@@ -322,10 +361,23 @@ enum Follow {
 /// The engine has no log of the container.
 struct NoLog;
 
-/// The spool, and whether it says already that the container was started.
+/// How far the record of an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// It has no start record.
+    Empty,
+    /// It has one.
+    Begun,
+    /// It has its exit record.
+    Finished,
+}
+
+/// The spool, while nobody else of us writes to it.
 struct Spool {
     writer: SpoolWriter,
-    is_started: bool,
+    record: Record,
+    /// Keeps an earlier reader's writer and the next one's apart: the earlier one may have a queue to empty.
+    _lock: File,
 }
 
 impl Spool {
@@ -339,7 +391,7 @@ impl Spool {
         if started.blocking_recv().is_err() {
             return Ok(());
         }
-        if !self.is_started {
+        if self.record == Record::Empty {
             self.writer.start(clock)?;
         }
         while let Some(item) = items.blocking_recv() {
@@ -350,7 +402,11 @@ impl Spool {
                         self.writer.gap(stream, GAP, clock)?;
                     }
                 }
-                Item::Exit(code) => return self.writer.exit(&exit_record(code, self.writer.offsets()), clock),
+                Item::Exit(code) => {
+                    return self
+                        .writer
+                        .exit(&exit_record(code, self.writer.offsets()), clock);
+                }
             }
         }
         Ok(())
@@ -372,25 +428,49 @@ fn exit_record(code: i64, totals: [u64; 2]) -> ExitRecord {
     }
 }
 
-fn open(dir: &AttemptDir) -> Result<Spool, EngineError> {
-    let is_started = is_started(dir).map_err(local)?;
-    Ok(Spool { writer: SpoolWriter::open(dir).map_err(local)?, is_started })
+/// Opens the spool once every earlier writer of ours is done with it, and says how far it is.
+async fn open(dir: &AttemptDir) -> Result<(Spool, Record), EngineError> {
+    let local = |source| EngineError::Local {
+        operation: "opening the output spool".to_owned(),
+        source,
+    };
+    let lock = open_spool(dir).map_err(local)?;
+    let locked = async {
+        loop {
+            match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => sleep(LOCK_PAUSE).await,
+                Err(TryLockError::Error(error)) => return Err(error),
+                Ok(()) => return Ok(()),
+            }
+        }
+    };
+    timeout(LOCK_PATIENCE, locked)
+        .await
+        .map_err(io::Error::from)
+        .flatten()
+        .map_err(local)?;
+    let dir = dir.clone();
+    let read = tokio::task::spawn_blocking(move || read(&dir)).await;
+    let (writer, record) = read.map_err(io::Error::other).flatten().map_err(local)?;
+    Ok((
+        Spool {
+            writer,
+            record,
+            _lock: lock,
+        },
+        record,
+    ))
 }
 
-fn has_exit(dir: &AttemptDir) -> io::Result<bool> {
-    let mut reader = match SpoolReader::open(&dir.spool(), Some(dir.attempt())) {
-        Ok(reader) => reader,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    while let Some(record) = reader.next_record().map_err(io::Error::other)? {
-        if record.header.kind == Kind::Exit {
-            return Ok(true);
+fn read(dir: &AttemptDir) -> io::Result<(SpoolWriter, Record)> {
+    let mut record = Record::Empty;
+    let mut reader = SpoolReader::open(&dir.spool(), Some(dir.attempt()))?;
+    while let Some(next) = reader.next_record().map_err(io::Error::other)? {
+        match next.header.kind {
+            Kind::Exit => record = Record::Finished,
+            _ if record == Record::Empty => record = Record::Begun,
+            _ => {}
         }
     }
-    Ok(false)
-}
-
-fn local(source: io::Error) -> EngineError {
-    EngineError::Local { operation: "opening the output spool".to_owned(), source }
+    Ok((SpoolWriter::open(dir)?, record))
 }

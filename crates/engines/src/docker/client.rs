@@ -20,7 +20,10 @@ use tokio::time::{sleep, timeout};
 use super::endpoint::{Address, DockerEndpoint};
 
 /// The oldest API that has everything we ask for.
-const MINIMUM_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+const MINIMUM_VERSION: ClientVersion = ClientVersion {
+    major_version: 1,
+    minor_version: 41,
+};
 
 /// How long a call may take before we say that we are waiting.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,11 +43,17 @@ pub(super) struct Operation {
 
 impl Operation {
     const fn new(name: &'static str, seconds: u64) -> Self {
-        Self { name, deadline: Duration::from_secs(seconds) }
+        Self {
+            name,
+            deadline: Duration::from_secs(seconds),
+        }
     }
 
     const fn stream(name: &'static str) -> Self {
-        Self { name, deadline: Duration::MAX }
+        Self {
+            name,
+            deadline: Duration::MAX,
+        }
     }
 }
 
@@ -83,9 +92,12 @@ pub(super) enum Fault {
 impl From<Fault> for EngineError {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Status { operation, message, .. } => {
-                Self::Failed { operation: operation.name.to_owned(), source: message.into() }
-            }
+            Fault::Status {
+                operation, message, ..
+            } => Self::Failed {
+                operation: operation.name.to_owned(),
+                source: message.into(),
+            },
             Fault::Other(error) => error,
         }
     }
@@ -111,7 +123,12 @@ struct Inner {
 
 impl Client {
     pub(super) fn new(endpoint: DockerEndpoint) -> Self {
-        Self { inner: Arc::new(Inner { endpoint, docker: OnceCell::new() }) }
+        Self {
+            inner: Arc::new(Inner {
+                endpoint,
+                docker: OnceCell::new(),
+            }),
+        }
     }
 
     /// Returns where the engine is, for people.
@@ -147,14 +164,21 @@ impl Client {
     /// Returns what an error of the client means.
     pub(super) fn fault(&self, operation: Operation, error: ClientError) -> Fault {
         match error {
-            ClientError::DockerResponseServerError { status_code, message } => {
-                Fault::Status { operation, code: status_code, message }
-            }
+            ClientError::DockerResponseServerError {
+                status_code,
+                message,
+            } => Fault::Status {
+                operation,
+                code: status_code,
+                message,
+            },
             ClientError::RequestTimeoutError
             | ClientError::IOError { .. }
             | ClientError::HyperResponseError { .. }
             | ClientError::HyperLegacyError { .. }
-            | ClientError::SocketNotFoundError(_) => Fault::Other(self.unreachable(operation, error)),
+            | ClientError::SocketNotFoundError(_) => {
+                Fault::Other(self.unreachable(operation, error))
+            }
             error => Fault::Other(EngineError::Failed {
                 operation: operation.name.to_owned(),
                 source: error.into(),
@@ -175,9 +199,16 @@ impl Client {
     ) -> EngineError {
         let endpoint = self.endpoint();
         if is_denied(&source) {
-            EngineError::PermissionDenied { endpoint, source: source.into() }
+            EngineError::PermissionDenied {
+                endpoint,
+                source: source.into(),
+            }
         } else {
-            EngineError::Unreachable { endpoint, operation: operation.name, source: source.into() }
+            EngineError::Unreachable {
+                endpoint,
+                operation: operation.name,
+                source: source.into(),
+            }
         }
     }
 
@@ -185,10 +216,13 @@ impl Client {
         let docker = match &self.inner.endpoint.0 {
             Address::Unix(path) => {
                 // The client only asks whether the path exists; this error says why not.
-                std::fs::metadata(Path::new(path)).map_err(|error| self.unreachable(NEGOTIATE, error))?;
+                std::fs::metadata(Path::new(path))
+                    .map_err(|error| self.unreachable(NEGOTIATE, error))?;
                 Docker::connect_with_unix(path, CLIENT_TIMEOUT, API_DEFAULT_VERSION)
             }
-            Address::Tcp(address) => Docker::connect_with_http(address, CLIENT_TIMEOUT, API_DEFAULT_VERSION),
+            Address::Tcp(address) => {
+                Docker::connect_with_http(address, CLIENT_TIMEOUT, API_DEFAULT_VERSION)
+            }
         };
         let docker = docker.map_err(|error| self.fault(NEGOTIATE, error))?;
         let docker = self.call(NEGOTIATE, docker.negotiate_version()).await?;
@@ -238,7 +272,9 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client::new(DockerEndpoint::resolve(Some("unix:///nowhere.sock"), &BTreeMap::new()).unwrap())
+        Client::new(
+            DockerEndpoint::resolve(Some("unix:///nowhere.sock"), &BTreeMap::new()).unwrap(),
+        )
     }
 
     fn fault(error: ClientError) -> Fault {
@@ -248,27 +284,44 @@ mod tests {
     #[test]
     fn a_refused_socket_is_a_missing_permission_however_deep_it_is() {
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
-        let nested = ClientError::IOError { err: io::Error::other(ClientError::IOError { err: denied() }) };
+        let nested = ClientError::IOError {
+            err: io::Error::other(ClientError::IOError { err: denied() }),
+        };
 
         for error in [ClientError::IOError { err: denied() }, nested] {
             let fault = fault(error);
-            assert!(matches!(fault, Fault::Other(EngineError::PermissionDenied { .. })), "{fault:?}");
+            assert!(
+                matches!(fault, Fault::Other(EngineError::PermissionDenied { .. })),
+                "{fault:?}"
+            );
         }
     }
 
     #[test]
     fn a_connection_that_breaks_says_nothing_about_a_container() {
-        let reset = ClientError::IOError { err: io::Error::from(io::ErrorKind::ConnectionReset) };
+        let reset = ClientError::IOError {
+            err: io::Error::from(io::ErrorKind::ConnectionReset),
+        };
 
-        for error in [reset, ClientError::RequestTimeoutError, ClientError::SocketNotFoundError("s".into())] {
+        for error in [
+            reset,
+            ClientError::RequestTimeoutError,
+            ClientError::SocketNotFoundError("s".into()),
+        ] {
             let fault = fault(error);
-            assert!(matches!(fault, Fault::Other(EngineError::Unreachable { .. })), "{fault:?}");
+            assert!(
+                matches!(fault, Fault::Other(EngineError::Unreachable { .. })),
+                "{fault:?}"
+            );
         }
     }
 
     #[test]
     fn an_answer_keeps_its_status() {
-        let answer = ClientError::DockerResponseServerError { status_code: 409, message: "busy".into() };
+        let answer = ClientError::DockerResponseServerError {
+            status_code: 409,
+            message: "busy".into(),
+        };
 
         assert!(matches!(fault(answer), Fault::Status { code: 409, .. }));
     }
@@ -277,15 +330,30 @@ mod tests {
     async fn an_engine_that_is_not_there_is_unreachable() {
         let error = client().docker().await.unwrap_err();
 
-        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+        assert!(
+            matches!(error, EngineError::Unreachable { .. }),
+            "{error:?}"
+        );
     }
 
     #[tokio::test]
     async fn a_call_that_is_not_answered_ends_at_its_deadline() {
-        let operation = Operation { deadline: Duration::from_millis(1), ..INSPECT };
+        let operation = Operation {
+            deadline: Duration::from_millis(1),
+            ..INSPECT
+        };
 
-        let fault = client().call(operation, std::future::pending::<Result<(), _>>()).await.unwrap_err();
+        let fault = client()
+            .call(operation, std::future::pending::<Result<(), _>>())
+            .await
+            .unwrap_err();
 
-        assert!(matches!(fault, Fault::Other(EngineError::Unreachable { operation: "inspect the container", .. })));
+        assert!(matches!(
+            fault,
+            Fault::Other(EngineError::Unreachable {
+                operation: "inspect the container",
+                ..
+            })
+        ));
     }
 }

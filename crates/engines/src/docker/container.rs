@@ -9,8 +9,8 @@ use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status,
 };
 use bollard::query_parameters::{
-    InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-    WaitContainerOptionsBuilder,
+    InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions, WaitContainerOptionsBuilder,
 };
 use dark_factory_executor::engine::{EngineError, EngineExit, Handle, OomSeen};
 use dark_factory_types::{AttemptId, Transport};
@@ -65,7 +65,10 @@ pub(super) enum Signalled {
 impl Container {
     /// Returns the container that a handle stands for.
     pub(super) fn of(client: &Client, handle: &Handle) -> Result<Self, EngineError> {
-        let failed = |source| EngineError::Failed { operation: "read the container's handle".to_owned(), source };
+        let failed = |source| EngineError::Failed {
+            operation: "read the container's handle".to_owned(),
+            source,
+        };
         if handle.engine != ENGINE || handle.version != HANDLE_VERSION {
             let reason = format!("it is of {} version {}", handle.engine, handle.version);
             return Err(failed(reason.into()));
@@ -87,17 +90,25 @@ impl Container {
             attempt,
             container: self.name.clone(),
             version: HANDLE_VERSION,
-            state: serde_json::json!(HandleState { id: self.id.clone(), transport: self.transport }),
+            state: serde_json::json!(HandleState {
+                id: self.id.clone(),
+                transport: self.transport
+            }),
         }
     }
 
     /// Returns the state that the engine knows.
     pub(super) async fn state(&self) -> Result<ContainerState, EngineError> {
-        let found = inspect(&self.client, &self.id).await.map_err(|fault| self.error(fault))?;
-        found.state.filter(|state| state.status.is_some()).ok_or_else(|| EngineError::Failed {
-            operation: INSPECT.name.to_owned(),
-            source: "its answer does not say what state the container is in".into(),
-        })
+        let found = inspect(&self.client, &self.id)
+            .await
+            .map_err(|fault| self.error(fault))?;
+        found
+            .state
+            .filter(|state| state.status.is_some())
+            .ok_or_else(|| EngineError::Failed {
+                operation: INSPECT.name.to_owned(),
+                source: "its answer does not say what state the container is in".into(),
+            })
     }
 
     /// Starts the container; one that was started already is no error.
@@ -107,16 +118,34 @@ impl Container {
         match self.client.call(START, start).await {
             Ok(()) => Ok(()),
             Err(Fault::Status { code: 404, .. }) => Err(self.gone()),
-            Err(Fault::Status { code: 400..500, message, .. }) => Err(self.start_refused(message)),
-            Err(Fault::Status { code, operation, message }) => {
+            Err(Fault::Status {
+                code: 400..500,
+                message,
+                ..
+            }) => Err(self.start_refused(message)),
+            Err(Fault::Status {
+                code,
+                operation,
+                message,
+            }) => {
                 // The runtime's failures come as the server's own: what it left behind says whether it ran.
                 let state = self.state().await?;
                 match phase(&state) {
                     Phase::Running | Phase::Ended => Ok(()),
-                    Phase::Created if state.error.as_deref().is_some_and(|error| !error.is_empty()) => {
+                    Phase::Created
+                        if state
+                            .error
+                            .as_deref()
+                            .is_some_and(|error| !error.is_empty()) =>
+                    {
                         Err(self.start_refused(message))
                     }
-                    Phase::Created => Err(Fault::Status { code, operation, message }.into()),
+                    Phase::Created => Err(Fault::Status {
+                        code,
+                        operation,
+                        message,
+                    }
+                    .into()),
                 }
             }
             Err(Fault::Other(error)) => Err(error),
@@ -146,7 +175,11 @@ impl Container {
         match self.state().await {
             Ok(state) if phase(&state) == Phase::Ended => Ok(exit(&state)),
             // Whoever removed it did so after the engine had told the code.
-            Err(EngineError::NoSuchContainer { .. }) => Ok(EngineExit { code, oom_killed: OomSeen::No, error: None }),
+            Err(EngineError::NoSuchContainer { .. }) => Ok(EngineExit {
+                code,
+                oom_killed: OomSeen::No,
+                error: None,
+            }),
             Ok(state) => Err(EngineError::Failed {
                 operation: WAIT.name.to_owned(),
                 source: format!("it says that it ended, and that it is {:?}", state.status).into(),
@@ -158,10 +191,18 @@ impl Container {
     /// Sends a signal to the container's first process.
     pub(super) async fn kill(&self, signal: &str) -> Result<Signalled, EngineError> {
         let docker = self.client.docker().await?;
-        let options = KillContainerOptionsBuilder::default().signal(signal).build();
-        match self.client.call(KILL, docker.kill_container(&self.id, Some(options))).await {
+        let options = KillContainerOptionsBuilder::default()
+            .signal(signal)
+            .build();
+        match self
+            .client
+            .call(KILL, docker.kill_container(&self.id, Some(options)))
+            .await
+        {
             Ok(()) => Ok(Signalled::Sent),
-            Err(Fault::Status { code: 404 | 409, .. }) => Ok(Signalled::Ended),
+            Err(Fault::Status {
+                code: 404 | 409, ..
+            }) => Ok(Signalled::Ended),
             Err(fault) => Err(fault.into()),
         }
     }
@@ -169,8 +210,15 @@ impl Container {
     /// Removes the ended container with its anonymous volumes; one that is gone is no error.
     pub(super) async fn remove(&self) -> Result<(), EngineError> {
         let docker = self.client.docker().await?;
-        let options = RemoveContainerOptionsBuilder::default().force(false).v(true).build();
-        let fault = match self.client.call(REMOVE, docker.remove_container(&self.id, Some(options))).await {
+        let options = RemoveContainerOptionsBuilder::default()
+            .force(false)
+            .v(true)
+            .build();
+        let fault = match self
+            .client
+            .call(REMOVE, docker.remove_container(&self.id, Some(options)))
+            .await
+        {
             Ok(()) | Err(Fault::Status { code: 404, .. }) => return Ok(()),
             Err(fault) => fault,
         };
@@ -193,7 +241,17 @@ impl Container {
 
     /// Returns the error for a container that the engine does not know.
     pub(super) fn gone(&self) -> EngineError {
-        EngineError::NoSuchContainer { name: self.name.clone() }
+        EngineError::NoSuchContainer {
+            name: self.name.clone(),
+        }
+    }
+
+    /// Returns the error for a container whose helper did not take its spool.
+    pub(super) fn untaken(&self, reason: String) -> EngineError {
+        EngineError::Handover {
+            name: self.name.clone(),
+            reason,
+        }
     }
 
     /// Returns what a fault means for this container.
@@ -206,7 +264,9 @@ impl Container {
 
     async fn wait(&self, condition: &str) -> Result<i64, EngineError> {
         let docker = self.client.docker().await?;
-        let options = WaitContainerOptionsBuilder::default().condition(condition).build();
+        let options = WaitContainerOptionsBuilder::default()
+            .condition(condition)
+            .build();
         match docker.wait_container(&self.id, Some(options)).next().await {
             Some(Ok(ended)) => Ok(ended.status_code),
             // The client takes an exit code that is not 0 for an error.
@@ -217,14 +277,25 @@ impl Container {
     }
 
     fn start_refused(&self, reason: String) -> EngineError {
-        EngineError::StartRefused { name: self.name.clone(), reason }
+        EngineError::StartRefused {
+            name: self.name.clone(),
+            reason,
+        }
     }
 }
 
 /// Asks the engine about a container, by id or name.
-pub(super) async fn inspect(client: &Client, name: &str) -> Result<ContainerInspectResponse, Fault> {
+pub(super) async fn inspect(
+    client: &Client,
+    name: &str,
+) -> Result<ContainerInspectResponse, Fault> {
     let docker = client.docker().await?;
-    client.call(INSPECT, docker.inspect_container(name, None::<InspectContainerOptions>)).await
+    client
+        .call(
+            INSPECT,
+            docker.inspect_container(name, None::<InspectContainerOptions>),
+        )
+        .await
 }
 
 /// Returns where in its life a container with this state is.
@@ -233,9 +304,14 @@ pub(super) fn phase(state: &ContainerState) -> Phase {
         Some(Status::CREATED) => Phase::Created,
         Some(Status::EXITED | Status::DEAD | Status::REMOVING) => Phase::Ended,
         // What is not known to have ended is left alone.
-        Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING | Status::EMPTY) | None => {
-            Phase::Running
-        }
+        Some(
+            Status::RUNNING
+            | Status::PAUSED
+            | Status::RESTARTING
+            | Status::STOPPING
+            | Status::EMPTY,
+        )
+        | None => Phase::Running,
     }
 }
 
@@ -243,7 +319,11 @@ pub(super) fn phase(state: &ContainerState) -> Phase {
 pub(super) fn exit(state: &ContainerState) -> EngineExit {
     EngineExit {
         code: state.exit_code.unwrap_or_default(),
-        oom_killed: if state.oom_killed == Some(true) { OomSeen::Yes } else { OomSeen::No },
+        oom_killed: if state.oom_killed == Some(true) {
+            OomSeen::Yes
+        } else {
+            OomSeen::No
+        },
         error: state.error.clone().filter(|error| !error.is_empty()),
     }
 }

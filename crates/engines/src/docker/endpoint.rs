@@ -38,9 +38,19 @@ impl DockerEndpoint {
     ///
     /// [`EngineError::Unsupported`] for anything but `unix:///PATH`, `tcp://HOST[:PORT]` and
     /// `http://HOST[:PORT]`, and for TCP while `DOCKER_TLS_VERIFY` asks for TLS.
-    pub fn resolve(flag: Option<&str>, env: &BTreeMap<String, String>) -> Result<Self, EngineError> {
-        let var = |name: &str| env.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let Some(text) = flag.filter(|flag| !flag.is_empty()).or_else(|| var(HOST_ENV)) else {
+    pub fn resolve(
+        flag: Option<&str>,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Self, EngineError> {
+        let var = |name: &str| {
+            env.get(name)
+                .map(String::as_str)
+                .filter(|value| !value.is_empty())
+        };
+        let Some(text) = flag
+            .filter(|flag| !flag.is_empty())
+            .or_else(|| var(HOST_ENV))
+        else {
             return Ok(Self(Address::Unix(DEFAULT_SOCKET.to_owned())));
         };
         let unsupported = |reason: &str| EngineError::Unsupported {
@@ -48,11 +58,15 @@ impl DockerEndpoint {
             reason: reason.to_owned(),
         };
         match text.split_once("://") {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self(Address::Unix(path.to_owned()))),
-            Some(("unix", _)) => Err(unsupported("a socket is named by its absolute path: unix:///PATH")),
-            Some(("tcp" | "http", _)) if var(TLS_ENV).is_some() => {
-                Err(unsupported("DOCKER_TLS_VERIFY is set, and only connections without TLS are known"))
+            Some(("unix", path)) if path.starts_with('/') => {
+                Ok(Self(Address::Unix(path.to_owned())))
             }
+            Some(("unix", _)) => Err(unsupported(
+                "a socket is named by its absolute path: unix:///PATH",
+            )),
+            Some(("tcp" | "http", _)) if var(TLS_ENV).is_some() => Err(unsupported(
+                "DOCKER_TLS_VERIFY is set, and only connections without TLS are known",
+            )),
             Some(("tcp" | "http", authority)) => host_and_port(authority)
                 .map(|address| Self(Address::Tcp(address)))
                 .ok_or_else(|| unsupported("write it as tcp://HOST:PORT")),
@@ -91,7 +105,10 @@ mod tests {
     use super::*;
 
     fn resolve(flag: Option<&str>, env: &[(&str, &str)]) -> Result<String, String> {
-        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let env = env
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         match DockerEndpoint::resolve(flag, &env) {
             Ok(endpoint) => Ok(endpoint.to_string()),
             Err(error) => Err(error.to_string()),
@@ -105,7 +122,10 @@ mod tests {
         assert_eq!(resolve(Some("tcp://a:1"), &env).unwrap(), "tcp://a:1");
         assert_eq!(resolve(None, &env).unwrap(), "unix:///run/other.sock");
         assert_eq!(resolve(Some(""), &env).unwrap(), "unix:///run/other.sock");
-        assert_eq!(resolve(None, &[("DOCKER_HOST", "")]).unwrap(), "unix:///var/run/docker.sock");
+        assert_eq!(
+            resolve(None, &[("DOCKER_HOST", "")]).unwrap(),
+            "unix:///var/run/docker.sock"
+        );
         assert_eq!(resolve(None, &[]).unwrap(), "unix:///var/run/docker.sock");
     }
 
@@ -134,7 +154,10 @@ mod tests {
             "tcp://a:b",
             "tcp://a/path",
         ] {
-            assert!(resolve(Some(text), &[]).unwrap_err().contains(text), "{text}");
+            assert!(
+                resolve(Some(text), &[]).unwrap_err().contains(text),
+                "{text}"
+            );
         }
     }
 

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +21,7 @@ use dark_factory_executor::engine::{
     Capabilities, Engine, EngineError, Handle, OwnedContainer, PullProgress, Recovered, Workload,
 };
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::spec::{
-    AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy,
-};
+use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
 use dark_factory_executor::spool::{Handover, is_started, open_spool};
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Transport};
 use tokio::time::timeout;
@@ -35,6 +35,8 @@ use super::{image, lower, probe};
 
 /// How long the helper may take to ask for its spool; it gives up after the same time.
 const HANDOVER: Duration = Duration::from_secs(60);
+/// How long to wait before an engine that did not answer is asked again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A Docker engine.
 #[derive(Clone)]
@@ -47,7 +49,9 @@ pub struct DockerEngine {
 impl fmt::Debug for DockerEngine {
     /// Leaves the host out: its environment may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DockerEngine").field("endpoint", &self.client.endpoint()).finish_non_exhaustive()
+        f.debug_struct("DockerEngine")
+            .field("endpoint", &self.client.endpoint())
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +61,11 @@ impl DockerEngine {
     /// `host` says what stands at the paths of a launch, `clock` what time the records of an attached container
     /// have.
     pub fn connect(endpoint: &DockerEndpoint, host: HostView, clock: Arc<dyn Clock>) -> Self {
-        Self { client: Client::new(endpoint.clone()), host, clock }
+        Self {
+            client: Client::new(endpoint.clone()),
+            host,
+            clock,
+        }
     }
 
     /// Returns the create request of an attempt.
@@ -69,13 +77,18 @@ impl DockerEngine {
     ) -> Result<ContainerCreateBody, EngineError> {
         let image = if spec.command.is_empty() {
             let found = image::inspect(&self.client, &spec.image).await?;
-            found.ok_or_else(|| image::missing(&spec.image))?.config.unwrap_or_default()
+            found
+                .ok_or_else(|| image::missing(&spec.image))?
+                .config
+                .unwrap_or_default()
         } else {
             ImageConfig::default()
         };
-        lower::request(spec, owner, dir, &self.host, &image).map_err(|error| EngineError::CreateRefused {
-            name: spec.container_name(dir.attempt()),
-            reason: sentence(&error),
+        lower::request(spec, owner, dir, &self.host, &image).map_err(|error| {
+            EngineError::CreateRefused {
+                name: spec.container_name(dir.attempt()),
+                reason: sentence(&error),
+            }
         })
     }
 
@@ -88,7 +101,11 @@ impl DockerEngine {
     ) -> Result<Option<String>, EngineError> {
         let docker = self.client.docker().await?;
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        match self.client.call(CREATE, docker.create_container(Some(options), body)).await {
+        match self
+            .client
+            .call(CREATE, docker.create_container(Some(options), body))
+            .await
+        {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(container = name, %warning, "the engine warns");
@@ -97,9 +114,10 @@ impl DockerEngine {
             }
             Err(Fault::Status { code: 409, .. }) => Ok(None),
             Err(Fault::Status { code: 404, .. }) => Err(image::missing(&spec.image)),
-            Err(Fault::Status { message, .. }) => {
-                Err(EngineError::CreateRefused { name: name.to_owned(), reason: message })
-            }
+            Err(Fault::Status { message, .. }) => Err(EngineError::CreateRefused {
+                name: name.to_owned(),
+                reason: message,
+            }),
             Err(Fault::Other(error)) => Err(error),
         }
     }
@@ -118,7 +136,10 @@ impl DockerEngine {
         };
         match &found.id {
             Some(id) if is_of(&found, owner, attempt) => Ok(Some(id.clone())),
-            _ => Err(EngineError::NameTaken { name: name.to_owned(), holder: describe(&found) }),
+            _ => Err(EngineError::NameTaken {
+                name: name.to_owned(),
+                holder: describe(&found),
+            }),
         }
     }
 
@@ -128,48 +149,23 @@ impl DockerEngine {
         handle: &Handle,
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
-        let refused = |reason: String| EngineError::Handover { name: container.name.clone(), reason };
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
-        let is_started = is_started(dir).map_err(|source| local("reading the output spool", source))?;
+        let is_started =
+            is_started(dir).map_err(|source| local("reading the output spool", source))?;
         let state = container.state().await?;
-        match (phase(&state), is_started) {
+        let phase = phase(&state);
+        match (phase, is_started) {
             // Started once more it would be another run; and one that took its spool needs nothing of us.
-            (Phase::Ended, true) | (Phase::Running, true) => {
+            (Phase::Ended | Phase::Running, true) => {
                 return Ok(DockerWorkload::new(container, handle, None));
             }
             (Phase::Ended, false) => {
                 let code = state.exit_code.unwrap_or_default();
-                return Err(refused(format!("it ended before with code {code}")));
+                return Err(container.untaken(format!("it ended before with code {code}")));
             }
             (Phase::Created | Phase::Running, _) => {}
         }
-        let handover = Handover::listen(dir).map_err(|source| local("listening for the container", source))?;
-        let mut handed = std::pin::pin!(handover.hand_over(&spool));
-        let mut taken = false;
-        {
-            // The helper may be there before the engine's answer is.
-            let mut start = std::pin::pin!(container.start());
-            let started = loop {
-                tokio::select! {
-                    biased;
-                    result = &mut handed, if !taken => {
-                        result.map_err(|error| refused(error.to_string()))?;
-                        taken = true;
-                    }
-                    started = &mut start => break started,
-                }
-            };
-            match started {
-                // An engine that does not answer has started a container that took its spool.
-                Err(error @ EngineError::Unreachable { .. }) if taken => {
-                    tracing::warn!(container = %container.name, error = %sentence(&error), "the container runs");
-                }
-                started => started?,
-            }
-        }
-        if !taken {
-            await_handover(handed, &container).await?;
-        }
+        hand_over(&container, phase, dir, &spool).await?;
         Ok(DockerWorkload::new(container, handle, None))
     }
 
@@ -180,7 +176,7 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         if phase(&container.state().await?) != Phase::Created {
-            let reader = Reader::resume(&container, dir, &self.clock)?;
+            let reader = Reader::resume(&container, dir, &self.clock).await?;
             return Ok(DockerWorkload::new(container, handle, reader));
         }
         let (reader, started) = Reader::attach(&container, dir, &self.clock).await?;
@@ -220,7 +216,13 @@ impl Engine for DockerEngine {
         let body = self.request(spec, owner, dir).await?;
         let handle = |id| {
             let (client, name) = (self.client.clone(), name.clone());
-            Container { client, id, name, transport: spec.transport }.handle(attempt)
+            Container {
+                client,
+                id,
+                name,
+                transport: spec.transport,
+            }
+            .handle(attempt)
         };
         // A holder of the name may vanish while we look at it: then the name is free.
         for _ in 0..2 {
@@ -232,7 +234,9 @@ impl Engine for DockerEngine {
             };
             match (self.holder(&name, owner, attempt).await, lost) {
                 (Ok(Some(id)), _) => return Ok(handle(id)),
-                (Err(error @ EngineError::NameTaken { .. }), _) | (Err(error), None) => return Err(error),
+                (Err(error @ EngineError::NameTaken { .. }), _) | (Err(error), None) => {
+                    return Err(error);
+                }
                 (_, Some(lost)) => return Err(lost),
                 (Ok(None), None) => {}
             }
@@ -274,15 +278,63 @@ impl Engine for DockerEngine {
     async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError> {
         let docker = self.client.docker().await?;
         let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OWNER}={owner}")])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let listed = self.client.call(LIST, docker.list_containers(Some(options))).await?;
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let listed = self
+            .client
+            .call(LIST, docker.list_containers(Some(options)))
+            .await?;
         let owned = listed.into_iter().filter_map(|container| {
-            let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
-            let attempt = container.labels.unwrap_or_default().get(LABEL_ATTEMPT).and_then(|id| id.parse().ok());
-            Some(OwnedContainer { name: name.trim_start_matches('/').to_owned(), id: container.id?, attempt })
+            let name = container
+                .names
+                .unwrap_or_default()
+                .into_iter()
+                .next()
+                .unwrap_or_default();
+            let attempt = container
+                .labels
+                .unwrap_or_default()
+                .get(LABEL_ATTEMPT)
+                .and_then(|id| id.parse().ok());
+            Some(OwnedContainer {
+                name: name.trim_start_matches('/').to_owned(),
+                id: container.id?,
+                attempt,
+            })
         });
         Ok(owned.collect())
     }
+}
+
+/// Starts a container unless that was done, and gives its helper the spool.
+async fn hand_over(
+    container: &Container,
+    phase: Phase,
+    dir: &AttemptDir,
+    spool: &File,
+) -> Result<(), EngineError> {
+    let handover =
+        Handover::listen(dir).map_err(|source| local("listening for the container", source))?;
+    let mut handed = pin!(handover.hand_over(spool));
+    if phase == Phase::Created {
+        let mut start = pin!(container.start());
+        // The helper may be there before the engine's answer is.
+        tokio::select! {
+            biased;
+            result = &mut handed => {
+                result.map_err(|error| container.untaken(error.to_string()))?;
+                // Whatever the answer is, the container was started: its end will tell the rest.
+                if let Err(error) = start.await {
+                    tracing::warn!(container = %container.name, error = %sentence(&error), "the container runs");
+                }
+                return Ok(());
+            }
+            started = &mut start => started?,
+        }
+    }
+    await_handover(handed, container).await
 }
 
 /// Waits until the helper has its spool, or cannot get it any more.
@@ -290,20 +342,32 @@ async fn await_handover(
     handed: impl Future<Output = std::io::Result<()>>,
     container: &Container,
 ) -> Result<(), EngineError> {
-    let refused = |reason: String| EngineError::Handover { name: container.name.clone(), reason };
     let raced = async {
         tokio::select! {
             biased;
-            handed = handed => handed.map_err(|error| refused(error.to_string())),
-            ended = container.ended() => match ended {
-                Ok(code) => Err(refused(format!("it ended with code {code} before that"))),
+            handed = handed => handed.map_err(|error| container.untaken(error.to_string())),
+            ended = ended(container) => match ended {
+                Ok(code) => Err(container.untaken(format!("it ended with code {code} before that"))),
                 Err(error) => Err(error),
             },
         }
     };
     match timeout(HANDOVER, raced).await {
         Ok(result) => result,
-        Err(_) => Err(refused(format!("it did not ask for it within {} s", HANDOVER.as_secs()))),
+        Err(_) => Err(container.untaken(format!(
+            "it did not ask for it within {} s",
+            HANDOVER.as_secs()
+        ))),
+    }
+}
+
+/// Waits until the container has ended, also through times in which the engine does not answer.
+async fn ended(container: &Container) -> Result<i64, EngineError> {
+    loop {
+        match container.ended().await {
+            Err(EngineError::Unreachable { .. }) => tokio::time::sleep(RETRY).await,
+            ended => return ended,
+        }
     }
 }
 
@@ -314,13 +378,29 @@ fn is_of(found: &ContainerInspectResponse, owner: &OwnerId, attempt: AttemptId) 
 }
 
 fn label<'a>(found: &'a ContainerInspectResponse, name: &str) -> Option<&'a str> {
-    found.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str)
+    found
+        .config
+        .as_ref()?
+        .labels
+        .as_ref()?
+        .get(name)
+        .map(String::as_str)
 }
 
 /// Says what is known of a container that is not ours.
 fn describe(found: &ContainerInspectResponse) -> String {
-    let id: String = found.id.as_deref().unwrap_or("unknown id").chars().take(12).collect();
-    let image = found.config.as_ref().and_then(|config| config.image.as_deref()).unwrap_or("unknown");
+    let id: String = found
+        .id
+        .as_deref()
+        .unwrap_or("unknown id")
+        .chars()
+        .take(12)
+        .collect();
+    let image = found
+        .config
+        .as_ref()
+        .and_then(|config| config.image.as_deref())
+        .unwrap_or("unknown");
     match label(found, LABEL_ATTEMPT) {
         Some(attempt) => format!("{id}, attempt {attempt} of image {image}"),
         None => format!("{id}, image {image}"),
@@ -328,7 +408,10 @@ fn describe(found: &ContainerInspectResponse) -> String {
 }
 
 fn local(operation: &str, source: std::io::Error) -> EngineError {
-    EngineError::Local { operation: operation.to_owned(), source }
+    EngineError::Local {
+        operation: operation.to_owned(),
+        source,
+    }
 }
 
 /// Returns an error and its causes as one text.

@@ -23,31 +23,37 @@ pub(super) async fn ensure(
     policy: PullPolicy,
     progress: PullProgress<'_>,
 ) -> Result<ImageRecord, EngineError> {
-    if !is_safe_in_a_path(reference) {
-        return Err(bad_reference(reference));
-    }
-    let found = match policy {
-        PullPolicy::Never | PullPolicy::Missing => inspect(client, reference).await?,
-        PullPolicy::Always => None,
-    };
-    let found = match (found, policy) {
-        (Some(found), _) => found,
+    // Asked also where it will be pulled: pulling reads some references leniently that are none.
+    let there = inspect(client, reference).await?;
+    let found = match (there, policy) {
+        (Some(found), PullPolicy::Never | PullPolicy::Missing) => found,
         (None, PullPolicy::Never) => return Err(missing(reference)),
-        (None, PullPolicy::Missing | PullPolicy::Always) => {
+        (None, PullPolicy::Missing) | (_, PullPolicy::Always) => {
             pull(client, reference, progress).await?;
-            inspect(client, reference).await?.ok_or_else(|| missing(reference))?
+            inspect(client, reference)
+                .await?
+                .ok_or_else(|| missing(reference))?
         }
     };
-    Ok(ImageRecord { reference: reference.to_owned(), digest: digest(reference, &found) })
+    Ok(ImageRecord {
+        reference: reference.to_owned(),
+        digest: digest(reference, &found),
+    })
 }
 
 /// Returns what the engine knows of an image, if it has it.
-pub(super) async fn inspect(client: &Client, reference: &str) -> Result<Option<ImageInspect>, EngineError> {
+pub(super) async fn inspect(
+    client: &Client,
+    reference: &str,
+) -> Result<Option<ImageInspect>, EngineError> {
     if !is_safe_in_a_path(reference) {
         return Err(bad_reference(reference));
     }
     let docker = client.docker().await?;
-    match client.call(INSPECT_IMAGE, docker.inspect_image(reference)).await {
+    match client
+        .call(INSPECT_IMAGE, docker.inspect_image(reference))
+        .await
+    {
         Ok(found) => Ok(Some(found)),
         Err(Fault::Status { code: 404, .. }) => Ok(None),
         Err(Fault::Status { code: 400, .. }) => Err(bad_reference(reference)),
@@ -57,22 +63,36 @@ pub(super) async fn inspect(client: &Client, reference: &str) -> Result<Option<I
 
 /// Returns the error for an image that the engine does not have.
 pub(super) fn missing(reference: &str) -> EngineError {
-    EngineError::ImageMissing { image: reference.to_owned() }
+    EngineError::ImageMissing {
+        image: reference.to_owned(),
+    }
 }
 
-fn bad_reference(reference: &str) -> EngineError {
-    EngineError::BadImageReference { image: reference.to_owned() }
+pub(super) fn bad_reference(reference: &str) -> EngineError {
+    EngineError::BadImageReference {
+        image: reference.to_owned(),
+    }
 }
 
-async fn pull(client: &Client, reference: &str, progress: PullProgress<'_>) -> Result<(), EngineError> {
+async fn pull(
+    client: &Client,
+    reference: &str,
+    progress: PullProgress<'_>,
+) -> Result<(), EngineError> {
     let (name, tag) = name_and_tag(reference);
-    let options = CreateImageOptionsBuilder::default().from_image(name).tag(tag).build();
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(name)
+        .tag(tag)
+        .build();
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Pull {
         image: reference.to_owned(),
         source,
     };
     let mut lines = ProgressLines::default();
-    let mut news = client.docker().await?.create_image(Some(options), None, None);
+    let mut news = client
+        .docker()
+        .await?
+        .create_image(Some(options), None, None);
     while let Some(item) = news.next().await {
         match item {
             Ok(info) => {
@@ -114,15 +134,17 @@ impl ProgressLines {
 /// Returns whether a reference can stand in a request's path and mean itself there.
 ///
 /// The client puts it there as it is; a `?`, or a `..` between slashes, would make it another request.
-fn is_safe_in_a_path(reference: &str) -> bool {
+pub(super) fn is_safe_in_a_path(reference: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     !reference.is_empty()
         && reference.chars().all(plain)
-        && reference.split('/').all(|part| !part.is_empty() && part.chars().any(|c| c != '.'))
+        && reference
+            .split('/')
+            .all(|part| !part.is_empty() && part.chars().any(|c| c != '.'))
 }
 
 /// Splits a reference where the pull request wants it; without a tag the engine would pull all of them.
-fn name_and_tag(reference: &str) -> (&str, &str) {
+pub(super) fn name_and_tag(reference: &str) -> (&str, &str) {
     if let Some(split) = reference.split_once('@') {
         return split;
     }
@@ -139,7 +161,11 @@ fn digest(reference: &str, image: &ImageInspect) -> String {
     let digests = image.repo_digests.as_deref().unwrap_or_default();
     digests
         .iter()
-        .find(|entry| entry.split_once('@').is_some_and(|(name, _)| familiar(name) == repository))
+        .find(|entry| {
+            entry
+                .split_once('@')
+                .is_some_and(|(name, _)| familiar(name) == repository)
+        })
         .or(image.id.as_ref())
         .cloned()
         .unwrap_or_default()
@@ -147,13 +173,18 @@ fn digest(reference: &str, image: &ImageInspect) -> String {
 
 /// Returns a reference's repository: without digest and tag.
 fn repository(reference: &str) -> &str {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let name = reference
+        .split_once('@')
+        .map_or(reference, |(name, _)| name);
     name_and_tag(name).0
 }
 
 /// Returns a repository's name as the engine writes it: without what stands for Docker Hub.
 fn familiar(name: &str) -> &str {
-    let name = name.strip_prefix("index.docker.io/").or_else(|| name.strip_prefix("docker.io/")).unwrap_or(name);
+    let name = name
+        .strip_prefix("index.docker.io/")
+        .or_else(|| name.strip_prefix("docker.io/"))
+        .unwrap_or(name);
     name.strip_prefix("library/").unwrap_or(name)
 }
 
@@ -179,11 +210,18 @@ mod tests {
     fn the_digest_is_that_of_the_repository_that_was_asked_for() {
         let image = ImageInspect {
             id: Some("sha256:id".to_owned()),
-            repo_digests: Some(vec!["other@sha256:1".to_owned(), "debian@sha256:2".to_owned()]),
+            repo_digests: Some(vec![
+                "other@sha256:1".to_owned(),
+                "debian@sha256:2".to_owned(),
+            ]),
             ..ImageInspect::default()
         };
 
-        for reference in ["debian", "docker.io/library/debian:12", "debian:12@sha256:2"] {
+        for reference in [
+            "debian",
+            "docker.io/library/debian:12",
+            "debian:12@sha256:2",
+        ] {
             assert_eq!(digest(reference, &image), "debian@sha256:2", "{reference}");
         }
         assert_eq!(digest("local:1", &image), "sha256:id");
@@ -192,7 +230,19 @@ mod tests {
 
     #[test]
     fn a_reference_that_would_be_another_request_is_no_reference() {
-        for reference in ["", "../containers", "a/../b", "a//b", "/a", "a/", "a?b", "a#b", "a b", "a%2fb", "é"] {
+        for reference in [
+            "",
+            "../containers",
+            "a/../b",
+            "a//b",
+            "/a",
+            "a/",
+            "a?b",
+            "a#b",
+            "a b",
+            "a%2fb",
+            "é",
+        ] {
             assert!(!is_safe_in_a_path(reference), "{reference}");
         }
         for reference in ["a", "host:1/a.b/c_d-e:f.g", "a@sha256:0a", "sha256:0a"] {
@@ -211,10 +261,22 @@ mod tests {
             })
         };
 
-        assert_eq!(next(None, "Pulling from a").as_deref(), Some("Pulling from a"));
-        assert_eq!(next(Some("l1"), "Downloading").as_deref(), Some("l1: Downloading"));
-        assert_eq!(next(Some("l2"), "Downloading").as_deref(), Some("l2: Downloading"));
+        assert_eq!(
+            next(None, "Pulling from a").as_deref(),
+            Some("Pulling from a")
+        );
+        assert_eq!(
+            next(Some("l1"), "Downloading").as_deref(),
+            Some("l1: Downloading")
+        );
+        assert_eq!(
+            next(Some("l2"), "Downloading").as_deref(),
+            Some("l2: Downloading")
+        );
         assert_eq!(next(Some("l1"), "Downloading"), None);
-        assert_eq!(next(Some("l1"), "Pull complete").as_deref(), Some("l1: Pull complete"));
+        assert_eq!(
+            next(Some("l1"), "Pull complete").as_deref(),
+            Some("l1: Pull complete")
+        );
     }
 }

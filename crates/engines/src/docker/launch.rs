@@ -25,6 +25,6 @@ pub use argv::{LaunchArgs, PROMPT_MOUNT_TARGET, build_docker_run_args, insert_pr
 pub use body::{LaunchBody, LaunchError, create_body};
 pub use mounts::{SkipReason, SkippedMount};
 pub use opts::{
-    Bind, ContainerLaunchOpts, ENV_MANAGED_MARKER, HOST_GATEWAY, LogDriver, NetworkDemand, Privileges,
-    RootFilesystem, TmpfsMount,
+    Bind, ContainerLaunchOpts, ENV_MANAGED_MARKER, HOST_GATEWAY, LogDriver, NetworkDemand,
+    Privileges, RootFilesystem, TmpfsMount,
 };

@@ -9,15 +9,15 @@ use std::path::Path;
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
 use dark_factory_executor::host::{HostView, PathKind};
 use dark_factory_executor::spec::{
-    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_INIT, CONTAINER_PROMPT, CONTAINER_SECRETS, CONTAINER_SOCKET,
-    GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT, LABEL_PROMPT, LaunchSpec,
-    Profile, User, WORKSPACE_TARGET,
+    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_INIT, CONTAINER_PROMPT, CONTAINER_SECRETS,
+    CONTAINER_SOCKET, GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT,
+    LABEL_PROMPT, LaunchSpec, Profile, User, WORKSPACE_TARGET,
 };
 use dark_factory_types::{AttemptId, NetworkMode, OwnerId, Transport};
 
 use super::launch::{
-    Bind, ContainerLaunchOpts, LaunchError, LogDriver, NetworkDemand, PROMPT_MOUNT_TARGET, Privileges,
-    RootFilesystem, TmpfsMount, create_body,
+    Bind, ContainerLaunchOpts, LaunchError, LogDriver, NetworkDemand, PROMPT_MOUNT_TARGET,
+    Privileges, RootFilesystem, TmpfsMount, create_body,
 };
 
 /// Size of `/tmp` and of the home, each, where memory is not limited.
@@ -51,8 +51,16 @@ pub fn launch_opts(
         entrypoint,
         command,
         run_as_user: spec.user.to_string(),
-        memory_limit: spec.limits.memory.map(|size| size.0.to_string()).unwrap_or_default(),
-        cpu_limit: spec.limits.cpus.map(|cpus| cpus.to_string()).unwrap_or_default(),
+        memory_limit: spec
+            .limits
+            .memory
+            .map(|size| size.0.to_string())
+            .unwrap_or_default(),
+        cpu_limit: spec
+            .limits
+            .cpus
+            .map(|cpus| cpus.to_string())
+            .unwrap_or_default(),
         pids_limit: spec.limits.pids.map(i64::from).unwrap_or_default(),
         network: match spec.network {
             NetworkMode::Open => NetworkDemand::EngineDefault,
@@ -69,7 +77,11 @@ pub fn launch_opts(
     }
 }
 
-fn hardened(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> ContainerLaunchOpts {
+fn hardened(
+    common: ContainerLaunchOpts,
+    spec: &LaunchSpec,
+    host: &HostView,
+) -> ContainerLaunchOpts {
     let mut opts = ContainerLaunchOpts {
         workdir: spec.workdir.clone(),
         memory_swap: spec.limits.memory,
@@ -86,7 +98,9 @@ fn hardened(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> 
 
 fn seed(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> ContainerLaunchOpts {
     let path = |path: &Option<std::path::PathBuf>| {
-        path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+        path.as_ref()
+            .map(|path| path.to_string_lossy().into_owned())
+            .unwrap_or_default()
     };
     let mut opts = ContainerLaunchOpts {
         claude_dir: path(&spec.seed.claude_dir),
@@ -94,7 +108,11 @@ fn seed(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> Cont
         gitconfig_file: path(&spec.seed.gitconfig_file),
         cap_add: vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()],
         // The image says where its entrypoint starts, unless it shall be somewhere else.
-        workdir: if spec.workdir == WORKSPACE_TARGET { String::new() } else { spec.workdir.clone() },
+        workdir: if spec.workdir == WORKSPACE_TARGET {
+            String::new()
+        } else {
+            spec.workdir.clone()
+        },
         ..common
     };
     if spec.workspace.target == WORKSPACE_TARGET {
@@ -126,9 +144,16 @@ fn mount_workspace(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec, host: &Hos
         PathKind::Unreadable => workspace.git_is_file,
     };
     if is_file {
-        opts.binds.push(Bind { source: "/dev/null".into(), target, access: Access::ReadWrite });
+        opts.binds.push(Bind {
+            source: "/dev/null".into(),
+            target,
+            access: Access::ReadWrite,
+        });
     } else {
-        opts.tmpfs.push(TmpfsMount { path: target, options: "rw,size=1k".to_owned() });
+        opts.tmpfs.push(TmpfsMount {
+            path: target,
+            options: "rw,size=1k".to_owned(),
+        });
     }
 }
 
@@ -167,10 +192,17 @@ fn log_driver(transport: Transport) -> LogDriver {
         // The driver refuses to be told that there is no limit.
         Transport::Attach => ("1000t", "1"),
     };
-    let options = [("max-size", size), ("max-file", files), ("compress", "false")];
+    let options = [
+        ("max-size", size),
+        ("max-file", files),
+        ("compress", "false"),
+    ];
     LogDriver {
         name: "json-file".to_owned(),
-        options: options.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        options: options
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
     }
 }
 
@@ -201,6 +233,10 @@ pub(super) fn request(
     let opts = launch_opts(spec, dir.attempt(), owner, host);
     let mut body = create_body(&opts, host)?.body;
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
+    if spec.network == NetworkMode::None {
+        // The isolation of network mode `none` in about half the time: the engine then sets up no network at all.
+        body.network_disabled = Some(true);
+    }
     let argv = argv(&body, image);
     if argv.is_empty() {
         return Err(LowerError::NoCommand);
@@ -215,7 +251,9 @@ pub(super) fn request(
 /// Returns what is mounted of ours, read-only; these mounts fail if their source is missing, and know any path.
 fn mounts(spec: &LaunchSpec, dir: &AttemptDir) -> Result<Vec<Mount>, LowerError> {
     let mount = |source: &Path, target: &str| -> Result<Mount, LowerError> {
-        let path = source.to_str().ok_or_else(|| LowerError::Encoding(source.to_owned()))?;
+        let path = source
+            .to_str()
+            .ok_or_else(|| LowerError::Encoding(source.to_owned()))?;
         Ok(Mount {
             typ: Some(MountType::BIND),
             source: Some(path.to_owned()),
@@ -247,7 +285,12 @@ fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
         [None, Some(_)] => [image[0], request[1]],
         [None, None] => image,
     };
-    [entrypoint, command].into_iter().flatten().flatten().cloned().collect()
+    [entrypoint, command]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 /// Returns the helper's command line, up to the agent's argv.
@@ -256,7 +299,14 @@ fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
 /// an agent that finds it on stdin too would read it twice.
 fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     let id = attempt.to_string();
-    let mut helper = vec![CONTAINER_INIT, "run", "--socket", CONTAINER_SOCKET, "--id", &id];
+    let mut helper = vec![
+        CONTAINER_INIT,
+        "run",
+        "--socket",
+        CONTAINER_SOCKET,
+        "--id",
+        &id,
+    ];
     if spec.profile == Profile::Hardened || !spec.command.is_empty() {
         helper.extend(["--stdin", CONTAINER_PROMPT]);
     }

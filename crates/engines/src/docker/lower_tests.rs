@@ -45,15 +45,23 @@ fn spec(profile: Profile) -> LaunchSpec {
             access: Access::ReadOnly,
         }],
         workdir: WORKSPACE_TARGET.to_owned(),
-        user: User::Ids { uid: 1000, gid: 100 },
+        user: User::Ids {
+            uid: 1000,
+            gid: 100,
+        },
         limits: Limits {
             memory: Some(ByteSize(512 << 20)),
-            cpus: Some(CpuCount { nanos: 1_500_000_000 }),
+            cpus: Some(CpuCount {
+                nanos: 1_500_000_000,
+            }),
             pids: Some(100),
             timeout: None,
         },
         network: NetworkMode::Open,
-        stop: StopPolicy { signal: "SIGINT".to_owned(), grace: Duration::from_secs(3) },
+        stop: StopPolicy {
+            signal: "SIGINT".to_owned(),
+            grace: Duration::from_secs(3),
+        },
         transport: Transport::Spool,
         seed: SeedSpec::default(),
     }
@@ -66,7 +74,11 @@ fn seed_spec() -> LaunchSpec {
         mounts: Vec::new(),
         labels: BTreeMap::new(),
         command: Vec::new(),
-        seed: SeedSpec { claude_dir: Some("/claude".into()), netrc_file: Some("/n".into()), gitconfig_file: None },
+        seed: SeedSpec {
+            claude_dir: Some("/claude".into()),
+            netrc_file: Some("/n".into()),
+            gitconfig_file: None,
+        },
         ..spec(Profile::Seed)
     }
 }
@@ -80,7 +92,11 @@ fn owner() -> OwnerId {
 }
 
 fn dir() -> AttemptDir {
-    AttemptDir::new(attempt(), "/state:1/runs/a".into(), "/state:1/init/h".into())
+    AttemptDir::new(
+        attempt(),
+        "/state:1/runs/a".into(),
+        "/state:1/init/h".into(),
+    )
 }
 
 fn opts(spec: &LaunchSpec) -> ContainerLaunchOpts {
@@ -93,19 +109,38 @@ fn request_of(spec: &LaunchSpec, image: &ImageConfig) -> Result<ContainerCreateB
 
 fn image(entrypoint: &[&str], command: &[&str]) -> ImageConfig {
     let words = |words: &[&str]| {
-        (!words.is_empty()).then(|| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+        (!words.is_empty()).then(|| {
+            words
+                .iter()
+                .map(|word| (*word).to_owned())
+                .collect::<Vec<_>>()
+        })
     };
-    ImageConfig { entrypoint: words(entrypoint), cmd: words(command), ..ImageConfig::default() }
+    ImageConfig {
+        entrypoint: words(entrypoint),
+        cmd: words(command),
+        ..ImageConfig::default()
+    }
 }
 
 fn host_config(spec: &LaunchSpec) -> HostConfig {
-    request_of(spec, &image(&[], &["/x"])).unwrap().host_config.unwrap()
+    request_of(spec, &image(&[], &["/x"]))
+        .unwrap()
+        .host_config
+        .unwrap()
 }
 
 fn mounted(config: &HostConfig) -> Vec<(String, String)> {
     let mounts = config.mounts.clone().unwrap_or_default();
-    assert!(mounts.iter().all(|mount| mount.read_only == Some(true) && mount.typ == Some(MountType::BIND)));
-    mounts.into_iter().map(|mount| (mount.source.unwrap(), mount.target.unwrap())).collect()
+    assert!(
+        mounts
+            .iter()
+            .all(|mount| mount.read_only == Some(true) && mount.typ == Some(MountType::BIND))
+    );
+    mounts
+        .into_iter()
+        .map(|mount| (mount.source.unwrap(), mount.target.unwrap()))
+        .collect()
 }
 
 /// A workspace on disk whose `.git` is hidden, and the opts for it.
@@ -133,19 +168,34 @@ fn the_hardened_container_has_no_privileges_and_its_limits() {
     assert_eq!(config.readonly_rootfs, Some(true));
     assert_eq!(config.init, Some(false));
     assert_eq!(config.auto_remove, None);
-    assert_eq!((config.memory, config.memory_swap), (Some(512 << 20), Some(512 << 20)));
+    assert_eq!(
+        (config.memory, config.memory_swap),
+        (Some(512 << 20), Some(512 << 20))
+    );
     assert_eq!(config.nano_cpus, Some(1_500_000_000));
     assert_eq!(config.pids_limit, Some(100));
     assert_eq!(config.binds.unwrap(), ["/p:/workspace", "/cache:/c:ro"]);
-    assert_eq!(config.extra_hosts.unwrap(), ["host.docker.internal:host-gateway"]);
+    assert_eq!(
+        config.extra_hosts.unwrap(),
+        ["host.docker.internal:host-gateway"]
+    );
     let tmpfs = config.tmpfs.unwrap();
-    assert_eq!(tmpfs["/tmp"], "rw,nosuid,nodev,exec,size=268435456,mode=1777");
-    assert_eq!(tmpfs["/home/agent"], "rw,nosuid,nodev,exec,size=268435456,uid=1000,gid=100,mode=700");
+    assert_eq!(
+        tmpfs["/tmp"],
+        "rw,nosuid,nodev,exec,size=268435456,mode=1777"
+    );
+    assert_eq!(
+        tmpfs["/home/agent"],
+        "rw,nosuid,nodev,exec,size=268435456,uid=1000,gid=100,mode=700"
+    );
 }
 
 #[test]
 fn our_labels_win_over_the_users() {
-    let labels = request_of(&spec(Profile::Hardened), &ImageConfig::default()).unwrap().labels.unwrap();
+    let labels = request_of(&spec(Profile::Hardened), &ImageConfig::default())
+        .unwrap()
+        .labels
+        .unwrap();
 
     assert_eq!(labels["team"], "a");
     assert_eq!(labels[LABEL_PROJECT], "p");
@@ -182,14 +232,20 @@ fn the_helper_runs_a_command_in_place_of_the_images_entrypoint() {
 
 #[test]
 fn without_a_command_the_helper_runs_what_the_image_says() {
-    let spec = LaunchSpec { command: Vec::new(), ..spec(Profile::Hardened) };
+    let spec = LaunchSpec {
+        command: Vec::new(),
+        ..spec(Profile::Hardened)
+    };
 
     let body = request_of(&spec, &image(&["/entry"], &["image"])).unwrap();
     assert_eq!(body.cmd.unwrap(), ["/entry", "image"]);
     let body = request_of(&spec, &image(&[], &["image"])).unwrap();
     assert_eq!(body.cmd.unwrap(), ["image"]);
     let nothing = request_of(&spec, &image(&[], &[])).unwrap_err();
-    assert_eq!(nothing.to_string(), "the image has no command and none was given");
+    assert_eq!(
+        nothing.to_string(),
+        "the image has no command and none was given"
+    );
 }
 
 #[test]
@@ -210,7 +266,10 @@ fn what_is_ours_is_mounted_read_only_whatever_its_path() {
 
 #[test]
 fn without_a_network_there_is_no_host_gateway() {
-    let config = host_config(&LaunchSpec { network: NetworkMode::None, ..spec(Profile::Hardened) });
+    let config = host_config(&LaunchSpec {
+        network: NetworkMode::None,
+        ..spec(Profile::Hardened)
+    });
 
     assert_eq!(config.network_mode.unwrap(), "none");
     assert_eq!(config.extra_hosts, None);
@@ -218,8 +277,10 @@ fn without_a_network_there_is_no_host_gateway() {
 
 #[test]
 fn a_git_folder_is_hidden_by_an_empty_one_and_a_git_file_by_an_empty_file() {
-    let is_file = |opts: &ContainerLaunchOpts| opts.binds.iter().any(|bind| bind.target == "/work/.git");
-    let is_folder = |opts: &ContainerLaunchOpts| opts.tmpfs.iter().any(|tmpfs| tmpfs.path == "/work/.git");
+    let is_file =
+        |opts: &ContainerLaunchOpts| opts.binds.iter().any(|bind| bind.target == "/work/.git");
+    let is_folder =
+        |opts: &ContainerLaunchOpts| opts.tmpfs.iter().any(|tmpfs| tmpfs.path == "/work/.git");
 
     let folder = hidden_git(|git| std::fs::create_dir(git).unwrap());
     let file = hidden_git(|git| std::fs::write(git, "gitdir: /x").unwrap());
@@ -233,14 +294,19 @@ fn a_git_folder_is_hidden_by_an_empty_one_and_a_git_file_by_an_empty_file() {
 #[test]
 fn the_seeds_container_is_started_as_the_seed_starts_it() {
     let mut spec = seed_spec();
-    spec.stop = StopPolicy { signal: String::new(), ..StopPolicy::default() };
+    spec.stop = StopPolicy {
+        signal: String::new(),
+        ..StopPolicy::default()
+    };
     let mut opts = opts(&spec);
     // These three are ours under every profile.
     opts.extra_labels.clear();
     (opts.log, opts.stop_timeout) = (None, None);
 
     assert_eq!(
-        build_docker_run_args(&opts, &HostView::default()).argv.join(" "),
+        build_docker_run_args(&opts, &HostView::default())
+            .argv
+            .join(" "),
         "run --rm --name c1 --label dark-factory.project=p --add-host=host.docker.internal:host-gateway \
          --cap-add=NET_ADMIN --cap-add=NET_RAW -e A=1 -e DARK_FACTORY_MANAGED=true -v /p:/workspace \
          -v /claude:/home/node/.claude -v /n:/home/node/.netrc:ro img:1"
@@ -254,22 +320,34 @@ fn the_seeds_entrypoint_finds_the_prompt_where_the_seed_puts_it_and_not_on_stdin
     assert!(!body.entrypoint.unwrap().contains(&"--stdin".to_owned()));
     assert_eq!(body.cmd.unwrap(), ["/entry"]);
     let mounts = mounted(&body.host_config.unwrap());
-    assert!(mounts.contains(&("/state:1/runs/a/mount/prompt.md".to_owned(), "/tmp/prompt.md".to_owned())));
+    assert!(mounts.contains(&(
+        "/state:1/runs/a/mount/prompt.md".to_owned(),
+        "/tmp/prompt.md".to_owned()
+    )));
 }
 
 #[test]
 fn an_attached_container_runs_the_agent_itself_and_keeps_its_whole_log() {
-    let spec = LaunchSpec { transport: Transport::Attach, ..spec(Profile::Hardened) };
+    let spec = LaunchSpec {
+        transport: Transport::Attach,
+        ..spec(Profile::Hardened)
+    };
 
     let body = request_of(&spec, &image(&["/entry"], &["image"])).unwrap();
 
     assert_eq!(body.entrypoint.unwrap(), ["/agent"]);
     assert_eq!(body.cmd.unwrap(), ["-x"]);
     let config = body.host_config.unwrap();
-    assert_eq!(config.log_config.clone().unwrap().config.unwrap()["max-size"], "1000t");
+    assert_eq!(
+        config.log_config.clone().unwrap().config.unwrap()["max-size"],
+        "1000t"
+    );
     assert_eq!(
         mounted(&config),
-        [("/state:1/runs/a/mount".to_owned(), "/.dark-factory/attempt".to_owned())]
+        [(
+            "/state:1/runs/a/mount".to_owned(),
+            "/.dark-factory/attempt".to_owned()
+        )]
     );
 }
 
@@ -279,7 +357,13 @@ fn a_path_that_is_not_utf8_is_refused() {
     let path = PathBuf::from(std::ffi::OsString::from_vec(b"/s\xff".to_vec()));
     let dir = AttemptDir::new(attempt(), path, "/h".into());
 
-    let error = request(&spec(Profile::Hardened), &owner(), &dir, &HostView::default(), &ImageConfig::default());
+    let error = request(
+        &spec(Profile::Hardened),
+        &owner(),
+        &dir,
+        &HostView::default(),
+        &ImageConfig::default(),
+    );
 
     assert!(matches!(error.unwrap_err(), LowerError::Encoding(_)));
 }

@@ -10,9 +10,11 @@ mod container;
 mod endpoint;
 mod engine;
 mod image;
+pub mod images;
 pub mod launch;
 mod lower;
 mod probe;
+pub mod seed;
 mod workload;
 
 pub use endpoint::DockerEndpoint;

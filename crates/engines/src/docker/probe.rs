@@ -7,9 +7,7 @@
 use std::path::Path;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
-use bollard::query_parameters::{
-    CreateContainerOptions, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
 use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
 
 use super::client::{Client, Fault, INFO, NEGOTIATE, PROBE, REMOVE};
@@ -30,8 +28,14 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
 fn limits(info: &SystemInfo) -> Vec<LimitKind> {
     let has = |flags: &[Option<bool>]| flags.iter().all(|flag| *flag == Some(true));
     [
-        (LimitKind::Memory, has(&[info.memory_limit, info.swap_limit])),
-        (LimitKind::Cpus, has(&[info.cpu_cfs_period, info.cpu_cfs_quota])),
+        (
+            LimitKind::Memory,
+            has(&[info.memory_limit, info.swap_limit]),
+        ),
+        (
+            LimitKind::Cpus,
+            has(&[info.cpu_cfs_period, info.cpu_cfs_quota]),
+        ),
         (LimitKind::Pids, has(&[info.pids_limit])),
     ]
     .into_iter()
@@ -44,11 +48,19 @@ fn limits(info: &SystemInfo) -> Vec<LimitKind> {
 /// An engine checks the sources of mounts before it looks for the image: 400 says that the source is not there, 404
 /// that only the image is missing. That a 400 is about the source is seen by asking once more without it.
 async fn look_for(client: &Client, dir: &Path) -> Result<(), EngineError> {
-    let local = |source| EngineError::Local { operation: "making a folder to probe the engine with".to_owned(), source };
-    let folder = tempfile::Builder::new().prefix("probe-").tempdir_in(dir).map_err(local)?;
+    let local = |source| EngineError::Local {
+        operation: "making a folder to probe the engine with".to_owned(),
+        source,
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("probe-")
+        .tempdir_in(dir)
+        .map_err(local)?;
     let seen = create_without_image(client, Some(folder.path())).await?;
     if seen == 400 && create_without_image(client, None).await? == 404 {
-        return Err(EngineError::ForeignFilesystem { endpoint: client.endpoint() });
+        return Err(EngineError::ForeignFilesystem {
+            endpoint: client.endpoint(),
+        });
     }
     if seen == 404 {
         return Ok(());
@@ -70,17 +82,28 @@ async fn create_without_image(client: &Client, source: Option<&Path>) -> Result<
     };
     let body = ContainerCreateBody {
         image: Some("dark-factory/this-image-does-not-exist:probe".to_owned()),
-        host_config: Some(HostConfig { mounts: source.map(|source| vec![mount(source)]), ..HostConfig::default() }),
+        host_config: Some(HostConfig {
+            mounts: source.map(|source| vec![mount(source)]),
+            ..HostConfig::default()
+        }),
         ..ContainerCreateBody::default()
     };
     let docker = client.docker().await?;
-    match client.call(PROBE, docker.create_container(None::<CreateContainerOptions>, body)).await {
+    match client
+        .call(
+            PROBE,
+            docker.create_container(None::<CreateContainerOptions>, body),
+        )
+        .await
+    {
         Err(Fault::Status { code, .. }) => Ok(code),
         Err(Fault::Other(error)) => Err(error),
         Ok(created) => {
             // Somebody has an image of that name; the folder was seen all the same.
             let options = RemoveContainerOptionsBuilder::default().v(true).build();
-            client.call(REMOVE, docker.remove_container(&created.id, Some(options))).await?;
+            client
+                .call(REMOVE, docker.remove_container(&created.id, Some(options)))
+                .await?;
             Ok(404)
         }
     }

@@ -30,7 +30,11 @@ pub(super) struct DockerWorkload {
 
 impl DockerWorkload {
     pub(super) fn new(container: Container, handle: &Handle, reader: Option<Reader>) -> Box<Self> {
-        Box::new(Self { container, handle: handle.clone(), reader })
+        Box::new(Self {
+            container,
+            handle: handle.clone(),
+            reader,
+        })
     }
 
     /// Sends a signal; if that hangs, once more without our own connection, which may be the cause.
@@ -79,7 +83,9 @@ impl Workload for DockerWorkload {
     }
 
     async fn stop(&self, policy: &StopPolicy) -> Result<(), EngineError> {
-        if !policy.grace.is_zero() && self.kill_and_wait(&policy.signal, policy.grace).await? == Ended::Yes {
+        if !policy.grace.is_zero()
+            && self.kill_and_wait(&policy.signal, policy.grace).await? == Ended::Yes
+        {
             return Ok(());
         }
         if self.container.transport == Transport::Spool

@@ -27,9 +27,14 @@ async fn attached_output_is_exact_and_complete() {
 #[tokio::test]
 async fn nothing_of_ours_runs_in_an_attached_container() {
     let lab = Lab::new();
-    let handle = lab.create(&lab.attached("print hello"), &lab.attempt()).await;
+    let handle = lab
+        .create(&lab.attached("print hello"), &lab.attempt())
+        .await;
 
-    assert_eq!(inspect(&handle.container, "{{.Path}} {{.Args}}"), "/bin/agent [-e print hello]");
+    assert_eq!(
+        inspect(&handle.container, "{{.Path}} {{.Args}}"),
+        "/bin/agent [-e print hello]"
+    );
 }
 
 #[tokio::test]
@@ -51,11 +56,33 @@ async fn a_container_that_goes_on_without_us_is_read_from_the_log_with_a_gap() {
 
     assert_eq!(exit.code, 4);
     let spool = Spool::read(&dir);
-    assert_eq!((spool.text().as_str(), spool.stderr().as_str()), ("one\ntwo\n", "three\n"));
+    assert_eq!(
+        (spool.text().as_str(), spool.stderr().as_str()),
+        ("one\ntwo\n", "three\n")
+    );
     assert_eq!(spool.starts, 1);
-    assert!(spool.gaps.iter().all(|gap| gap.contains("source=logs, inexact")), "{:?}", spool.gaps);
+    assert!(
+        spool
+            .gaps
+            .iter()
+            .all(|gap| gap.contains("source=logs, inexact")),
+        "{:?}",
+        spool.gaps
+    );
     assert_eq!(spool.gaps.len(), 2);
     assert!(spool.is_complete());
+}
+
+#[tokio::test]
+async fn output_has_one_reader_at_a_time() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.attached("print one; sleep 120"), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+    let _first = lab.engine.start(&spec, &handle, &dir).await.unwrap();
+
+    let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
+
+    assert!(matches!(error, EngineError::Local { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -72,19 +99,31 @@ async fn what_an_ended_container_printed_without_us_is_read_from_the_log_once() 
     }
 
     let spool = Spool::read(&dir);
-    assert_eq!((spool.starts, spool.text().as_str(), spool.gaps.len()), (1, "one\n", 2));
+    assert_eq!(
+        (spool.starts, spool.text().as_str(), spool.gaps.len()),
+        (1, "one\n", 2)
+    );
     assert!(spool.is_complete());
 }
 
 #[tokio::test]
 async fn a_command_that_cannot_be_executed_never_started() {
     let lab = Lab::new();
-    let (spec, dir) = (LaunchSpec { command: vec!["/nowhere".to_owned()], ..lab.attached("") }, lab.attempt());
+    let (spec, dir) = (
+        LaunchSpec {
+            command: vec!["/nowhere".to_owned()],
+            ..lab.attached("")
+        },
+        lab.attempt(),
+    );
     let handle = lab.create(&spec, &dir).await;
 
     let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
 
-    assert!(matches!(error, EngineError::StartRefused { .. }), "{error:?}");
+    assert!(
+        matches!(error, EngineError::StartRefused { .. }),
+        "{error:?}"
+    );
     assert_eq!(Spool::read(&dir).starts, 0);
 }
 
@@ -95,7 +134,13 @@ async fn a_stubborn_attached_agent_is_killed_by_the_engine() {
     let (workload, dir) = lab.start(&spec).await;
     wait_for_file(&lab.project.path().join("begun")).await;
 
-    workload.stop(&StopPolicy { grace: Duration::from_secs(1), ..StopPolicy::default() }).await.unwrap();
+    workload
+        .stop(&StopPolicy {
+            grace: Duration::from_secs(1),
+            ..StopPolicy::default()
+        })
+        .await
+        .unwrap();
 
     assert_eq!(workload.wait().await.unwrap().code, 137);
     let spool = Spool::read(&dir);

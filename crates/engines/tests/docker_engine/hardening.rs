@@ -19,7 +19,10 @@ async fn hardening_and_limits_are_what_the_engine_was_asked_for() {
         pids: Some(50),
         timeout: None,
     };
-    let spec = LaunchSpec { limits, ..lab.spec("print hello") };
+    let spec = LaunchSpec {
+        limits,
+        ..lab.spec("print hello")
+    };
     let handle = lab.create(&spec, &lab.attempt()).await;
 
     let fields = [
@@ -68,28 +71,46 @@ async fn the_agent_has_its_workspace_its_home_and_nothing_else_to_write_to() {
 
     assert_eq!(exit.code, 0, "{}", spool.stderr());
     let text = spool.text();
-    assert!(text.contains("1000") && text.contains("/workspace\n") && text.contains("from the host"), "{text}");
-    assert_eq!(fs::read_to_string(lab.project.path().join("out.txt")).unwrap().trim(), "done");
+    assert!(
+        text.contains("1000") && text.contains("/workspace\n") && text.contains("from the host"),
+        "{text}"
+    );
+    assert_eq!(
+        fs::read_to_string(lab.project.path().join("out.txt"))
+            .unwrap()
+            .trim(),
+        "done"
+    );
     assert_ne!(refused.code, 0);
 }
 
 #[tokio::test]
-async fn a_program_in_tmp_can_be_run() {
+async fn tmp_and_home_hold_programs_but_no_devices_and_no_set_user_id() {
     let lab = Lab::new();
-    let folder = lab.project.path().join("agent-copy");
-    fs::copy(lab.state.attempt(lab.attempt().attempt()).init(), &folder).unwrap();
-    // The agent cannot copy a program, so its mount options are read instead.
+
     let (_, spool) = lab.run(&lab.spec("read /proc/self/mounts")).await;
 
     let options = |path: &str| {
         let mounts = spool.text();
-        let line = mounts.lines().find(|line| line.split(' ').nth(1) == Some(path)).unwrap().to_owned();
-        line.split(' ').nth(3).unwrap().split(',').map(str::to_owned).collect::<Vec<_>>()
+        let line = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(1) == Some(path))
+            .unwrap()
+            .to_owned();
+        line.split(' ')
+            .nth(3)
+            .unwrap()
+            .split(',')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     for path in ["/tmp", "/home/agent"] {
         let options = options(path);
         assert!(!options.contains(&"noexec".to_owned()), "{options:?}");
-        assert!(options.contains(&"nosuid".to_owned()) && options.contains(&"nodev".to_owned()), "{options:?}");
+        assert!(
+            options.contains(&"nosuid".to_owned()) && options.contains(&"nodev".to_owned()),
+            "{options:?}"
+        );
     }
 }
 
@@ -98,7 +119,10 @@ async fn secrets_are_files_and_nowhere_else() {
     let lab = Lab::new();
     let secret = ("token".to_owned(), "s3cret-value".to_owned());
     let dir = lab.attempt_with("p", std::slice::from_ref(&secret));
-    let spec = LaunchSpec { secrets: vec![secret.0], ..lab.spec("read /run/secrets/token; ls /run/secrets") };
+    let spec = LaunchSpec {
+        secrets: vec![secret.0],
+        ..lab.spec("read /run/secrets/token; ls /run/secrets")
+    };
 
     let handle = lab.create(&spec, &dir).await;
     let everything = inspect(&handle.container, "{{json .}}");
@@ -118,8 +142,11 @@ async fn a_mount_is_as_writable_as_it_says() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     fs::set_permissions(shared.path(), mode).unwrap();
     let mut spec = lab.spec("read /shared/f; write /shared/g x");
-    spec.mounts =
-        vec![Mount { source: shared.path().to_owned(), target: "/shared".to_owned(), access: Access::ReadOnly }];
+    spec.mounts = vec![Mount {
+        source: shared.path().to_owned(),
+        target: "/shared".to_owned(),
+        access: Access::ReadOnly,
+    }];
 
     let (read_only, spool) = lab.run(&spec).await;
     spec.mounts[0].access = Access::ReadWrite;
@@ -160,7 +187,12 @@ async fn without_a_network_there_is_only_loopback() {
     let script = "ls /sys/class/net";
 
     let (_, none) = lab.run(&lab.spec(script)).await;
-    let (_, open) = lab.run(&LaunchSpec { network: NetworkMode::Open, ..lab.spec(script) }).await;
+    let (_, open) = lab
+        .run(&LaunchSpec {
+            network: NetworkMode::Open,
+            ..lab.spec(script)
+        })
+        .await;
 
     assert_eq!(none.text(), "lo\n");
     assert!(open.text().contains("eth0"), "{}", open.text());
@@ -199,8 +231,14 @@ async fn the_seeds_container_runs_the_images_entrypoint_with_the_prompt_where_th
     );
     workload.remove().await.unwrap();
     super::lab::docker(&["rmi", &image]);
-    assert_eq!((caps.as_str(), root.as_str()), ("[CAP_NET_ADMIN CAP_NET_RAW]", "false"));
+    assert_eq!(
+        (caps.as_str(), root.as_str()),
+        ("[CAP_NET_ADMIN CAP_NET_RAW]", "false")
+    );
     let text = super::lab::Spool::read(&dir).text();
     assert_eq!(text.matches("the prompt\n").count(), 1, "{text}");
-    assert!(text.contains("/tmp/prompt.md\n") && text.ends_with("end\n"), "{text}");
+    assert!(
+        text.contains("/tmp/prompt.md\n") && text.ends_with("end\n"),
+        "{text}"
+    );
 }

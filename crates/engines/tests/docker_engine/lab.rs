@@ -14,8 +14,8 @@ use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{
-    AttemptDir, GitVisibility, Limits, LaunchSpec, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, User,
-    WORKSPACE_TARGET, Workspace,
+    AttemptDir, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec,
+    StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
 use dark_factory_executor::spool::SpoolReader;
 use dark_factory_executor::state_dir::{HelperExe, StateDir};
@@ -39,15 +39,25 @@ impl Lab {
     pub(crate) fn new() -> Self {
         let helper = helper();
         let unique = format!("{:016x}", random());
-        let project = tempfile::Builder::new().prefix("df-project-").tempdir().unwrap();
+        let project = tempfile::Builder::new()
+            .prefix("df-project-")
+            .tempdir()
+            .unwrap();
         chown(project.path(), Some(1000), Some(1000)).unwrap();
-        let state_folder = tempfile::Builder::new().prefix("df-state-").tempdir().unwrap();
+        let state_folder = tempfile::Builder::new()
+            .prefix("df-state-")
+            .tempdir()
+            .unwrap();
         let lab = Self {
             engine: engine("unix:///var/run/docker.sock"),
             owner: OwnerId(format!("test-{unique}")),
             image: format!("dark-factory-test/{unique}:1"),
             project,
-            state: StateDir::open(state_folder.path(), HelperExe(Box::leak(helper.into_boxed_slice()))).unwrap(),
+            state: StateDir::open(
+                state_folder.path(),
+                HelperExe(Box::leak(helper.into_boxed_slice())),
+            )
+            .unwrap(),
             _state_folder: state_folder,
         };
         lab.build_image(&lab.image, &[]);
@@ -113,7 +123,10 @@ impl Lab {
             },
             mounts: Vec::new(),
             workdir: WORKSPACE_TARGET.to_owned(),
-            user: User::Ids { uid: 1000, gid: 1000 },
+            user: User::Ids {
+                uid: 1000,
+                gid: 1000,
+            },
             limits: Limits::default(),
             network: NetworkMode::None,
             stop: StopPolicy::default(),
@@ -123,7 +136,10 @@ impl Lab {
     }
 
     pub(crate) fn attached(&self, script: &str) -> LaunchSpec {
-        LaunchSpec { transport: Transport::Attach, ..self.spec(script) }
+        LaunchSpec {
+            transport: Transport::Attach,
+            ..self.spec(script)
+        }
     }
 
     pub(crate) async fn create(&self, spec: &LaunchSpec, dir: &AttemptDir) -> Handle {
@@ -177,7 +193,9 @@ impl Spool {
                 Kind::Start => spool.starts += 1,
                 Kind::Data => spool.streams[record.header.stream.index()].extend(record.payload),
                 Kind::Eof => {}
-                Kind::Gap => spool.gaps.push(String::from_utf8(record.payload.to_vec()).unwrap()),
+                Kind::Gap => spool
+                    .gaps
+                    .push(String::from_utf8(record.payload.to_vec()).unwrap()),
                 Kind::Exit => spool.exit = ExitRecord::decode(record.payload),
                 Kind::ExecFailed => spool.exec_failed = ExecFailed::decode(record.payload),
             }
@@ -200,13 +218,22 @@ impl Spool {
     /// Returns whether there is an exit record that vouches for every byte.
     pub(crate) fn is_complete(&self) -> bool {
         let lengths = self.streams.each_ref().map(|stream| stream.len() as u64);
-        self.exit.as_ref().is_some_and(|exit| exit.totals == lengths && exit.eof == [true; 2])
+        self.exit
+            .as_ref()
+            .is_some_and(|exit| exit.totals == lengths && exit.eof == [true; 2])
     }
 }
 
 pub(crate) fn engine(endpoint: &str) -> DockerEngine {
     let endpoint = DockerEndpoint::resolve(Some(endpoint), &BTreeMap::new()).unwrap();
-    DockerEngine::connect(&endpoint, HostView { cwd: "/".into(), ..HostView::default() }, Arc::new(SystemClock))
+    DockerEngine::connect(
+        &endpoint,
+        HostView {
+            cwd: "/".into(),
+            ..HostView::default()
+        },
+        Arc::new(SystemClock),
+    )
 }
 
 /// Runs the `docker` command and returns what it prints.
@@ -214,13 +241,18 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     // In a test that failed already, a second panic would hide the first one.
-    assert!(output.status.success() || std::thread::panicking(), "docker {arguments:?}: {stderr}");
+    assert!(
+        output.status.success() || std::thread::panicking(),
+        "docker {arguments:?}: {stderr}"
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Returns one value out of what `docker inspect` says.
 pub(crate) fn inspect(name: &str, template: &str) -> String {
-    docker(&["container", "inspect", "--format", template, name]).trim().to_owned()
+    docker(&["container", "inspect", "--format", template, name])
+        .trim()
+        .to_owned()
 }
 
 /// Waits until a file is there: the agent's way of saying how far it is.
@@ -230,17 +262,23 @@ pub(crate) async fn wait_for_file(path: &Path) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), there).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), there)
+        .await
+        .unwrap();
 }
 
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test is told by its environment where the helper is")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is told by its environment where the helper is"
+)]
 fn helper() -> Vec<u8> {
     let path = std::env::var_os(HELPER_VARIABLE).unwrap_or_else(|| {
         panic!("{HELPER_VARIABLE} does not name the static helper; run the tests with `cargo xtask test`")
     });
-    fs::read(&path).unwrap_or_else(|error| panic!("{HELPER_VARIABLE} names {}: {error}", path.display()))
+    fs::read(&path)
+        .unwrap_or_else(|error| panic!("{HELPER_VARIABLE} names {}: {error}", path.display()))
 }

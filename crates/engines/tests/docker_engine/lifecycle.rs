@@ -15,7 +15,10 @@ fn endless(before: &str) -> String {
 }
 
 fn grace(seconds: u64) -> StopPolicy {
-    StopPolicy { grace: Duration::from_secs(seconds), ..StopPolicy::default() }
+    StopPolicy {
+        grace: Duration::from_secs(seconds),
+        ..StopPolicy::default()
+    }
 }
 
 #[tokio::test]
@@ -29,7 +32,10 @@ async fn a_container_goes_from_create_to_remove_and_its_output_is_in_the_spool()
     let exit = workload.wait().await.unwrap();
     let again = workload.wait().await.unwrap();
 
-    assert_eq!((exit.code, exit.oom_killed, &exit.error), (0, OomSeen::No, &None));
+    assert_eq!(
+        (exit.code, exit.oom_killed, &exit.error),
+        (0, OomSeen::No, &None)
+    );
     assert_eq!(exit, again);
     let spool = Spool::read(&dir);
     assert_eq!(spool.text(), "hello\nthe prompt\n");
@@ -37,8 +43,14 @@ async fn a_container_goes_from_create_to_remove_and_its_output_is_in_the_spool()
     assert!(spool.is_complete());
     workload.remove().await.unwrap();
     workload.remove().await.unwrap();
-    assert!(matches!(lab.engine.recover(&handle).await.unwrap(), Recovered::Gone));
-    assert!(matches!(workload.wait().await.unwrap_err(), EngineError::NoSuchContainer { .. }));
+    assert!(matches!(
+        lab.engine.recover(&handle).await.unwrap(),
+        Recovered::Gone
+    ));
+    assert!(matches!(
+        workload.wait().await.unwrap_err(),
+        EngineError::NoSuchContainer { .. }
+    ));
 }
 
 #[tokio::test]
@@ -62,7 +74,14 @@ async fn creating_twice_is_one_container() {
     assert_eq!(first, second);
     let owned = lab.engine.list_owned(&lab.owner).await.unwrap();
     let id = inspect(&first.container, "{{.Id}}");
-    assert_eq!(owned, [OwnedContainer { name: first.container, id, attempt: Some(dir.attempt()) }]);
+    assert_eq!(
+        owned,
+        [OwnedContainer {
+            name: first.container,
+            id,
+            attempt: Some(dir.attempt())
+        }]
+    );
 }
 
 #[tokio::test]
@@ -70,13 +89,31 @@ async fn a_name_that_something_else_has_is_refused_and_its_holder_left_alone() {
     let lab = Lab::new();
     let name = format!("{}-holder", lab.owner);
     let label = format!("dark-factory.owner={}", lab.owner);
-    docker(&["create", "--name", &name, "--label", &label, &lab.image, "/bin/agent"]);
+    docker(&[
+        "create",
+        "--name",
+        &name,
+        "--label",
+        &label,
+        &lab.image,
+        "/bin/agent",
+    ]);
     let before = inspect(&name, "{{json .}}");
-    let spec = LaunchSpec { container: Some(name.clone()), ..lab.spec("print hello") };
+    let spec = LaunchSpec {
+        container: Some(name.clone()),
+        ..lab.spec("print hello")
+    };
 
-    let error = lab.engine.create(&spec, &lab.owner, &lab.attempt()).await.unwrap_err();
+    let error = lab
+        .engine
+        .create(&spec, &lab.owner, &lab.attempt())
+        .await
+        .unwrap_err();
 
-    assert!(matches!(&error, EngineError::NameTaken { name: taken, .. } if *taken == name), "{error:?}");
+    assert!(
+        matches!(&error, EngineError::NameTaken { name: taken, .. } if *taken == name),
+        "{error:?}"
+    );
     assert_eq!(inspect(&name, "{{json .}}"), before);
 }
 
@@ -94,13 +131,19 @@ async fn starting_twice_is_one_run() {
     assert_eq!(ended.wait().await.unwrap().code, 0);
     let spool = Spool::read(&dir);
     assert_eq!((spool.starts, spool.text().as_str()), (1, "hello\n"));
-    assert_eq!(inspect(&handle.container, "{{.RestartCount}} {{.State.Status}}"), "0 exited");
+    assert_eq!(
+        inspect(&handle.container, "{{.RestartCount}} {{.State.Status}}"),
+        "0 exited"
+    );
 }
 
 #[tokio::test]
 async fn a_command_that_cannot_be_executed_is_in_the_spool() {
     let lab = Lab::new();
-    let spec = LaunchSpec { command: vec!["/no/such/agent".to_owned()], ..lab.spec("") };
+    let spec = LaunchSpec {
+        command: vec!["/no/such/agent".to_owned()],
+        ..lab.spec("")
+    };
 
     let (exit, spool) = lab.run(&spec).await;
 
@@ -124,13 +167,19 @@ async fn a_stop_gives_the_agent_time_to_leave() {
 #[tokio::test]
 async fn a_stubborn_agent_is_killed_and_its_record_is_whole() {
     let lab = Lab::new();
-    let (workload, dir) = lab.start(&lab.spec(&endless("ignore-term; print mine"))).await;
+    let (workload, dir) = lab
+        .start(&lab.spec(&endless("ignore-term; print mine")))
+        .await;
     wait_for_file(&lab.project.path().join("begun")).await;
     let begun = Instant::now();
 
     workload.stop(&grace(1)).await.unwrap();
 
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
     workload.wait().await.unwrap();
     let spool = Spool::read(&dir);
     assert!(spool.is_complete());
@@ -159,20 +208,32 @@ async fn a_container_killed_from_outside_has_no_exit_record() {
 
     assert_eq!(workload.wait().await.unwrap().code, 137);
     let spool = Spool::read(&dir);
-    assert_eq!((spool.text().as_str(), spool.exit.is_none()), ("hello\n", true));
+    assert_eq!(
+        (spool.text().as_str(), spool.exit.is_none()),
+        ("hello\n", true)
+    );
 }
 
 #[tokio::test]
 async fn an_agent_without_enough_memory_is_seen() {
     let lab = Lab::new();
-    let limits = Limits { memory: Some(ByteSize(32 << 20)), ..Limits::default() };
-    let spec = LaunchSpec { limits, ..lab.spec("allocate 256m") };
+    let limits = Limits {
+        memory: Some(ByteSize(32 << 20)),
+        ..Limits::default()
+    };
+    let spec = LaunchSpec {
+        limits,
+        ..lab.spec("allocate 256m")
+    };
 
     let (exit, spool) = lab.run(&spec).await;
 
     let record = spool.exit.unwrap();
     assert_eq!(record.end, End::Signal(9));
-    assert!(exit.oom_killed == OomSeen::Yes || record.oom_kills > Some(0), "{exit:?} {record:?}");
+    assert!(
+        exit.oom_killed == OomSeen::Yes || record.oom_kills > Some(0),
+        "{exit:?} {record:?}"
+    );
 }
 
 #[tokio::test]
@@ -183,18 +244,27 @@ async fn another_process_finds_each_state_from_the_handle() {
     let handle = serde_json::from_value(serde_json::to_value(handle).unwrap()).unwrap();
     let other = engine("unix:///var/run/docker.sock");
 
-    let Recovered::Created(_) = other.recover(&handle).await.unwrap() else { panic!("not created") };
+    let Recovered::Created(_) = other.recover(&handle).await.unwrap() else {
+        panic!("not created")
+    };
 
     lab.engine.start(&spec, &handle, &dir).await.unwrap();
     wait_for_file(&lab.project.path().join("begun")).await;
-    let Recovered::Running(workload) = other.recover(&handle).await.unwrap() else { panic!("not running") };
+    let Recovered::Running(workload) = other.recover(&handle).await.unwrap() else {
+        panic!("not running")
+    };
 
     workload.stop(&grace(30)).await.unwrap();
-    let Recovered::Exited(exit, workload) = other.recover(&handle).await.unwrap() else { panic!("not exited") };
+    let Recovered::Exited(exit, workload) = other.recover(&handle).await.unwrap() else {
+        panic!("not exited")
+    };
     assert_eq!(exit.code, 7);
 
     workload.remove().await.unwrap();
-    assert!(matches!(other.recover(&handle).await.unwrap(), Recovered::Gone));
+    assert!(matches!(
+        other.recover(&handle).await.unwrap(),
+        Recovered::Gone
+    ));
 }
 
 #[tokio::test]
@@ -202,7 +272,9 @@ async fn a_created_container_can_be_removed() {
     let lab = Lab::new();
     let (spec, dir) = (lab.spec("print hello"), lab.attempt());
     let handle = lab.create(&spec, &dir).await;
-    let Recovered::Created(workload) = lab.engine.recover(&handle).await.unwrap() else { panic!("not created") };
+    let Recovered::Created(workload) = lab.engine.recover(&handle).await.unwrap() else {
+        panic!("not created")
+    };
 
     workload.stop(&StopPolicy::default()).await.unwrap();
     workload.remove().await.unwrap();
@@ -218,7 +290,10 @@ async fn a_running_container_is_not_removed() {
     let error = workload.remove().await.unwrap_err();
 
     assert!(matches!(error, EngineError::Failed { .. }), "{error:?}");
-    assert_eq!(inspect(&workload.handle().container, "{{.State.Running}}"), "true");
+    assert_eq!(
+        inspect(&workload.handle().container, "{{.State.Running}}"),
+        "true"
+    );
 }
 
 #[tokio::test]
@@ -256,16 +331,24 @@ async fn a_container_that_dies_instead_of_taking_its_spool_is_told_at_once() {
     let lab = Lab::new();
     let (spec, dir) = (lab.spec("print hello"), lab.attempt());
     let handle = lab.create(&spec, &dir).await;
-    // A folder in the socket's place cannot be removed as a file; an unreachable socket is what the helper sees.
-    docker(&["start", &handle.container]);
-    docker(&["pause", &handle.container]);
+    let container = handle.container.clone();
+    docker(&["start", &container]);
+    docker(&["pause", &container]);
 
-    let start = lab.engine.start(&spec, &handle, &dir);
-    let kill = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        docker(&["unpause", &handle.container]);
+    let start = async {
+        let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
+        assert!(
+            matches!(&error, EngineError::Handover { reason, .. } if reason.contains("137")),
+            "{error:?}"
+        );
     };
-    let (workload, ()) = tokio::join!(start, kill);
-
-    assert_eq!(workload.unwrap().wait().await.unwrap().code, 0);
+    let kill = async {
+        wait_for_file(&dir.mount().join("socket")).await;
+        tokio::task::spawn_blocking(move || docker(&["kill", &container]))
+            .await
+            .unwrap();
+    };
+    tokio::join!(tokio::time::timeout(Duration::from_secs(30), start), kill)
+        .0
+        .unwrap();
 }

@@ -4,10 +4,16 @@
 //! (`cargo xtask test` provides all three). Every container carries an owner label of its test, and goes with it.
 
 #![cfg(feature = "docker")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod attach;
 mod hardening;
 mod lab;
 mod lifecycle;
+mod lost_answers;
+mod proxy;
 mod refusals;

@@ -2,13 +2,16 @@
 
 use std::os::unix::net::UnixListener;
 
-use dark_factory_executor::engine::{Engine, EngineError, Fate, LimitKind};
+use dark_factory_executor::engine::{Engine, EngineError, Fate, LimitKind, Recovered};
 use dark_factory_executor::spec::{LaunchSpec, PullPolicy};
 
-use super::lab::{Lab, docker, engine, inspect};
+use super::lab::{Lab, docker, engine};
 
 async fn ensure(lab: &Lab, image: &str, policy: PullPolicy) -> Result<String, EngineError> {
-    lab.engine.ensure_image(image, policy, &mut |_| ()).await.map(|image| image.digest)
+    lab.engine
+        .ensure_image(image, policy, &mut |_| ())
+        .await
+        .map(|image| image.digest)
 }
 
 #[tokio::test]
@@ -18,7 +21,10 @@ async fn a_probe_tells_versions_and_limits_and_leaves_nothing_behind() {
 
     let found = lab.engine.probe(folder.path()).await.unwrap();
 
-    assert_eq!(found.version, docker(&["version", "--format", "{{.Server.Version}}"]).trim());
+    assert_eq!(
+        found.version,
+        docker(&["version", "--format", "{{.Server.Version}}"]).trim()
+    );
     assert!(found.api_version.starts_with("1."), "{found:?}");
     assert!(found.limits.contains(&LimitKind::Cpus), "{found:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -38,9 +44,14 @@ async fn an_image_that_is_there_is_told_by_its_id() {
 async fn a_missing_image_is_not_pulled_if_it_must_not_be() {
     let lab = Lab::new();
 
-    let error = ensure(&lab, "dark-factory-test/no-such-image", PullPolicy::Never).await.unwrap_err();
+    let error = ensure(&lab, "dark-factory-test/no-such-image", PullPolicy::Never)
+        .await
+        .unwrap_err();
 
-    assert!(matches!(error, EngineError::ImageMissing { .. }), "{error:?}");
+    assert!(
+        matches!(error, EngineError::ImageMissing { .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -51,7 +62,11 @@ async fn a_pull_that_fails_says_what_the_engine_says() {
     let error = ensure(&lab, image, PullPolicy::Missing).await.unwrap_err();
 
     assert!(matches!(error, EngineError::Pull { .. }), "{error:?}");
-    assert!(error.sentence().contains("127.0.0.1:1"), "{}", error.sentence());
+    assert!(
+        error.sentence().contains("127.0.0.1:1"),
+        "{}",
+        error.sentence()
+    );
     assert_eq!(error.fate(), Fate::Refused);
 }
 
@@ -64,17 +79,30 @@ async fn an_image_that_must_be_pulled_is_not_taken_from_the_engine() {
     let result = ensure(&lab, &image, PullPolicy::Always).await;
 
     docker(&["rmi", &image]);
-    assert!(matches!(result, Err(EngineError::Pull { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(EngineError::Pull { .. })),
+        "{result:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_bad_image_reference_is_told_whoever_sees_it_first() {
     let lab = Lab::new();
 
-    for image in ["UPPER:1", "a:b:c", "-a", "bad name", "../containers/json", ""] {
+    for image in [
+        "UPPER:1",
+        "a:b:c",
+        "-a",
+        "bad name",
+        "../containers/json",
+        "",
+    ] {
         for policy in [PullPolicy::Never, PullPolicy::Missing, PullPolicy::Always] {
             let error = ensure(&lab, image, policy).await.unwrap_err();
-            assert!(matches!(error, EngineError::BadImageReference { .. }), "{image}: {error:?}");
+            assert!(
+                matches!(error, EngineError::BadImageReference { .. }),
+                "{image}: {error:?}"
+            );
         }
     }
 }
@@ -85,18 +113,36 @@ async fn a_container_of_an_image_that_is_gone_is_not_created() {
     let image = "dark-factory-test/no-such-image:1".to_owned();
 
     for command in [vec!["/bin/agent".to_owned()], Vec::new()] {
-        let spec = LaunchSpec { image: image.clone(), command, ..lab.spec("") };
-        let error = lab.engine.create(&spec, &lab.owner, &lab.attempt()).await.unwrap_err();
-        assert!(matches!(error, EngineError::ImageMissing { .. }), "{error:?}");
+        let spec = LaunchSpec {
+            image: image.clone(),
+            command,
+            ..lab.spec("")
+        };
+        let error = lab
+            .engine
+            .create(&spec, &lab.owner, &lab.attempt())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, EngineError::ImageMissing { .. }),
+            "{error:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_image_without_a_command_needs_one() {
     let lab = Lab::new();
-    let spec = LaunchSpec { command: Vec::new(), ..lab.spec("") };
+    let spec = LaunchSpec {
+        command: Vec::new(),
+        ..lab.spec("")
+    };
 
-    let error = lab.engine.create(&spec, &lab.owner, &lab.attempt()).await.unwrap_err();
+    let error = lab
+        .engine
+        .create(&spec, &lab.owner, &lab.attempt())
+        .await
+        .unwrap_err();
 
     assert!(error.to_string().contains("no command"), "{error}");
 }
@@ -104,29 +150,89 @@ async fn an_image_without_a_command_needs_one() {
 #[tokio::test]
 async fn a_name_that_no_container_can_have_is_refused_with_the_engines_words() {
     let lab = Lab::new();
-    let spec = LaunchSpec { container: Some("-no-".to_owned()), ..lab.spec("") };
+    let spec = LaunchSpec {
+        container: Some("-no-".to_owned()),
+        ..lab.spec("")
+    };
 
-    let error = lab.engine.create(&spec, &lab.owner, &lab.attempt()).await.unwrap_err();
+    let error = lab
+        .engine
+        .create(&spec, &lab.owner, &lab.attempt())
+        .await
+        .unwrap_err();
 
-    assert!(matches!(&error, EngineError::CreateRefused { reason, .. } if reason.contains("-no-")), "{error:?}");
+    assert!(
+        matches!(&error, EngineError::CreateRefused { reason, .. } if reason.contains("-no-")),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_start_that_is_refused_leaves_a_created_container() {
     let lab = Lab::new();
-    let (spec, dir) = (lab.spec("print hello"), lab.attempt());
+    let (spec, dir) = (
+        LaunchSpec {
+            secrets: vec!["s".to_owned()],
+            ..lab.spec("print hello")
+        },
+        lab.attempt(),
+    );
+    std::fs::create_dir(dir.secrets()).unwrap();
     let handle = lab.create(&spec, &dir).await;
-    std::fs::remove_dir_all(dir.mount()).unwrap();
-    std::fs::create_dir(dir.mount()).unwrap();
-    let spec_with_no_program = LaunchSpec { command: vec!["/nowhere".to_owned()], ..lab.attached("") };
-    let other = lab.attempt();
-    let refused = lab.create(&spec_with_no_program, &other).await;
+    std::fs::remove_dir(dir.secrets()).unwrap();
 
-    let error = lab.engine.start(&spec_with_no_program, &refused, &other).await.unwrap_err();
+    let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
 
-    assert!(matches!(&error, EngineError::StartRefused { reason, .. } if reason.contains("/nowhere")), "{error:?}");
-    assert_eq!(inspect(&refused.container, "{{.State.Status}}"), "created");
-    assert_eq!(inspect(&handle.container, "{{.State.Status}}"), "created");
+    assert!(
+        matches!(&error, EngineError::StartRefused { reason, .. } if reason.contains("secrets")),
+        "{error:?}"
+    );
+    assert!(matches!(
+        lab.engine.recover(&handle).await.unwrap(),
+        Recovered::Created(_)
+    ));
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_see_our_files_is_refused() {
+    let lab = Lab::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (engine, path) = (lab.engine.clone(), folder.path().to_owned());
+
+    // In a mount namespace of its own a thread has a folder that the engine does not have.
+    let probing = std::thread::spawn(move || {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+            println!("not run: a mount namespace needs root");
+            return None;
+        }
+        let mount = |source: Option<&str>, target: &str, kind: Option<&str>, flags| {
+            nix::mount::mount(source, target, kind, flags, None::<&str>).unwrap();
+        };
+        mount(
+            None,
+            "/",
+            None,
+            nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE,
+        );
+        mount(
+            Some("none"),
+            path.to_str().unwrap(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        Some(runtime.block_on(engine.probe(&path)))
+    });
+
+    if let Some(result) = probing.join().unwrap() {
+        assert!(
+            matches!(result, Err(EngineError::ForeignFilesystem { .. })),
+            "{result:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -138,7 +244,10 @@ async fn a_container_that_is_gone_cannot_be_started() {
 
     let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
 
-    assert!(matches!(error, EngineError::NoSuchContainer { .. }), "{error:?}");
+    assert!(
+        matches!(error, EngineError::NoSuchContainer { .. }),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -150,7 +259,10 @@ async fn a_dead_socket_and_a_missing_one_are_an_engine_that_does_not_answer() {
     for path in [dead, folder.path().join("missing.sock")] {
         let engine = engine(&format!("unix://{}", path.display()));
         let error = engine.probe(folder.path()).await.unwrap_err();
-        assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+        assert!(
+            matches!(error, EngineError::Unreachable { .. }),
+            "{error:?}"
+        );
         assert_eq!(error.fate(), Fate::Unknown);
     }
 }
@@ -165,8 +277,14 @@ async fn an_engine_that_hangs_up_says_nothing_about_a_container() {
     let listener = UnixListener::bind(&path).unwrap();
     let rude = std::thread::spawn(move || drop(listener.accept()));
 
-    let error = engine(&format!("unix://{}", path.display())).recover(&handle).await.unwrap_err();
+    let error = engine(&format!("unix://{}", path.display()))
+        .recover(&handle)
+        .await
+        .unwrap_err();
 
     rude.join().unwrap();
-    assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+    assert!(
+        matches!(error, EngineError::Unreachable { .. }),
+        "{error:?}"
+    );
 }

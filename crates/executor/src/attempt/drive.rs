@@ -23,7 +23,7 @@ use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
-use crate::spool::is_started;
+use crate::spool::{is_started, started_at};
 use crate::state_dir::write_durably;
 use crate::store::{Attempt, AttemptState, Store, Tenure, Transition};
 
@@ -112,7 +112,8 @@ impl Drive<'_> {
         if attempt.handle.is_some() {
             match self.engine.recover(&handle).await? {
                 Recovered::Created(_) | Recovered::Running(_) => {}
-                // What it printed last may be nowhere but in the engine's log, and starting only reads that.
+                // What it printed last may be nowhere but in the engine's log, which start reads; a stop that was
+                // requested since does not make it one that never ran.
                 Recovered::Exited(..) if spec.transport == Transport::Attach => {
                     return match self.engine.start(spec, &handle, &self.dir).await {
                         Ok(workload) => Ok(Launched::Running(workload)),
@@ -137,7 +138,8 @@ impl Drive<'_> {
         match self.engine.start(&attempt.spec, handle, &self.dir).await {
             Ok(workload) => {
                 if before {
-                    self.advance(Transition::Running(self.clock.now())).await?;
+                    let started_at = self.started_at(attempt)?;
+                    self.advance(Transition::Running(started_at)).await?;
                     (self.progress)(Progress::Started { container: handle.container.clone() });
                 }
                 Ok(Launched::Running(workload))
@@ -198,9 +200,10 @@ impl Drive<'_> {
         workload: &dyn Workload,
     ) -> Result<EngineEnd, ExecutorError> {
         let policy = attempt.spec.stop.clone();
+        let kill = StopPolicy::kill();
         // A stop that was asked for before the container ran, or that a dead supervisor did not finish.
         let mut stopping = self.stop_reason().await?;
-        let deadline = self.deadline(attempt);
+        let deadline = self.deadline(attempt)?;
         let mut silent = false;
         loop {
             let left = deadline.map(|at| until(at, self.clock.now()));
@@ -218,7 +221,7 @@ impl Drive<'_> {
                         continue;
                     }
                 },
-                stopped = stop(workload, &policy, killed), if stopping.is_some() => {
+                stopped = workload.stop(if killed { &kill } else { &policy }), if stopping.is_some() => {
                     if let Err(error) = stopped {
                         tracing::warn!(error = %error.sentence(), "stopping again in a moment");
                         tokio::time::sleep(ENGINE_RETRY).await;
@@ -314,6 +317,7 @@ impl Drive<'_> {
             exec_failed: collected.exec_failed.as_ref(),
             started: if collected.started_at.is_some() { Started::Yes } else { Started::No },
             memory_limit: if spec.limits.memory.is_some() { MemoryLimit::Set } else { MemoryLimit::Unset },
+            transport: spec.transport,
         };
         let verdict = collected.conclusion.verdict;
         let outcome = facts.outcome(&verdict, row.stop_reason.as_ref(), agent.proof());
@@ -425,10 +429,10 @@ impl Drive<'_> {
         StopReason::Cancelled { by: self.control.by.clone() }
     }
 
-    /// Returns when the attempt's time is up: counted from its stored start, however often we were restarted.
-    fn deadline(&self, attempt: &Attempt) -> Option<Timestamp> {
-        let started = attempt.started_at.unwrap_or_else(|| self.clock.now());
-        started.checked_add(self.time_limit(attempt)?).ok()
+    /// Returns when the attempt's time is up: counted from its start, however often we were restarted.
+    fn deadline(&self, attempt: &Attempt) -> Result<Option<Timestamp>, ExecutorError> {
+        let Some(limit) = self.time_limit(attempt) else { return Ok(None) };
+        Ok(self.started_at(attempt)?.checked_add(limit).ok())
     }
 
     fn time_limit(&self, attempt: &Attempt) -> Option<Duration> {
@@ -437,10 +441,17 @@ impl Drive<'_> {
             TimeLimit::Instead(limit) => limit,
         }
     }
-}
 
-async fn stop(workload: &dyn Workload, policy: &StopPolicy, killed: bool) -> Result<(), EngineError> {
-    if killed { workload.stop(&StopPolicy::kill()).await } else { workload.stop(policy).await }
+    /// Returns when the attempt was started: as it is stored, else as the helper recorded it, else just now.
+    fn started_at(&self, attempt: &Attempt) -> Result<Timestamp, ExecutorError> {
+        if let Some(stored) = attempt.started_at {
+            return Ok(stored);
+        }
+        // Missing from the store where a supervisor died between the start and its record.
+        let recorded = started_at(&self.dir)
+            .map_err(|source| ExecutorError::Output { attempt: attempt.id, source })?;
+        Ok(recorded.unwrap_or_else(|| self.clock.now()))
+    }
 }
 
 fn until(deadline: Timestamp, now: Timestamp) -> Duration {

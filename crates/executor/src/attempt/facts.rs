@@ -7,7 +7,9 @@
 use dark_factory_spool::{
     EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End, ExecFailed, ExitRecord,
 };
-use dark_factory_types::{ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Verdict};
+use dark_factory_types::{
+    ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Transport, Verdict,
+};
 use dark_factory_types::Exit;
 
 use crate::engine::{EngineExit, OomSeen};
@@ -31,6 +33,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) exec_failed: Option<&'a ExecFailed>,
     pub(crate) started: Started,
     pub(crate) memory_limit: MemoryLimit,
+    pub(crate) transport: Transport,
 }
 
 /// Whether the helper got as far as executing the agent, or there is no helper to say so.
@@ -58,18 +61,24 @@ impl Facts<'_> {
         if self.exec_failed.is_some() {
             return never_started(ExitSource::Record);
         }
-        if let Some(record) = self.record {
-            let (status, killed) = match record.end {
-                End::Code(code) => (ExitStatus::Code(code), false),
-                End::Signal(signal) => (ExitStatus::Signal(signal), signal == 9),
+        if let Some(record) = self.record
+            && self.transport == Transport::Spool
+        {
+            let status = match record.end {
+                End::Code(code) => ExitStatus::Code(code),
+                End::Signal(signal) => ExitStatus::Signal(signal),
             };
-            let seen = engine.is_some_and(|exit| exit.oom_killed == OomSeen::Yes);
-            return Exit { status, oom: self.oom(killed, record.oom_kills, seen), source: ExitSource::Record };
+            let seen = engine.map_or(OomSeen::No, |exit| exit.oom_killed);
+            return Exit { status, oom: self.oom(status, record.oom_kills, seen), source: ExitSource::Record };
         }
-        let Some(engine) = engine else {
-            return Exit { status: ExitStatus::Lost, oom: Oom::No, source: ExitSource::Engine };
+        let (code, seen) = match (engine, self.record.map(|record| record.end)) {
+            (Some(engine), _) => (i32::try_from(engine.code).unwrap_or(i32::MAX), engine.oom_killed),
+            // Without a helper, the record is what the engine said before it forgot the container.
+            (None, Some(End::Code(code))) => (code, OomSeen::No),
+            (None, Some(End::Signal(_)) | None) => {
+                return Exit { status: ExitStatus::Lost, oom: Oom::No, source: ExitSource::Engine };
+            }
         };
-        let code = i32::try_from(engine.code).unwrap_or(i32::MAX);
         if self.started == Started::No && matches!(code, EXIT_NO_SUPERVISOR | EXIT_HELPER_FAILED) {
             return never_started(ExitSource::Engine);
         }
@@ -77,20 +86,25 @@ impl Facts<'_> {
             129..=192 => ExitStatus::Signal(code - 128),
             code => ExitStatus::Code(code),
         };
-        let seen = engine.oom_killed == OomSeen::Yes;
-        Exit { status, oom: self.oom(code == 137, None, seen), source: ExitSource::Engine }
+        let oom = match self.oom(status, None, seen) {
+            // The kernel kills whoever takes the memory, and the helper outlives that and records it. One that
+            // wrote no record was killed itself, from outside.
+            Oom::Probable if self.transport == Transport::Spool => Oom::No,
+            oom => oom,
+        };
+        Exit { status, oom, source: ExitSource::Engine }
     }
 
-    fn oom(&self, killed: bool, kills: Option<u64>, seen: bool) -> Oom {
-        match (killed, kills) {
-            (_, Some(0)) if !seen => Oom::No,
-            (true, Some(_)) => Oom::Certain,
-            (false, Some(_)) => Oom::Child,
-            (true, None) if seen => Oom::Certain,
-            (false, None) if seen => Oom::Child,
-            // The engine misses some kills; see deps.md's tally in the decision record on causes.
-            (true, None) if self.memory_limit == MemoryLimit::Set => Oom::Probable,
-            (_, None) => Oom::No,
+    /// Returns what is known of a kill for lack of memory: `kills` is the helper's count, `seen` the engine's word.
+    fn oom(&self, status: ExitStatus, kills: Option<u64>, seen: OomSeen) -> Oom {
+        let killed = status == ExitStatus::Signal(9);
+        match (kills, seen) {
+            (Some(0), OomSeen::No) => Oom::No,
+            (Some(_), _) | (None, OomSeen::Yes) if killed => Oom::Certain,
+            (Some(_), _) | (None, OomSeen::Yes) => Oom::Child,
+            // The engine misses some kills: see the decision on which exit is believed.
+            (None, OomSeen::No) if killed && self.memory_limit == MemoryLimit::Set => Oom::Probable,
+            (None, OomSeen::No) => Oom::No,
         }
     }
 
@@ -119,9 +133,13 @@ impl Facts<'_> {
         match self.exec_failed {
             Some(failed) => {
                 let why = match failed.errno {
-                    2 => "there is no such program in the image".to_owned(),
-                    8 => "it is not an executable file for this machine".to_owned(),
-                    13 => "it may not be executed".to_owned(),
+                    2 => "the container has no such program, or not the interpreter that it names; check its path \
+                          and the image"
+                        .to_owned(),
+                    8 => "it is not an executable file for this machine; a script needs a first line such as \
+                          #!/bin/sh"
+                        .to_owned(),
+                    13 => "it may not be executed; name a file, and make it executable (chmod +x)".to_owned(),
                     errno => std::io::Error::from_raw_os_error(errno).to_string(),
                 };
                 format!("bad command {:?}: {why}", failed.program)
@@ -136,4 +154,68 @@ impl Facts<'_> {
 
 fn never_started(source: ExitSource) -> Exit {
     Exit { status: ExitStatus::NeverStarted, oom: Oom::No, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KILLED: i64 = 137;
+
+    fn facts<'a>(engine: &'a EngineEnd, record: Option<&'a ExitRecord>, transport: Transport) -> Facts<'a> {
+        Facts {
+            engine,
+            record,
+            exec_failed: None,
+            started: Started::Yes,
+            memory_limit: MemoryLimit::Set,
+            transport,
+        }
+    }
+
+    fn killed(oom_killed: OomSeen) -> EngineEnd {
+        EngineEnd::Exited(EngineExit { code: KILLED, oom_killed, error: None })
+    }
+
+    /// What is written where there is no helper: the engine's code, and nothing else is known.
+    fn engines_record() -> ExitRecord {
+        ExitRecord {
+            end: End::Code(137),
+            totals: [0; 2],
+            eof: [true; 2],
+            user_us: 0,
+            system_us: 0,
+            max_rss: 0,
+            peak_memory: None,
+            oom_kills: None,
+            leftovers: 0,
+        }
+    }
+
+    #[test]
+    fn a_helper_that_was_killed_was_short_of_memory_only_if_the_engine_says_so() {
+        for (seen, oom) in [(OomSeen::No, Oom::No), (OomSeen::Yes, Oom::Certain)] {
+            let exit = facts(&killed(seen), None, Transport::Spool).exit();
+
+            assert_eq!(exit, Exit { status: ExitStatus::Signal(9), oom, source: ExitSource::Engine });
+        }
+    }
+
+    #[test]
+    fn without_a_helper_the_engines_code_is_read_as_a_signal() {
+        for (seen, oom) in [(OomSeen::No, Oom::Probable), (OomSeen::Yes, Oom::Certain)] {
+            let exit = facts(&killed(seen), Some(&engines_record()), Transport::Attach).exit();
+
+            assert_eq!(exit, Exit { status: ExitStatus::Signal(9), oom, source: ExitSource::Engine });
+        }
+    }
+
+    #[test]
+    fn what_the_engine_said_counts_after_it_forgot_the_container() {
+        let exit = facts(&EngineEnd::Gone, Some(&engines_record()), Transport::Attach).exit();
+        assert_eq!(exit.status, ExitStatus::Signal(9));
+
+        let exit = facts(&EngineEnd::Gone, None, Transport::Attach).exit();
+        assert_eq!(exit.status, ExitStatus::Lost);
+    }
 }

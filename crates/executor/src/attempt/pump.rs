@@ -108,6 +108,7 @@ struct Readers {
     run_log: BufWriter<File>,
     formatter: TextFormatter,
     text: String,
+    stamp: LineStamp,
     sinks: Vec<Box<dyn Sink>>,
     written: io::Result<()>,
 }
@@ -140,6 +141,7 @@ impl Pump {
                 run_log: BufWriter::new(truncated(&dir.run_log()).map_err(output)?),
                 formatter: TextFormatter::new(TextStyle::default()),
                 text: String::new(),
+                stamp: LineStamp::default(),
                 sinks,
                 written: Ok(()),
             },
@@ -260,7 +262,7 @@ impl Readers {
         self.text.clear();
         self.formatter.write(event, &mut self.text);
         if self.written.is_ok() {
-            self.written = write_stamped(&mut self.run_log, event.at, &self.text);
+            self.written = write_stamped(&mut self.run_log, self.stamp.of(event.at), &self.text);
         }
         for sink in &mut self.sinks {
             sink.event(event);
@@ -283,10 +285,29 @@ fn truncated(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Writes an event's lines, each with the time in UTC before it.
-fn write_stamped(log: &mut impl Write, at: Timestamp, text: &str) -> io::Result<()> {
+/// The time before a log's lines, written anew only once a second: there may be 100,000 lines in one.
+#[derive(Default)]
+struct LineStamp {
+    second: i64,
+    text: String,
+}
+
+impl LineStamp {
+    fn of(&mut self, at: Timestamp) -> &str {
+        if self.text.is_empty() || self.second != at.as_second() {
+            self.second = at.as_second();
+            self.text = at.strftime("%Y-%m-%dT%H:%M:%SZ ").to_string();
+        }
+        &self.text
+    }
+}
+
+/// Writes an event's lines, each with its time in UTC before it.
+fn write_stamped(log: &mut impl Write, stamp: &str, text: &str) -> io::Result<()> {
     for line in text.lines() {
-        writeln!(log, "{} {line}", at.strftime("%Y-%m-%dT%H:%M:%SZ"))?;
+        log.write_all(stamp.as_bytes())?;
+        log.write_all(line.as_bytes())?;
+        log.write_all(b"\n")?;
     }
     Ok(())
 }

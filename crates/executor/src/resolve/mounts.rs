@@ -133,9 +133,11 @@ fn one(
         PathKind::Missing => return Err(MountProblem::Missing { path }),
         PathKind::Unreadable => return Err(MountProblem::Unreadable { path }),
     }
-    grounds
-        .taken
-        .push((target.clone(), format!("the mount of {origin}")));
+    let by = match origin {
+        Origin::Flag { flag } => format!("another {flag}"),
+        Origin::File { .. } => format!("the mount of {origin}"),
+    };
+    grounds.taken.push((target.clone(), by));
     let access = match mount.read_only {
         Some(true) => Access::ReadOnly,
         Some(false) | None => Access::ReadWrite,

@@ -78,7 +78,7 @@ parsers! {
     parse_cpus(text) -> CpuCount, CPUS, text.parse().ok();
     /// Parses a number of processes.
     parse_pids(text) -> u32, PIDS, text.parse().ok();
-    /// Parses a time limit: `90s`, `1h30m`; zero is none.
+    /// Parses a time limit: `90s`, `1h30m`; not zero.
     parse_timeout(text) -> Duration, TIMEOUT, parse_duration(text).ok();
     /// Parses the time that a stop waits: `10s`; `0s` kills at once.
     parse_grace(text) -> Duration, GRACE, match text {

@@ -12,6 +12,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use dark_factory_spool::{HANDOVER_VERSION, Kind};
+use jiff::Timestamp;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::UnixListener;
 
@@ -33,13 +34,25 @@ pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
 ///
 /// The operating system's error.
 pub fn is_started(dir: &AttemptDir) -> io::Result<bool> {
+    Ok(started_at(dir)?.is_some())
+}
+
+/// Returns when the helper was about to execute the agent, as the spool's start record says; `None` without one.
+///
+/// # Errors
+///
+/// The operating system's error.
+pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
     let mut reader = match SpoolReader::open(&dir.spool(), None) {
         Ok(reader) => reader,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let first = reader.next_record().map_err(io::Error::other)?;
-    Ok(first.is_some_and(|record| record.header.kind == Kind::Start))
+    let start = first.filter(|record| record.header.kind == Kind::Start);
+    start
+        .map(|record| Timestamp::from_nanosecond(record.header.stamp.wall_ns.into()).map_err(io::Error::other))
+        .transpose()
 }
 
 /// The listening end of a handover.

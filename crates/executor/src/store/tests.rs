@@ -104,6 +104,48 @@ async fn an_attempt_keeps_what_became_known_on_its_way() {
 }
 
 #[tokio::test]
+async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
+    let fixture = fixture();
+    let adopt = async |bits, container_id: &str| {
+        let new = NewAttempt { id: id(bits), engine: "docker".to_owned(), spec: spec("-"), created_at: time(9) };
+        let image = ImageRecord { reference: "img:1".to_owned(), digest: "sha256:1".to_owned() };
+        let handle = Handle {
+            engine: "docker".to_owned(),
+            attempt: id(bits),
+            container: "c".to_owned(),
+            version: 1,
+            state: json!({ "id": container_id }),
+        };
+        fixture.store.adopt(new, image, handle, time(4)).await.unwrap()
+    };
+
+    let first = adopt(1, "abc").await;
+    let same_container = adopt(2, "abc").await;
+    let same_name = adopt(3, "def").await;
+
+    assert!(first.is_some() && same_container.is_none() && same_name.is_some());
+    assert!(fixture.store.attempt(id(2)).await.unwrap().is_none());
+    let adopted = fixture.store.attempt(id(1)).await.unwrap().unwrap();
+    assert_eq!((adopted.state, adopted.started_at), (AttemptState::Running, Some(time(4))));
+    assert!(adopted.handle.is_some() && adopted.image.is_some());
+}
+
+#[tokio::test]
+async fn an_attempt_is_found_by_the_container_that_it_has_or_is_going_to_have() {
+    let fixture = fixture();
+    fixture.to_running(fixture.add(1).await).await;
+    fixture.add(2).await;
+    let spec = LaunchSpec { container: Some("c".to_owned()), ..spec("-") };
+    let new = NewAttempt { id: id(3), engine: "docker".to_owned(), spec, created_at: time(5) };
+    fixture.store.add(new).await.unwrap();
+
+    let found = fixture.store.of_container("c").await.unwrap();
+
+    assert_eq!(found.iter().map(|attempt| attempt.id).collect::<Vec<_>>(), [id(1), id(3)]);
+    assert!(fixture.store.of_container("d").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_supervisor_that_was_replaced_cannot_write_any_more() {
     let fixture = fixture();
     let first = fixture.add(7).await;

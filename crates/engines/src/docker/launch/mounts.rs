@@ -148,7 +148,11 @@ impl Mounts {
 
 /// Returns what stands at a source; nothing stands at an empty one.
 fn kind(source: &str, host: &HostView) -> PathKind {
-    if source.is_empty() { PathKind::Missing } else { host.kind(Path::new(source)) }
+    if source.is_empty() {
+        PathKind::Missing
+    } else {
+        host.kind(Path::new(source))
+    }
 }
 
 fn git_cover(opts: &ContainerLaunchOpts, host: &HostView) -> Option<GitCover> {
@@ -183,7 +187,14 @@ fn variable<'a>(name: &str, host: &'a HostView) -> Cow<'a, str> {
     if name != "HOST_CACHE_DIR" || !value.is_empty() {
         return Cow::Borrowed(value);
     }
-    cache_folder(host, if cfg!(target_os = "macos") { Caches::MacOs } else { Caches::Xdg })
+    cache_folder(
+        host,
+        if cfg!(target_os = "macos") {
+            Caches::MacOs
+        } else {
+            Caches::Xdg
+        },
+    )
 }
 
 /// Where an operating system keeps caches.
@@ -306,7 +317,10 @@ mod tests {
 
     fn host(env: &[(&str, &str)]) -> HostView {
         HostView {
-            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            env: env
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             home: None,
             cwd: "/cwd".into(),
         }

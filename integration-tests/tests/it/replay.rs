@@ -1,0 +1,228 @@
+//! `replay`: recorded streams, as text, as the seed's lines, and as events.
+//!
+//! Owns: what is printed of a recording, whatever it holds.
+//! Reads: the recordings and the seed's own output beside the decoder.
+//! Never: needs an engine.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use integration_tests::Installation;
+use serde_json::Value;
+
+use crate::support::Ended;
+
+fn data(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/agents/tests/data")
+        .join(path)
+}
+
+/// Returns `replay` where there is no engine.
+fn replay(installation: &Installation, arguments: &[&str]) -> Command {
+    let mut command = installation.dark_factory();
+    command
+        .arg("replay")
+        .args(arguments)
+        .env("TZ", "UTC")
+        .env("DOCKER_HOST", "unix:///nonexistent");
+    command
+}
+
+/// Replays bytes from standard input.
+fn replay_bytes(installation: &Installation, arguments: &[&str], bytes: &[u8]) -> Ended {
+    let mut command = replay(installation, arguments);
+    command
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    Ended::from(child.wait_with_output().unwrap())
+}
+
+/// Replaces times as it was done with the seed's output.
+fn without_times(text: &str) -> String {
+    let clean = |line: &str| {
+        let is_stamped = line.len() > 11 && line.starts_with('[') && &line[9..11] == "] ";
+        let line = if is_stamped {
+            format!("[HH:MM:SS{}", &line[9..])
+        } else {
+            line.to_owned()
+        };
+        match line.split_once(" resets=") {
+            Some((head, tail)) if head.contains("⚠ rate-limit: ") => {
+                format!("{head} resets=HH:MM:SS{}", &tail[8..])
+            }
+            _ => line,
+        }
+    };
+    text.split_inclusive('\n').map(clean).collect()
+}
+
+#[test]
+fn every_recording_is_printed_as_the_seed_prints_it() {
+    let installation = Installation::new();
+    let mut compared = 0;
+    for entry in fs::read_dir(data("seed-formatter")).unwrap() {
+        let golden = entry.unwrap().path();
+        let name = golden.file_stem().unwrap().to_str().unwrap();
+        let recording = data(&format!("streams/claude/{name}.jsonl"));
+
+        let ended = Ended::of(replay(&installation, &["--format", "seed"]).arg(recording));
+
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{name}");
+        assert_eq!(
+            without_times(&ended.stdout),
+            fs::read_to_string(&golden).unwrap(),
+            "{name}"
+        );
+        compared += 1;
+    }
+    assert_eq!(compared, 52);
+}
+
+#[test]
+fn a_recording_of_claude_is_recognised_and_told_as_a_story() {
+    let installation = Installation::new();
+
+    let ended = Ended::of(replay(&installation, &[]).arg(data("streams/claude/success.jsonl")));
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    for line in [
+        "I'll create hello.txt.\n",
+        "→ Bash wc -l hello.txt\n",
+        "  ← 2 hello.txt\n",
+        "✓ done\n",
+    ] {
+        assert!(
+            ended.stdout.contains(line),
+            "{line:?} is not in {}",
+            ended.stdout
+        );
+    }
+    assert!(!ended.stdout.contains("\"type\""), "{}", ended.stdout);
+}
+
+#[test]
+fn events_are_printed_as_json_with_their_place_in_the_recording() {
+    let installation = Installation::new();
+    let recording = data("streams/claude/success.jsonl");
+    let length = fs::metadata(&recording).unwrap().len();
+
+    let ended = Ended::of(replay(&installation, &["--json"]).arg(recording));
+
+    assert_eq!(ended.code, 0);
+    let events = ended.json();
+    let kinds: Vec<&str> = events
+        .iter()
+        .map(|event| event["kind"]["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds[0], "started");
+    assert!(
+        kinds.contains(&"text") && kinds.contains(&"tool_start"),
+        "{kinds:?}"
+    );
+    let number = |event: &Value, field: &str| event[field].as_u64().unwrap();
+    for (seq, event) in (0..).zip(&events) {
+        assert_eq!(number(event, "seq"), seq);
+        assert!(
+            number(event, "offset") + number(event, "len") <= length,
+            "{event}"
+        );
+    }
+}
+
+#[test]
+fn a_recording_is_shown_whatever_it_holds() {
+    let installation = Installation::new();
+    let noise: Vec<u8> = (0..20_000_u32)
+        .map(|n| u8::try_from(n.wrapping_mul(2_654_435_761) >> 24).unwrap())
+        .collect();
+    let recordings: [&[u8]; 7] = [
+        b"",
+        b"\n\n",
+        b"plain text, no newline",
+        &noise,
+        b"{\"type\":\"result\"",
+        b"{\"type\":7}\r\n[]\nnull\n",
+        &[b'x'; 300_000],
+    ];
+
+    for recording in recordings {
+        for arguments in [
+            &[][..],
+            &["--json"],
+            &["--format", "text"],
+            &["--format", "seed"],
+        ] {
+            let ended = replay_bytes(&installation, arguments, recording);
+
+            let beginning = String::from_utf8_lossy(&recording[..recording.len().min(20)]);
+            assert_eq!(
+                (ended.code, ended.stderr.as_str()),
+                (0, ""),
+                "{arguments:?} of {beginning:?}"
+            );
+            assert_eq!(
+                ended.stdout.is_empty(),
+                recording.is_empty(),
+                "{arguments:?} of {beginning:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_could_control_a_terminal_does_not_reach_it() {
+    let installation = Installation::new();
+    let text = r#"{"type":"assistant","message":{"content":[{"type":"text","text":"a\u001b[31mred\u001b]0;title\u0007\u009b2J\rb"}]}}"#;
+    let plain = "\x1b[2Jcleared \x07\u{9b}31m\n";
+
+    for recording in [
+        format!("{text}\n"),
+        plain.to_owned(),
+        format!("{text}\n{plain}"),
+    ] {
+        let ended = replay_bytes(&installation, &[], recording.as_bytes());
+
+        assert_eq!(ended.code, 0);
+        let control = |c: &char| c.is_control() && *c != '\n';
+        assert_eq!(
+            ended.stdout.chars().find(control),
+            None,
+            "{:?}",
+            ended.stdout
+        );
+        assert!(
+            ended.stdout.contains("red") || ended.stdout.contains("cleared"),
+            "{:?}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
+fn a_recording_that_cannot_be_read_is_bad_usage() {
+    let installation = Installation::new();
+    let folder = installation.state_dir();
+    fs::create_dir(&folder).unwrap();
+
+    for path in ["/no/such/raw.jsonl", folder.to_str().unwrap()] {
+        for arguments in [&[][..], &["--format", "seed"], &["--json"]] {
+            let ended = Ended::of(replay(&installation, arguments).arg(path));
+
+            assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{path}");
+            assert!(
+                ended
+                    .stderr
+                    .starts_with(&format!("error: {path} cannot be read: ")),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+}
