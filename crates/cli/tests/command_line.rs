@@ -1,5 +1,7 @@
 //! The binary itself, as far as it needs no engine.
 
+#![expect(clippy::expect_used, reason = "a test that cannot start the binary has failed")]
+
 use std::process::{Command, Output};
 
 fn dark_factory(arguments: &[&str]) -> Output {

@@ -55,6 +55,17 @@ impl StateDir {
         AttemptDir::new(attempt, path, self.init.clone())
     }
 
+    /// Returns a recorded attempt's folder; one that somebody deleted is made again, empty.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn restore_attempt(&self, attempt: AttemptId) -> io::Result<AttemptDir> {
+        let dir = self.attempt(attempt);
+        make_private(dir.path())?;
+        Ok(dir)
+    }
+
     /// Makes a new attempt's folder with its prompt and secret files.
     ///
     /// # Errors

@@ -260,8 +260,8 @@ impl Supervisor {
         control: &Control,
         progress: OnProgress<'_>,
     ) -> Result<Recovery, ExecutorError> {
-        let dir = self.state.attempt(attempt);
         let failed = |source| ExecutorError::AttemptDir { attempt, source };
+        let dir = self.state.restore_attempt(attempt).map_err(failed)?;
         let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
             return Ok(Recovery::Supervised(attempt));
         };

@@ -207,6 +207,15 @@ pub enum Damage {
     Checksum,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "no record begins there",
+            Self::Checksum => "the record's checksum does not match",
+        })
+    }
+}
+
 /// What stands at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decoded<'a> {

@@ -147,6 +147,20 @@ fn a_terminal_that_takes_nothing_holds_the_next_file_up_no_more_than_the_first()
     assert_eq!(scene.project.read("ends.txt"), "xx");
 }
 
+#[test]
+fn a_caller_that_reads_no_standard_error_does_not_switch_the_time_limit_off() {
+    let scene = Scene::new();
+    let script = "spew 5m\nwrite one x\nsleep 1h";
+
+    // With --json the agent's words go to standard error, and so does the notice that the time is up.
+    let run = Running::start(&mut scene.run_with(&["--json", "--timeout", "2s"], script));
+    let run = eventually_ended(run);
+
+    assert_eq!(run.code, 124);
+    assert_eq!(run.json()[0]["outcome"], "timed_out", "{}", run.stdout);
+    scene.assert_ended("timed_out", &spew(5 << 20, 80), b"");
+}
+
 /// Waits for a process's end without reading what it prints, then reads it.
 fn eventually_ended(mut run: Running) -> Ended {
     eventually("the process to end", || run.has_ended().then_some(()));

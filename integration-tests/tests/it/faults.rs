@@ -208,14 +208,14 @@ fn a_spool_that_is_deleted_on_the_host_stops_the_agent() {
 }
 
 #[test]
-fn a_damaged_spool_is_reported_and_kept_and_other_runs_are_recovered() {
+fn a_damaged_spool_ends_its_run_as_an_error_and_is_kept() {
     let scene = Scene::new();
     let script =
         format!("{STARTED}print whole\nwrite one x\nwait-file go\nprint damaged\nprint lost");
     scene.run_until("one", &script).crash();
     scene.project.write("go", "");
     scene.wait_for_container();
-    let (container, folder) = (scene.container(), scene.folder());
+    let folder = scene.folder();
     let other = scene
         .project
         .write("other.md", "Do what the command says.\n");
@@ -235,16 +235,12 @@ fn a_damaged_spool_is_reported_and_kept_and_other_runs_are_recovered() {
     fs::write(&spool, &bytes).expect("the spool can be written");
     let recover = scene.recover();
 
-    assert_eq!(recover.code, 5, "{}{}", recover.stdout, recover.stderr);
+    assert_eq!(recover.code, 0, "{}{}", recover.stdout, recover.stderr);
     assert!(
-        recover.stderr.contains("the spool is damaged at byte"),
+        recover.stdout.contains("prompt.md error: ")
+            && recover.stdout.contains("the spool is damaged at byte"),
         "{}",
-        recover.stderr
-    );
-    assert!(
-        recover.stderr.contains("spool is kept"),
-        "{}",
-        recover.stderr
+        recover.stdout
     );
     assert!(
         recover.stdout.contains("other.md succeeded"),
@@ -254,11 +250,23 @@ fn a_damaged_spool_is_reported_and_kept_and_other_runs_are_recovered() {
     assert_same(&spool, &bytes);
     assert_same(&folder.join("raw.jsonl"), b"whole\n");
     scene.assert_started_once();
-    // It stays until somebody decides about it.
-    let removed = Ended::of(Command::new("docker").args(["rm", "--force", &container]));
-    assert_eq!(
-        removed.code, 0,
-        "the container of an unfinished run is kept: {}",
-        removed.stderr
+}
+
+#[test]
+fn a_run_whose_folder_somebody_deleted_ends_as_an_error() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}write one x\nwait-file never");
+    scene.run_until("one", &script).crash();
+    fs::remove_dir_all(scene.folder()).expect("the folder can be removed");
+    scene.wait_for_container();
+
+    let recover = scene.recover();
+
+    assert_eq!(recover.code, 0, "{}{}", recover.stdout, recover.stderr);
+    assert!(
+        recover.stdout.contains("prompt.md error: ") && recover.stdout.contains("was removed"),
+        "{}",
+        recover.stdout
     );
+    scene.assert_started_once();
 }

@@ -1,5 +1,6 @@
 //! Does it run, how many run, stop it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dark_factory_engines::docker::seed::{
@@ -160,28 +161,38 @@ async fn a_container_that_never_comes_is_waited_for_until_the_timeout() {
 #[tokio::test]
 async fn running_containers_with_a_project_label_are_counted_and_no_others() {
     let rig = Rig::new();
-    rig.running("a", &LABELLED, WAIT);
-    rig.running("b", &["--label", "dark-factory.project="], WAIT);
-    rig.running("c", &["--label", "dark-factory.projects=x"], WAIT);
-    rig.foreign(&["create"], "d", &LABELLED, WAIT);
+    let labelled = rig.running("a", &LABELLED, WAIT);
+    let unnamed = rig.running("b", &["--label", "dark-factory.project="], WAIT);
+    let others = rig.running("c", &["--label", "dark-factory.projects=x"], WAIT);
+    let created = rig.foreign(&["create"], "d", &LABELLED, WAIT);
     let list = || {
-        docker(&["ps", "--quiet", "--filter", "label=dark-factory.project"])
-            .lines()
-            .count()
+        let format = "{{.Label \"dark-factory.project\"}} {{.Names}}";
+        let listed = docker(&[
+            "ps",
+            "--format",
+            format,
+            "--filter",
+            "label=dark-factory.project",
+        ]);
+        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
     };
     let counter = DockerContainerCounter::new(&endpoint());
 
-    // Others use the engine too: only a moment in which they did not counts.
-    let counted = loop {
-        let before = list();
-        let counted = counter.count_running().await.unwrap();
-        if before == list() {
-            assert_eq!(counted, before);
-            break counted;
+    // Others use the engine too, so only a moment counts in which they did not.
+    let counted = async {
+        loop {
+            let before = list();
+            let counted = counter.count_running().await.unwrap();
+            if counted == before.len() && before == list() {
+                return before;
+            }
         }
     };
+    let counted = tokio::time::timeout(LONG, counted).await.unwrap();
 
-    assert!(counted >= 2);
+    let is_counted = |name: &String| counted.iter().any(|line| line.ends_with(name.as_str()));
+    assert!(is_counted(&labelled) && is_counted(&unnamed), "{counted:?}");
+    assert!(!is_counted(&others) && !is_counted(&created), "{counted:?}");
 }
 
 #[tokio::test]

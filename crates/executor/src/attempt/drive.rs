@@ -315,6 +315,7 @@ impl Drive<'_> {
             engine: end,
             record: collected.exit.as_ref(),
             exec_failed: collected.exec_failed.as_ref(),
+            damage: collected.damage.as_deref(),
             started: if collected.started_at.is_some() { Started::Yes } else { Started::No },
             memory_limit: if spec.limits.memory.is_some() { MemoryLimit::Set } else { MemoryLimit::Unset },
             transport: spec.transport,

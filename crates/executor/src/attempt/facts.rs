@@ -31,6 +31,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) engine: &'a EngineEnd,
     pub(crate) record: Option<&'a ExitRecord>,
     pub(crate) exec_failed: Option<&'a ExecFailed>,
+    pub(crate) damage: Option<&'a str>,
     pub(crate) started: Started,
     pub(crate) memory_limit: MemoryLimit,
     pub(crate) transport: Transport,
@@ -112,6 +113,10 @@ impl Facts<'_> {
     pub(crate) fn outcome(&self, verdict: &Verdict, stop: Option<&StopReason>, proof: Proof) -> Outcome {
         let exit = self.exit();
         let outcome = Outcome::decide(&exit, verdict, stop, proof);
+        if let (Some(damage), None) = (self.damage, stop) {
+            let cause = format!("the record of the run cannot be read to its end, so nobody knows how it ended: {damage}");
+            return Outcome::new(OutcomeKind::Error, cause);
+        }
         match outcome.kind {
             OutcomeKind::StartFailed => Outcome::new(outcome.kind, self.start_failure(&outcome.cause)),
             _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => Outcome::new(
@@ -167,6 +172,7 @@ mod tests {
             engine,
             record,
             exec_failed: None,
+            damage: None,
             started: Started::Yes,
             memory_limit: MemoryLimit::Set,
             transport,

@@ -87,6 +87,8 @@ pub(crate) struct Collected {
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<ExitRecord>,
     pub(crate) exec_failed: Option<ExecFailed>,
+    /// Where the spool stopped being readable, and why, if it did.
+    pub(crate) damage: Option<String>,
     pub(crate) log: LogState,
     pub(crate) totals: [u64; 2],
     pub(crate) warnings: Vec<String>,
@@ -118,6 +120,7 @@ struct Found {
     started_at: Option<Timestamp>,
     exit: Option<ExitRecord>,
     exec_failed: Option<ExecFailed>,
+    damage: Option<String>,
     gaps: Vec<String>,
     last: Timestamp,
 }
@@ -188,8 +191,17 @@ impl Pump {
 
     /// Takes in every whole record that is there.
     fn drain(&mut self) -> Result<(), PumpError> {
-        while self.found.exit.is_none() {
-            let Some(record) = self.reader.next_record().map_err(PumpError::Spool)? else { break };
+        while self.found.exit.is_none() && self.found.damage.is_none() {
+            let record = match self.reader.next_record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error @ ReadError::Read(_)) => return Err(PumpError::Spool(error)),
+                // Nothing behind it can be believed, and reading again would find the same.
+                Err(error) => {
+                    self.found.damage = Some(error.to_string());
+                    break;
+                }
+            };
             let at = timestamp(record.header.stamp.wall_ns);
             self.found.last = at;
             match record.header.kind {
@@ -232,7 +244,7 @@ impl Pump {
         self.raw.sync_data()?;
         self.stderr.sync_data()?;
         let mut warnings = self.found.gaps;
-        let whole = warnings.is_empty();
+        let whole = warnings.is_empty() && self.found.damage.is_none();
         warnings.extend(self.readers.sinks.iter_mut().filter_map(|sink| sink.finish()));
         let totals = self.reader.offsets();
         let complete = whole
@@ -243,6 +255,7 @@ impl Pump {
             started_at: self.found.started_at,
             exit: self.found.exit,
             exec_failed: self.found.exec_failed,
+            damage: self.found.damage,
             log: if complete { LogState::Complete } else { LogState::Incomplete },
             totals,
             warnings,

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::UnixListener;
 
-use super::SpoolReader;
+use super::{ReadError, SpoolReader};
 use crate::spec::AttemptDir;
 
 /// Opens the attempt's spool for appending, making it if it is not there.
@@ -48,7 +48,15 @@ pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let first = reader.next_record().map_err(io::Error::other)?;
+    let first = match reader.next_record() {
+        Ok(first) => first,
+        Err(ReadError::Read(error)) => return Err(error),
+        // Whatever else stands there, a helper wrote it: the agent must not be started once more.
+        Err(_) => {
+            let written = std::fs::metadata(dir.spool())?.modified()?;
+            return Timestamp::try_from(written).map(Some).map_err(io::Error::other);
+        }
+    };
     let start = first.filter(|record| record.header.kind == Kind::Start);
     start
         .map(|record| Timestamp::from_nanosecond(record.header.stamp.wall_ns.into()).map_err(io::Error::other))

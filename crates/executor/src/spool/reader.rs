@@ -21,7 +21,7 @@ pub enum ReadError {
     #[error("reading the spool failed")]
     Read(#[from] io::Error),
     /// The bytes at this position are not a record.
-    #[error("the spool is damaged at byte {position} ({damage:?})")]
+    #[error("the spool is damaged at byte {position} ({damage})")]
     Damaged {
         /// Position in the file.
         position: u64,
