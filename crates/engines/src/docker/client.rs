@@ -7,7 +7,6 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::{Address, DockerEndpoint};
+use super::ping::api_version;
 
 /// The oldest API that has everything we ask for.
 const MINIMUM_VERSION: ClientVersion = ClientVersion {
@@ -213,26 +213,24 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Docker, EngineError> {
-        let docker = match &self.inner.endpoint.0 {
-            Address::Unix(path) => {
-                // The client only asks whether the path exists; this error says why not.
-                std::fs::metadata(Path::new(path))
-                    .map_err(|error| self.unreachable(NEGOTIATE, error))?;
-                Docker::connect_with_unix(path, CLIENT_TIMEOUT, API_DEFAULT_VERSION)
-            }
-            Address::Tcp(address) => {
-                Docker::connect_with_http(address, CLIENT_TIMEOUT, API_DEFAULT_VERSION)
-            }
+        let address = &self.inner.endpoint.0;
+        let ping = async { api_version(address).await.map_err(|err| ClientError::IOError { err }) };
+        let unsupported = |reason| EngineError::Unsupported { endpoint: self.endpoint(), reason };
+        let newest = self
+            .call(NEGOTIATE, ping)
+            .await?
+            .ok_or_else(|| unsupported("it does not say which version its API has".to_owned()))?;
+        if newest < MINIMUM_VERSION {
+            return Err(unsupported(format!(
+                "its API is version {newest}, and {MINIMUM_VERSION} is needed"
+            )));
+        }
+        let version = if newest < *API_DEFAULT_VERSION { newest } else { *API_DEFAULT_VERSION };
+        let docker = match address {
+            Address::Unix(path) => Docker::connect_with_unix(path, CLIENT_TIMEOUT, &version),
+            Address::Tcp(address) => Docker::connect_with_http(address, CLIENT_TIMEOUT, &version),
         };
         let docker = docker.map_err(|error| self.fault(NEGOTIATE, error))?;
-        let docker = self.call(NEGOTIATE, docker.negotiate_version()).await?;
-        let version = docker.client_version();
-        if version < MINIMUM_VERSION {
-            return Err(EngineError::Unsupported {
-                endpoint: self.endpoint(),
-                reason: format!("its API is version {version}, and {MINIMUM_VERSION} is needed"),
-            });
-        }
         Ok(docker.with_request_modifier(move |request| pin(request, version)))
     }
 }

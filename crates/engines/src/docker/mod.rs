@@ -13,6 +13,7 @@ mod image;
 pub mod images;
 pub mod launch;
 mod lower;
+mod ping;
 mod probe;
 pub mod seed;
 mod workload;

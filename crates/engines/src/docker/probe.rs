@@ -10,16 +10,15 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemI
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
 use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
 
-use super::client::{Client, Fault, INFO, NEGOTIATE, PROBE, REMOVE};
+use super::client::{Client, Fault, INFO, PROBE, REMOVE};
 
 /// Contacts the engine and finds out what it can do, including whether it sees the folder `dir`.
 pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, EngineError> {
     let docker = client.docker().await?;
-    let version = client.call(NEGOTIATE, docker.version()).await?;
-    let info = client.call(INFO, docker.info()).await?;
-    look_for(client, dir).await?;
+    let info = async { Ok(client.call(INFO, docker.info()).await?) };
+    let (info, ()) = tokio::try_join!(info, look_for(client, dir))?;
     Ok(Capabilities {
-        version: version.version.unwrap_or_default(),
+        version: info.server_version.clone().unwrap_or_default(),
         api_version: docker.client_version().to_string(),
         limits: limits(&info),
     })
