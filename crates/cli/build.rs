@@ -16,7 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => build_helper()?,
     };
     println!("cargo:rerun-if-changed={}", helper.display());
-    println!("cargo:rustc-env=DARK_FACTORY_INIT_PATH={}", helper.display());
+    println!(
+        "cargo:rustc-env=DARK_FACTORY_INIT_PATH={}",
+        helper.display()
+    );
     Ok(())
 }
 
@@ -26,13 +29,26 @@ fn build_helper() -> Result<PathBuf, Box<dyn Error>> {
         return Err("the helper runs in Linux containers: build crates/init for Linux and name it with DARK_FACTORY_INIT".into());
     }
     let manifest_dir = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    let crates = manifest_dir.parent().ok_or("crates/cli has no parent folder")?;
-    for source in ["init/src", "init/Cargo.toml", "spool/src", "spool/Cargo.toml"] {
+    let crates = manifest_dir
+        .parent()
+        .ok_or("crates/cli has no parent folder")?;
+    for source in [
+        "init/src",
+        "init/Cargo.toml",
+        "spool/src",
+        "spool/Cargo.toml",
+    ] {
         println!("cargo:rerun-if-changed={}", crates.join(source).display());
     }
     let target_dir = Path::new(&env::var("OUT_DIR")?).join("helper");
     let status = Command::new(env::var("CARGO")?)
-        .args(["build", "--package", "dark-factory-init", "--profile", "helper"])
+        .args([
+            "build",
+            "--package",
+            "dark-factory-init",
+            "--profile",
+            "helper",
+        ])
         .args(["--target", &target])
         .arg("--target-dir")
         .arg(&target_dir)
@@ -46,5 +62,8 @@ fn build_helper() -> Result<PathBuf, Box<dyn Error>> {
     if !status.success() {
         return Err("building the static helper failed (does the linker have a static libc, such as Debian's libc6-dev?)".into());
     }
-    Ok(target_dir.join(target).join("helper").join("dark-factory-init"))
+    Ok(target_dir
+        .join(target)
+        .join("helper")
+        .join("dark-factory-init"))
 }

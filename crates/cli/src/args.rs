@@ -213,9 +213,13 @@ mod tests {
 
     #[test]
     fn what_follows_two_hyphens_is_the_command() {
-        let args = Args::try_parse_from(["dark-factory", "run", "a.md", "b.md", "--", "sh", "-c", "x"]).unwrap();
+        let args =
+            Args::try_parse_from(["dark-factory", "run", "a.md", "b.md", "--", "sh", "-c", "x"])
+                .unwrap();
 
-        let Command::Run(run) = args.command else { panic!("not run") };
+        let Command::Run(run) = args.command else {
+            panic!("not run")
+        };
         assert_eq!(run.files, [PathBuf::from("a.md"), PathBuf::from("b.md")]);
         assert_eq!(run.command, ["sh", "-c", "x"]);
     }

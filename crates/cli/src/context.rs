@@ -39,13 +39,20 @@ impl Context {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let home = env.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let home = env
+            .get("HOME")
+            .filter(|home| !home.is_empty())
+            .map(PathBuf::from);
         let host = HostView { env, home, cwd };
         let state_dir = match &global.state_dir {
             Some(path) => host.absolute(path),
             None => default_state_dir(&host)?,
         };
-        Ok(Self { host, state_dir, endpoint: global.host.clone() })
+        Ok(Self {
+            host,
+            state_dir,
+            endpoint: global.host.clone(),
+        })
     }
 
     /// Returns what resolving needs to know, with the given state folder.
@@ -66,7 +73,12 @@ impl Context {
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engine = DockerEngine::connect(&self.docker()?, self.host.clone(), Arc::clone(&clock));
-        Ok(Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?)
+        Ok(Supervisor::open(
+            Arc::new(engine),
+            state_dir,
+            HELPER,
+            clock,
+        )?)
     }
 
     /// Returns the images of the Docker engine that flags and environment name.
@@ -76,8 +88,9 @@ impl Context {
 
     fn docker(&self) -> Result<DockerEndpoint, CommandError> {
         // It was not even looked for: what names it is wrong.
-        DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env)
-            .map_err(|error| CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it"))
+        DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env).map_err(|error| {
+            CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it")
+        })
     }
 }
 
@@ -85,10 +98,15 @@ fn default_state_dir(host: &HostView) -> Result<PathBuf, CommandError> {
     if let Some(path) = host.var(STATE_DIR_ENV).filter(|path| !path.is_empty()) {
         return Ok(host.absolute(Path::new(path)));
     }
-    let base = host.var("XDG_STATE_HOME").filter(|path| Path::new(path).is_absolute()).map(PathBuf::from);
+    let base = host
+        .var("XDG_STATE_HOME")
+        .filter(|path| Path::new(path).is_absolute())
+        .map(PathBuf::from);
     match base.or_else(|| host.home.as_ref().map(|home| home.join(".local/state"))) {
         Some(base) => Ok(base.join("dark-factory")),
-        None => Err(CommandError::usage("there is no home folder to keep state in")
-            .hint("name a folder with --state-dir or DARK_FACTORY_STATE_DIR")),
+        None => Err(
+            CommandError::usage("there is no home folder to keep state in")
+                .hint("name a folder with --state-dir or DARK_FACTORY_STATE_DIR"),
+        ),
     }
 }

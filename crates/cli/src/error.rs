@@ -21,7 +21,11 @@ pub(crate) struct CommandError {
 
 impl CommandError {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -29,7 +33,10 @@ impl CommandError {
     }
 
     pub(crate) fn internal(operation: &str, error: impl Error) -> Self {
-        Self::new(exit_code::INTERNAL, format!("{operation}: {}", chain(&error)))
+        Self::new(
+            exit_code::INTERNAL,
+            format!("{operation}: {}", chain(&error)),
+        )
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -61,7 +68,11 @@ impl CommandError {
 
 impl From<ExecutorError> for CommandError {
     fn from(error: ExecutorError) -> Self {
-        Self { code: error.exit_code(), message: chain(&error), hint: error.advice() }
+        Self {
+            code: error.exit_code(),
+            message: chain(&error),
+            hint: error.advice(),
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
     SettingError, Settings, Sourced, parse_cpus, parse_env, parse_label, parse_memory, parse_mount,
-    parse_network, parse_pids, parse_profile, parse_pull, parse_timeout, parse_transport, parse_user,
+    parse_network, parse_pids, parse_profile, parse_pull, parse_timeout, parse_transport,
+    parse_user,
 };
 use dark_factory_executor::spec::GitVisibility;
 
@@ -22,7 +23,11 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         image: text("--image", args.image.as_ref()),
         model: text("--model", args.model.as_ref()),
         env: map("--env", &args.env, parse_env)?,
-        env_file: args.env_file.iter().map(|file| Sourced::flag("--env-file", file.clone())).collect(),
+        env_file: args
+            .env_file
+            .iter()
+            .map(|file| Sourced::flag("--env-file", file.clone()))
+            .collect(),
         mounts: args
             .mount
             .iter()
@@ -34,7 +39,9 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,
         user: one("--user", args.user.as_ref(), parse_user)?,
         network: one("--network", args.network.as_ref(), parse_network)?,
-        git: args.hide_git.then(|| Sourced::flag("--hide-git", GitVisibility::Hidden)),
+        git: args
+            .hide_git
+            .then(|| Sourced::flag("--hide-git", GitVisibility::Hidden)),
         labels: map("--label", &args.label, parse_label)?,
         pull: one("--pull", args.pull.as_ref(), parse_pull)?,
         project: text("--project", args.project.as_ref()),
@@ -63,7 +70,10 @@ fn map<T>(
     parse: fn(&str) -> Result<(String, T), SettingError>,
 ) -> Result<BTreeMap<String, Sourced<T>>, CommandError> {
     let pairs = values.iter().map(|value| {
-        let Sourced { value: (name, value), origin } = parsed(flag, value, parse)?;
+        let Sourced {
+            value: (name, value),
+            origin,
+        } = parsed(flag, value, parse)?;
         Ok((name, Sourced { value, origin }))
     });
     pairs.collect()

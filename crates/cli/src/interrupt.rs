@@ -20,7 +20,9 @@ pub(crate) struct Interrupts {
 impl Interrupts {
     /// Cancels `control` at the first SIGINT or SIGTERM and kills at the second; SIGHUP never touches a run.
     pub(crate) fn listen(control: &Control) -> Result<Self, CommandError> {
-        let listen = |kind| signal(kind).map_err(|error| CommandError::internal("listen for signals", error));
+        let listen = |kind| {
+            signal(kind).map_err(|error| CommandError::internal("listen for signals", error))
+        };
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut terminate = listen(SignalKind::terminate())?;
         let mut hangup = listen(SignalKind::hangup())?;

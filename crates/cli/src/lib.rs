@@ -27,6 +27,23 @@ pub use dark_factory_executor as executor;
 pub use dark_factory_types as types;
 pub use helper::HELPER;
 
+/// The names of the Go seed's package `executor`, each with what it is here; `docs/seed.md` says what differs.
+pub mod seed {
+    pub use dark_factory_agents::{Formatter, check_claude_auth, parse_completion_report};
+    pub use dark_factory_engines::docker::launch::{
+        ContainerLaunchOpts, LaunchArgs, build_docker_run_args, create_body, insert_prompt_mount,
+    };
+    pub use dark_factory_engines::docker::seed::{
+        DockerContainerChecker, DockerContainerCounter, DockerContainerStopper, DockerExecutor,
+    };
+    pub use dark_factory_executor::clock::Clock;
+    pub use dark_factory_executor::containers::{
+        ContainerChecker, ContainerCounter, ContainerStopper,
+    };
+    pub use dark_factory_executor::execute::Executor;
+    pub use dark_factory_executor::settings::ExtraMount;
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let code = run();
@@ -47,17 +64,22 @@ fn run() -> ExitCode {
         }
     };
     logging::start();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             error::CommandError::internal("start the runtime", error).print();
             return ExitCode::from(types::exit_code::INTERNAL);
         }
     };
-    let code = runtime.block_on(commands::dispatch(args)).unwrap_or_else(|error| {
-        error.print();
-        error.code()
-    });
+    let code = runtime
+        .block_on(commands::dispatch(args))
+        .unwrap_or_else(|error| {
+            error.print();
+            error.code()
+        });
     // A blocking read of a terminal or pipe must not keep the process alive.
     runtime.shutdown_background();
     ExitCode::from(code)

@@ -109,14 +109,20 @@ fn print_items(output: Output, items: &Receiver<Item>, waiting: &AtomicUsize) {
 
 fn print_to_stderr(text: &str) {
     let mut stderr = anstream::stderr().lock();
-    if stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).is_err() {
+    if stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush())
+        .is_err()
+    {
         tracing::trace!("standard error is closed");
     }
 }
 
 /// Prints text to standard error, in a moment; a closed one is left alone, one that takes nothing loses it.
 pub(crate) fn eprint(text: &str) {
-    STDERR.get_or_init(|| Printer::start(Output::Stderr)).offer(text.to_owned());
+    STDERR
+        .get_or_init(|| Printer::start(Output::Stderr))
+        .offer(text.to_owned());
 }
 
 /// Waits until standard error has taken everything, or takes nothing.
@@ -159,7 +165,11 @@ impl Write for LogWriter {
 /// Prints text to standard output; a closed one is left alone.
 pub(crate) fn print(text: &str) {
     let mut stdout = anstream::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
+    if stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
         tracing::trace!("standard output is closed");
     }
 }
@@ -195,7 +205,11 @@ pub(crate) fn style(output: Output) -> TextStyle {
         Output::Stderr => io::stderr().is_terminal(),
     };
     // anstream strips what the terminal or NO_COLOR does not want.
-    let color = if terminal { ColorChoice::Always } else { ColorChoice::Never };
+    let color = if terminal {
+        ColorChoice::Always
+    } else {
+        ColorChoice::Never
+    };
     TextStyle { color, width: None }
 }
 
@@ -209,7 +223,9 @@ pub(crate) struct TerminalSink {
 
 impl fmt::Debug for TerminalSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TerminalSink").field("dropped", &self.dropped).finish_non_exhaustive()
+        f.debug_struct("TerminalSink")
+            .field("dropped", &self.dropped)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,7 +249,10 @@ impl Sink for TerminalSink {
             return;
         }
         if !self.prefix.is_empty() {
-            text = text.lines().map(|line| format!("{}{line}\n", self.prefix)).collect();
+            text = text
+                .lines()
+                .map(|line| format!("{}{line}\n", self.prefix))
+                .collect();
         }
         if self.printer.offer(text) == Taken::No {
             self.dropped += 1;
@@ -243,7 +262,10 @@ impl Sink for TerminalSink {
     fn finish(&mut self) -> Option<String> {
         self.printer.settle();
         (self.dropped > 0).then(|| {
-            format!("the terminal was too slow: {} events were not shown, all are in the logs", self.dropped)
+            format!(
+                "the terminal was too slow: {} events were not shown, all are in the logs",
+                self.dropped
+            )
         })
     }
 }
@@ -251,11 +273,19 @@ impl Sink for TerminalSink {
 /// Lays out rows in columns, two spaces apart; the last column is not padded.
 pub(crate) fn table<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = rows.into_iter().collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
     for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         let line = cells.collect::<Vec<_>>().join("  ");
         text.push_str(line.trim_end());
         text.push('\n');

@@ -122,7 +122,9 @@ impl ExecutorError {
             Self::Engine(EngineError::Local { .. }) => exit_code::INTERNAL,
             Self::Engine(_) => exit_code::ENGINE,
             Self::Resolve(error) => error.exit_code(),
-            Self::AlreadyRunning { .. } | Self::Unfinished { .. } | Self::NotFollowable { .. } => exit_code::USAGE,
+            Self::AlreadyRunning { .. } | Self::Unfinished { .. } | Self::NotFollowable { .. } => {
+                exit_code::USAGE
+            }
             Self::StateDir(_)
             | Self::AttemptDir { .. }
             | Self::LogFile(_)

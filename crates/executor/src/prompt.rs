@@ -247,7 +247,10 @@ mod tests {
         for text in ["", "---\nimage: x\n---\ndo it", "\u{feff}`$x` \"'\r\n"] {
             let prompt = Prompt::from_text("-", text);
 
-            assert_eq!((prompt.body.as_str(), prompt.settings), (text, Settings::default()));
+            assert_eq!(
+                (prompt.body.as_str(), prompt.settings),
+                (text, Settings::default())
+            );
         }
     }
 

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use dark_factory_agents::{LineSplitter, SeedFormatter};
+use dark_factory_agents::{LineContent, LineSplitter, SeedFormatter, SplitLine};
 use dark_factory_types::Event;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -18,6 +18,11 @@ use jiff::tz::TimeZone;
 pub trait Sink: Send {
     /// Receives bytes of standard output, as they were printed at `at`.
     fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+        let _unused = (bytes, at);
+    }
+
+    /// Receives bytes of standard error, as they were printed at `at`.
+    fn stderr(&mut self, bytes: &[u8], at: Timestamp) {
         let _unused = (bytes, at);
     }
 
@@ -33,11 +38,14 @@ pub trait Sink: Send {
 }
 
 /// Copies an attempt's output to a log in the seed's format and its raw `.jsonl` twin.
+///
+/// As in the seed, lines of standard error stand in the log as they are, and not in the twin.
 #[derive(Debug)]
 pub struct LogFileSink {
     raw: BufWriter<File>,
     formatted: BufWriter<File>,
     splitter: LineSplitter,
+    errors: LineSplitter,
     formatter: SeedFormatter,
     zone: TimeZone,
     last: Timestamp,
@@ -55,13 +63,17 @@ impl LogFileSink {
     pub fn create(log_file: &Path, zone: TimeZone) -> io::Result<Self> {
         if let Some(folder) = log_file.parent() {
             std::fs::create_dir_all(folder).map_err(|error| {
-                io::Error::new(error.kind(), format!("create log directory {}: {error}", folder.display()))
+                io::Error::new(
+                    error.kind(),
+                    format!("create log directory {}: {error}", folder.display()),
+                )
             })?;
         }
         Ok(Self {
             raw: open(&raw_twin(log_file))?,
             formatted: open(log_file)?,
             splitter: LineSplitter::new(),
+            errors: LineSplitter::new(),
             formatter: SeedFormatter::new(zone.clone()),
             zone,
             last: Timestamp::UNIX_EPOCH,
@@ -76,14 +88,26 @@ pub fn raw_twin(log_file: &Path) -> PathBuf {
 }
 
 fn open(path: &Path) -> io::Result<BufWriter<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.map(BufWriter::new)
-        .map_err(|error| io::Error::new(error.kind(), format!("open log file {}: {error}", path.display())))
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path);
+    file.map(BufWriter::new).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("open log file {}: {error}", path.display()),
+        )
+    })
 }
 
 impl LogFileSink {
     fn time(&self) -> String {
-        self.zone.to_datetime(self.last).strftime("%H:%M:%S").to_string()
+        self.zone
+            .to_datetime(self.last)
+            .strftime("%H:%M:%S")
+            .to_string()
     }
 
     fn write(&mut self, raw: &[u8], formatted: &[u8]) {
@@ -105,16 +129,35 @@ impl Sink for LogFileSink {
         let time = self.time();
         let formatter = &mut self.formatter;
         let mut text = Vec::new();
-        self.splitter.feed(bytes, |line| formatter.write(&line, &time, &mut text));
+        self.splitter
+            .feed(bytes, |line| formatter.write(&line, &time, &mut text));
         self.write(bytes, &text);
+    }
+
+    fn stderr(&mut self, bytes: &[u8], _at: Timestamp) {
+        let mut text = Vec::new();
+        self.errors
+            .feed(bytes, |line| append_as_it_is(&line, &mut text));
+        self.write(&[], &text);
     }
 
     fn finish(&mut self) -> Option<String> {
         let time = self.time();
         let formatter = &mut self.formatter;
         let mut text = Vec::new();
-        self.splitter.finish(|line| formatter.write(&line, &time, &mut text));
+        self.errors.finish(|line| append_as_it_is(&line, &mut text));
+        self.splitter
+            .finish(|line| formatter.write(&line, &time, &mut text));
         self.write(&[], &text);
-        self.failure.take().map(|error| format!("the copies of the log are not whole: {error}"))
+        self.failure
+            .take()
+            .map(|error| format!("the copies of the log are not whole: {error}"))
+    }
+}
+
+fn append_as_it_is(line: &SplitLine<'_>, text: &mut Vec<u8>) {
+    if let LineContent::Whole(bytes) = line.content {
+        text.extend_from_slice(bytes);
+        text.push(b'\n');
     }
 }

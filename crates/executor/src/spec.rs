@@ -155,7 +155,9 @@ impl Limits {
             memory: self.memory,
             cpus: self.cpus,
             pids: self.pids,
-            timeout_ms: self.timeout.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: self
+                .timeout
+                .map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -173,13 +175,19 @@ pub struct StopPolicy {
 impl StopPolicy {
     /// Kills at once.
     pub fn kill() -> Self {
-        Self { grace: Duration::ZERO, ..Self::default() }
+        Self {
+            grace: Duration::ZERO,
+            ..Self::default()
+        }
     }
 }
 
 impl Default for StopPolicy {
     fn default() -> Self {
-        Self { signal: "SIGTERM".to_owned(), grace: Duration::from_secs(10) }
+        Self {
+            signal: "SIGTERM".to_owned(),
+            grace: Duration::from_secs(10),
+        }
     }
 }
 
@@ -275,7 +283,13 @@ impl LaunchSpec {
 fn safe_name(project: &str, prompt: &str, attempt: dark_factory_types::AttemptId) -> String {
     let base: String = format!("{project}-{prompt}")
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(80)
         .collect();
     match base.trim_matches(['-', '_']) {
@@ -298,7 +312,11 @@ pub struct AttemptDir {
 impl AttemptDir {
     /// Names the folder of `attempt` at `path`, whose containers run the helper executable `init`.
     pub fn new(attempt: dark_factory_types::AttemptId, path: PathBuf, init: PathBuf) -> Self {
-        Self { attempt, path, init }
+        Self {
+            attempt,
+            path,
+            init,
+        }
     }
 
     /// Returns the attempt.
@@ -375,12 +393,17 @@ mod duration {
     use jiff::SignedDuration;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let signed = SignedDuration::try_from(*duration).map_err(serde::ser::Error::custom)?;
         serializer.collect_str(&format_args!("{signed:#}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 
@@ -406,9 +429,12 @@ mod maybe_duration {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| super::duration::parse(&text).map_err(serde::de::Error::custom)).transpose()
+        text.map(|text| super::duration::parse(&text).map_err(serde::de::Error::custom))
+            .transpose()
     }
 }
 
@@ -418,7 +444,10 @@ mod tests {
 
     #[test]
     fn durations_are_written_as_people_write_them() {
-        let limits = Limits { timeout: Some(Duration::from_millis(90_500)), ..Limits::default() };
+        let limits = Limits {
+            timeout: Some(Duration::from_millis(90_500)),
+            ..Limits::default()
+        };
 
         let written = serde_json::to_value((limits, StopPolicy::kill())).unwrap();
 
@@ -432,7 +461,10 @@ mod tests {
     fn a_container_is_named_after_project_prompt_and_attempt() {
         let attempt = dark_factory_types::RunId::from_random_bits(0).attempt(1);
 
-        assert_eq!(safe_name("my project", "042-fix.it", attempt), "my-project-042-fix-it-000000000000-1");
+        assert_eq!(
+            safe_name("my project", "042-fix.it", attempt),
+            "my-project-042-fix-it-000000000000-1"
+        );
         assert_eq!(safe_name("", "-", attempt), "dark-factory-000000000000-1");
     }
 }

@@ -33,7 +33,9 @@ impl StateDir {
     /// The operating system's error, with the path that it is about.
     pub fn open(path: &Path, helper: HelperExe) -> io::Result<Self> {
         make_private(path)?;
-        let path = path.canonicalize().map_err(|error| with_path(path, &error))?;
+        let path = path
+            .canonicalize()
+            .map_err(|error| with_path(path, &error))?;
         make_private(&path.join("runs"))?;
         let init = install(&path, helper)?;
         Ok(Self { path, init })
@@ -110,7 +112,11 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
     let digest = Sha256::digest(helper.0);
-    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let folder = state.join("init");
     make_private(&folder)?;
     let path = folder.join(name);
@@ -118,12 +124,17 @@ fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
         return Ok(path);
     }
     write_durably(&path, helper.0)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o555)).map_err(|error| with_path(&path, &error))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o555))
+        .map_err(|error| with_path(&path, &error))?;
     Ok(path)
 }
 
 fn make_private(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| with_path(path, &error))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| with_path(path, &error))
 }
 
 /// Makes a folder that any user id in a container can read; its private parent keeps the host out.

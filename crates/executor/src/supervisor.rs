@@ -109,7 +109,12 @@ impl Supervisor {
         let state = StateDir::open(state_dir, helper).map_err(ExecutorError::StateDir)?;
         let owner = OwnerId(random_run_id().to_string());
         let store = Store::open(&state.store(), &owner)?;
-        Ok(Self { engine, state, store, clock })
+        Ok(Self {
+            engine,
+            state,
+            store,
+            clock,
+        })
     }
 
     /// Returns the state store.
@@ -150,7 +155,12 @@ impl Supervisor {
         let (new, dir, lease) = self.prepare(spec, &resolved.prompt_text, &resolved.secrets)?;
         let tenure = self.store.add(new).await?;
         let attempt = self.row(tenure.attempt).await?;
-        Ok(Submitted { attempt, tenure, dir, lease })
+        Ok(Submitted {
+            attempt,
+            tenure,
+            dir,
+            lease,
+        })
     }
 
     /// Records a container that somebody else started as a new run, durably, and takes its lease.
@@ -163,19 +173,35 @@ impl Supervisor {
     /// [`ExecutorError::AlreadyRunning`] if an unfinished attempt has the container;
     /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
     pub async fn adopt(&self, found: Adoptable) -> Result<Submitted, ExecutorError> {
-        let Adoptable { spec, image, mut handle, started_at } = found;
+        let Adoptable {
+            spec,
+            image,
+            mut handle,
+            started_at,
+        } = found;
         let (new, dir, lease) = self.prepare(&spec, "", &[])?;
         let id = new.id;
         handle.attempt = id;
         let name = handle.container.clone();
         if let Some(tenure) = self.store.adopt(new, image, handle, started_at).await? {
             let attempt = self.row(id).await?;
-            return Ok(Submitted { attempt, tenure, dir, lease });
+            return Ok(Submitted {
+                attempt,
+                tenure,
+                dir,
+                lease,
+            });
         }
         if let Err(error) = std::fs::remove_dir_all(dir.path()) {
             tracing::warn!(%error, "the folder of an attempt that was not begun stays");
         }
-        let open = self.store.of_container(&name).await?.into_iter().rev().find(|open| open.report.is_none());
+        let open = self
+            .store
+            .of_container(&name)
+            .await?
+            .into_iter()
+            .rev()
+            .find(|open| open.report.is_none());
         let run = open.map_or(id.run(), |open| open.id.run());
         Err(ExecutorError::AlreadyRunning { file: name, run })
     }
@@ -188,14 +214,22 @@ impl Supervisor {
         secrets: &[(String, String)],
     ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
         let id = random_run_id().attempt(1);
-        let failed = |source| ExecutorError::AttemptDir { attempt: id, source };
-        let dir = self.state.make_attempt(id, prompt, secrets).map_err(failed)?;
+        let failed = |source| ExecutorError::AttemptDir {
+            attempt: id,
+            source,
+        };
+        let dir = self
+            .state
+            .make_attempt(id, prompt, secrets)
+            .map_err(failed)?;
         let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))
             .map_err(|error| failed(error.into()))?;
         write_durably(&dir.launch_json(), &record).map_err(failed)?;
         // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
         let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
-            return Err(failed(io::Error::other("its new lock is held by somebody else")));
+            return Err(failed(io::Error::other(
+                "its new lock is held by somebody else",
+            )));
         };
         let new = NewAttempt {
             id,
@@ -234,7 +268,12 @@ impl Supervisor {
         control: &Control,
         progress: OnProgress<'_>,
     ) -> Result<Report, ExecutorError> {
-        let Submitted { attempt, tenure, dir, lease } = submitted;
+        let Submitted {
+            attempt,
+            tenure,
+            dir,
+            lease,
+        } = submitted;
         let drive = Drive {
             engine: &self.engine,
             store: &self.store,
@@ -267,7 +306,12 @@ impl Supervisor {
         };
         let tenure = self.store.take_over(attempt).await?;
         let attempt = self.row(attempt).await?;
-        let submitted = Submitted { attempt, tenure, dir, lease };
+        let submitted = Submitted {
+            attempt,
+            tenure,
+            dir,
+            lease,
+        };
         let report = self.run(submitted, sinks, control, progress).await?;
         Ok(Recovery::Finished(Box::new(report)))
     }
@@ -289,7 +333,9 @@ impl Supervisor {
         let open = self.store.open_attempts().await?;
         let count = open.len();
         let recoveries = open.into_iter().map(|attempt| async move {
-            let result = self.recover(attempt.id, Vec::new(), control, progress).await;
+            let result = self
+                .recover(attempt.id, Vec::new(), control, progress)
+                .await;
             result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error))
         });
         let mut recoveries = stream::iter(recoveries).buffer_unordered(RECOVERED_AT_ONCE);
@@ -313,12 +359,16 @@ impl Supervisor {
         by: &str,
         policy: Option<&StopPolicy>,
     ) -> Result<Stopped, ExecutorError> {
-        let no_such_run = || ExecutorError::NoSuchRun { text: run.to_string() };
+        let no_such_run = || ExecutorError::NoSuchRun {
+            text: run.to_string(),
+        };
         let attempt = self.store.latest(run).await?.ok_or_else(no_such_run)?;
         if let Some(report) = attempt.report {
             return Ok(Stopped::WasFinished(Box::new(report)));
         }
-        self.store.request_stop(attempt.id, StopReason::Cancelled { by: by.to_owned() }).await?;
+        self.store
+            .request_stop(attempt.id, StopReason::Cancelled { by: by.to_owned() })
+            .await?;
         let policy = policy.cloned().unwrap_or_else(|| attempt.spec.stop.clone());
         let control = Control::new(by);
         if policy.grace.is_zero() {
@@ -326,7 +376,10 @@ impl Supervisor {
         }
         let mut told = false;
         loop {
-            match self.recover(attempt.id, Vec::new(), &control, &|_| {}).await? {
+            match self
+                .recover(attempt.id, Vec::new(), &control, &|_| {})
+                .await?
+            {
                 Recovery::Finished(report) => return Ok(Stopped::Finished(report)),
                 Recovery::Failed(_, error) => return Err(error),
                 Recovery::Supervised(_) => {}
@@ -356,11 +409,20 @@ impl Supervisor {
     /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::AmbiguousRun`].
     pub async fn find_run(&self, text: &str) -> Result<RunId, ExecutorError> {
         let text = text.trim();
-        let found = if text.is_empty() { Vec::new() } else { self.store.find_runs(text).await? };
+        let found = if text.is_empty() {
+            Vec::new()
+        } else {
+            self.store.find_runs(text).await?
+        };
         match found.as_slice() {
             [run] => Ok(*run),
-            [] => Err(ExecutorError::NoSuchRun { text: text.to_owned() }),
-            several => Err(ExecutorError::AmbiguousRun { text: text.to_owned(), count: several.len() }),
+            [] => Err(ExecutorError::NoSuchRun {
+                text: text.to_owned(),
+            }),
+            several => Err(ExecutorError::AmbiguousRun {
+                text: text.to_owned(),
+                count: several.len(),
+            }),
         }
     }
 
@@ -380,7 +442,9 @@ impl Supervisor {
 
     async fn row(&self, attempt: AttemptId) -> Result<Attempt, ExecutorError> {
         let row = self.store.attempt(attempt).await?;
-        row.ok_or_else(|| ExecutorError::NoSuchRun { text: attempt.to_string() })
+        row.ok_or_else(|| ExecutorError::NoSuchRun {
+            text: attempt.to_string(),
+        })
     }
 }
 

@@ -5,7 +5,6 @@
 //! Never: kills a supervisor, but to damage a spool that nobody reads.
 
 use std::fs;
-use std::process::Command;
 
 use integration_tests::{EngineProxy, Fault};
 

@@ -36,19 +36,40 @@ const ROOT_DEMO_OWNER: u32 = 1000;
 
 /// The prompt files, and how each is expected to end.
 const PROMPTS: [(&str, &str, OutcomeKind); 3] = [
-    ("greeting.md", include_str!("../demo/greeting.md"), OutcomeKind::Succeeded),
-    ("impossible.md", include_str!("../demo/impossible.md"), OutcomeKind::Failed),
-    ("hungry.md", include_str!("../demo/hungry.md"), OutcomeKind::OutOfMemory),
+    (
+        "greeting.md",
+        include_str!("../demo/greeting.md"),
+        OutcomeKind::Succeeded,
+    ),
+    (
+        "impossible.md",
+        include_str!("../demo/impossible.md"),
+        OutcomeKind::Failed,
+    ),
+    (
+        "hungry.md",
+        include_str!("../demo/hungry.md"),
+        OutcomeKind::OutOfMemory,
+    ),
 ];
 
-pub(crate) async fn demo(context: &Context, args: &DemoArgs, format: Format) -> Result<u8, CommandError> {
-    terminal::eprint("demo: a scripted stand-in agent works on three prompt files; no model and no key are used\n");
+pub(crate) async fn demo(
+    context: &Context,
+    args: &DemoArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
+    terminal::eprint(
+        "demo: a scripted stand-in agent works on three prompt files; no model and no key are used\n",
+    );
     let folder = tempfile::Builder::new()
         .prefix(FOLDER_PREFIX)
         .tempdir()
         .map_err(|error| CommandError::internal("make a temporary folder", error))?;
     let supervisor = Arc::new(context.supervisor_in(&folder.path().join("state"))?);
-    supervisor.probe().await.map_err(|error| CommandError::from(error).in_one_line())?;
+    supervisor
+        .probe()
+        .await
+        .map_err(|error| CommandError::from(error).in_one_line())?;
     let images = context.images()?;
     let stage = Stage::set(context, folder.path())?;
     images.import_image(&stage.image, image_archive()?).await?;
@@ -57,7 +78,11 @@ pub(crate) async fn demo(context: &Context, args: &DemoArgs, format: Format) -> 
 
     if args.keep {
         let kept = folder.keep();
-        terminal::eprint(&format!("kept: {} and the image {}\n", kept.display(), stage.image));
+        terminal::eprint(&format!(
+            "kept: {} and the image {}\n",
+            kept.display(),
+            stage.image
+        ));
     } else {
         images.remove_image(&stage.image).await?;
     }
@@ -87,19 +112,43 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(context: &'a Context, folder: &Path) -> Result<Self, CommandError> {
         let project = folder.join("project");
-        make_project(&project).map_err(|error| CommandError::internal("make the demo's project", error))?;
+        make_project(&project)
+            .map_err(|error| CommandError::internal("make the demo's project", error))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let tag = name.trim_start_matches(FOLDER_PREFIX);
-        Ok(Self { context, project, state_dir: folder.join("state"), image: format!("{IMAGE}:{tag}") })
+        Ok(Self {
+            context,
+            project,
+            state_dir: folder.join("state"),
+            image: format!("{IMAGE}:{tag}"),
+        })
     }
 
     /// Runs the prompts and prints the table.
-    async fn play(&self, supervisor: &Arc<Supervisor>, format: Format) -> Result<Ending, CommandError> {
+    async fn play(
+        &self,
+        supervisor: &Arc<Supervisor>,
+        format: Format,
+    ) -> Result<Ending, CommandError> {
         let control = Control::new("Ctrl-C");
         let _interrupts = Interrupts::listen(&control)?;
-        let events = if format == Format::Json { Events::Hidden } else { Events::Shown };
-        let mut rows =
-            vec![["PROMPT", "OUTCOME", "TIME", "EXIT", "TOKENS", "FILES CHANGED", "CAUSE"].map(str::to_owned)];
+        let events = if format == Format::Json {
+            Events::Hidden
+        } else {
+            Events::Shown
+        };
+        let mut rows = vec![
+            [
+                "PROMPT",
+                "OUTCOME",
+                "TIME",
+                "EXIT",
+                "TOKENS",
+                "FILES CHANGED",
+                "CAUSE",
+            ]
+            .map(str::to_owned),
+        ];
         let mut ending = Ending::AsExpected;
         for (name, text, expected) in PROMPTS {
             let before = snapshot(&self.project);
@@ -134,14 +183,20 @@ impl<'a> Stage<'a> {
         let prompt = Prompt::parse(&path.display().to_string(), text.as_bytes())
             .map_err(|error| CommandError::internal("read the demo's prompt", error))?;
         let flags = Settings {
-            project: Some(Sourced::flag("--project", self.project.display().to_string())),
+            project: Some(Sourced::flag(
+                "--project",
+                self.project.display().to_string(),
+            )),
             image: Some(Sourced::flag("--image", self.image.clone())),
             ..Settings::default()
         };
         let resolve_context = self.context.resolve_context(self.state_dir.clone());
         let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)
             .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
-        Ok(Job { name: name.to_owned(), resolved })
+        Ok(Job {
+            name: name.to_owned(),
+            resolved,
+        })
     }
 }
 
@@ -173,7 +228,16 @@ fn make_project(project: &Path) -> io::Result<()> {
     for arguments in [
         &["init", "--quiet"][..],
         &["add", "--all"],
-        &["-c", "user.name=dark-factory", "-c", "user.email=demo@localhost", "commit", "--quiet", "-m", "demo: begin"],
+        &[
+            "-c",
+            "user.name=dark-factory",
+            "-c",
+            "user.email=demo@localhost",
+            "commit",
+            "--quiet",
+            "-m",
+            "demo: begin",
+        ],
     ] {
         git(project, arguments)?;
     }
@@ -187,14 +251,25 @@ fn git(project: &Path, arguments: &[&str]) -> io::Result<()> {
     let status = Command::new("git")
         .arg("-C")
         .arg(project)
-        .args(["-c", &format!("safe.directory={}", project.display()), "-c", "core.hooksPath=/dev/null"])
+        .args([
+            "-c",
+            &format!("safe.directory={}", project.display()),
+            "-c",
+            "core.hooksPath=/dev/null",
+        ])
         .args(arguments)
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
-        .map_err(|error| io::Error::new(error.kind(), format!("git: {error} (is git installed?)")))?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("git {} failed", arguments[0]))) }
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("git: {error} (is git installed?)"))
+        })?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("git {} failed", arguments[0])))
+    }
 }
 
 fn give_to(path: &Path, owner: u32) -> io::Result<()> {
@@ -229,6 +304,13 @@ fn snapshot(project: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Counts the files that were added, removed or changed.
 fn changed(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) -> usize {
-    let changed_or_removed = before.iter().filter(|(path, bytes)| after.get(*path) != Some(bytes)).count();
-    changed_or_removed + after.keys().filter(|path| !before.contains_key(*path)).count()
+    let changed_or_removed = before
+        .iter()
+        .filter(|(path, bytes)| after.get(*path) != Some(bytes))
+        .count();
+    changed_or_removed
+        + after
+            .keys()
+            .filter(|path| !before.contains_key(*path))
+            .count()
 }

@@ -15,17 +15,35 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal;
 
-pub(crate) async fn inspect(context: &Context, name: &RunName, format: Format) -> Result<u8, CommandError> {
+pub(crate) async fn inspect(
+    context: &Context,
+    name: &RunName,
+    format: Format,
+) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
     let run = supervisor.find_run(&name.run).await?;
-    let no_such_run = || ExecutorError::NoSuchRun { text: run.to_string() };
-    let attempt = supervisor.store().latest(run).await.map_err(ExecutorError::from)?.ok_or_else(no_such_run)?;
+    let no_such_run = || ExecutorError::NoSuchRun {
+        text: run.to_string(),
+    };
+    let attempt = supervisor
+        .store()
+        .latest(run)
+        .await
+        .map_err(ExecutorError::from)?
+        .ok_or_else(no_such_run)?;
     let dir = supervisor.state_dir().attempt(attempt.id);
-    let files: Vec<String> = [dir.raw_log(), dir.stderr_log(), dir.run_log(), dir.launch_json(), dir.report_json(), dir.spool()]
-        .into_iter()
-        .filter(|path| path.exists())
-        .map(|path| path.display().to_string())
-        .collect();
+    let files: Vec<String> = [
+        dir.raw_log(),
+        dir.stderr_log(),
+        dir.run_log(),
+        dir.launch_json(),
+        dir.report_json(),
+        dir.spool(),
+    ]
+    .into_iter()
+    .filter(|path| path.exists())
+    .map(|path| path.display().to_string())
+    .collect();
     let supervised = attempt.report.is_none() && supervisor.is_supervised(attempt.id)?;
     let value = json!({
         "run_id": run,

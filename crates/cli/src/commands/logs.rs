@@ -22,19 +22,46 @@ use crate::terminal::{self, Taken};
 /// How often a followed file is looked at.
 const FOLLOW_CHECK: Duration = Duration::from_millis(100);
 
-pub(crate) async fn logs(context: &Context, args: &LogsArgs, format: Format) -> Result<u8, CommandError> {
+pub(crate) async fn logs(
+    context: &Context,
+    args: &LogsArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
     let run = supervisor.find_run(&args.run.run).await?;
-    let no_such_run = || ExecutorError::NoSuchRun { text: run.to_string() };
-    let attempt = supervisor.store().latest(run).await.map_err(ExecutorError::from)?.ok_or_else(no_such_run)?;
+    let no_such_run = || ExecutorError::NoSuchRun {
+        text: run.to_string(),
+    };
+    let attempt = supervisor
+        .store()
+        .latest(run)
+        .await
+        .map_err(ExecutorError::from)?
+        .ok_or_else(no_such_run)?;
     let dir = supervisor.state_dir().attempt(attempt.id);
-    let path = if args.raw { dir.raw_log() } else { dir.run_log() };
-    let mut log = Follower { file: None, path: &path, pending: Vec::new() };
+    let path = if args.raw {
+        dir.raw_log()
+    } else {
+        dir.run_log()
+    };
+    let mut log = Follower {
+        file: None,
+        path: &path,
+        pending: Vec::new(),
+    };
     loop {
         // Read before the file is, so that what was written before the end is printed.
-        let row = supervisor.store().attempt(attempt.id).await.map_err(ExecutorError::from)?;
+        let row = supervisor
+            .store()
+            .attempt(attempt.id)
+            .await
+            .map_err(ExecutorError::from)?;
         let ended = row.is_none_or(|row| row.report.is_some());
-        let taken = if format == Format::Json { log.print_json() } else { log.print_bytes() }?;
+        let taken = if format == Format::Json {
+            log.print_json()
+        } else {
+            log.print_bytes()
+        }?;
         if taken == Taken::No || ended || !args.follow {
             return Ok(exit_code::SUCCEEDED);
         }
@@ -72,7 +99,10 @@ impl Follower<'_> {
             while let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
                 let line = String::from_utf8_lossy(&line);
-                let (at, text) = line.trim_end_matches('\n').split_once(' ').unwrap_or(("", &line));
+                let (at, text) = line
+                    .trim_end_matches('\n')
+                    .split_once(' ')
+                    .unwrap_or(("", &line));
                 terminal::print_json(&json!({ "at": at, "text": text }));
             }
         }
@@ -87,8 +117,12 @@ impl Follower<'_> {
             }
         }
         let mut bytes = vec![0; 64 * 1024];
-        let Some(file) = &mut self.file else { return Ok(Vec::new()) };
-        let read = file.read(&mut bytes).map_err(|error| CommandError::internal("read the log", error))?;
+        let Some(file) = &mut self.file else {
+            return Ok(Vec::new());
+        };
+        let read = file
+            .read(&mut bytes)
+            .map_err(|error| CommandError::internal("read the log", error))?;
         bytes.truncate(read);
         Ok(bytes)
     }

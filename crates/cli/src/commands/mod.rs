@@ -22,7 +22,11 @@ use crate::error::CommandError;
 /// Runs the command and returns the process's exit code.
 pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
     let context = Context::new(&args.global)?;
-    let format = if args.global.json { Format::Json } else { Format::Text };
+    let format = if args.global.json {
+        Format::Json
+    } else {
+        Format::Text
+    };
     match args.command {
         Command::Run(run) => run::run(&context, &run, format).await,
         Command::Ps(ps) => ps::ps(&context, &ps, format).await,
@@ -57,7 +61,11 @@ fn human_seconds(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds of a run")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole seconds of a run"
+    )]
     let whole = seconds as u64;
     match (whole / 3600, whole / 60 % 60, whole % 60) {
         (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
@@ -67,5 +75,10 @@ fn human_seconds(seconds: f64) -> String {
 
 /// Returns how long an attempt ran, in seconds; `None` if it never started.
 fn seconds(report: &Report) -> Option<f64> {
-    Some(report.finished_at.duration_since(report.started_at?).as_secs_f64())
+    Some(
+        report
+            .finished_at
+            .duration_since(report.started_at?)
+            .as_secs_f64(),
+    )
 }

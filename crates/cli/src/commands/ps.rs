@@ -36,11 +36,23 @@ struct Line {
     dir: String,
 }
 
-pub(crate) async fn ps(context: &Context, args: &PsArgs, format: Format) -> Result<u8, CommandError> {
+pub(crate) async fn ps(
+    context: &Context,
+    args: &PsArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let attempts = supervisor.store().attempts().await.map_err(dark_factory_executor::error::ExecutorError::from)?;
-    let wanted = attempts.into_iter().filter(|a| args.all || a.state != AttemptState::Finished);
-    let lines = wanted.map(|attempt| line(&supervisor, attempt)).collect::<Result<Vec<_>, _>>()?;
+    let attempts = supervisor
+        .store()
+        .attempts()
+        .await
+        .map_err(dark_factory_executor::error::ExecutorError::from)?;
+    let wanted = attempts
+        .into_iter()
+        .filter(|a| args.all || a.state != AttemptState::Finished);
+    let lines = wanted
+        .map(|attempt| line(&supervisor, attempt))
+        .collect::<Result<Vec<_>, _>>()?;
     match format {
         Format::Json => lines.iter().for_each(terminal::print_json),
         Format::Text => terminal::print(&table(&lines)),
@@ -49,12 +61,21 @@ pub(crate) async fn ps(context: &Context, args: &PsArgs, format: Format) -> Resu
 }
 
 fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {
-    let supervised = attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
-    let outcome = attempt.report.as_ref().map(|r| Outcome::new(r.outcome, r.cause.clone()));
+    let supervised =
+        attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
+    let outcome = attempt
+        .report
+        .as_ref()
+        .map(|r| Outcome::new(r.outcome, r.cause.clone()));
     Ok(Line {
         run_id: attempt.id.run(),
         container: attempt.spec.container_name(attempt.id),
-        dir: supervisor.state_dir().attempt(attempt.id).path().display().to_string(),
+        dir: supervisor
+            .state_dir()
+            .attempt(attempt.id)
+            .path()
+            .display()
+            .to_string(),
         file: attempt.spec.file,
         engine: attempt.engine,
         agent: attempt.spec.agent,
@@ -82,8 +103,17 @@ fn table(lines: &[Line]) -> String {
             (Some(from), Some(to)) => human_seconds(to.duration_since(from).as_secs_f64()),
             _ => "-".to_owned(),
         };
-        let started = line.started_at.map_or("-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string());
-        [line.run_id.to_string(), state, line.agent.clone(), started, time, line.file.clone()]
+        let started = line.started_at.map_or("-".to_owned(), |at| {
+            at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+        });
+        [
+            line.run_id.to_string(),
+            state,
+            line.agent.clone(),
+            started,
+            time,
+            line.file.clone(),
+        ]
     });
     terminal::table(std::iter::once(header).chain(rows))
 }

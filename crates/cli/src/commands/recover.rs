@@ -26,7 +26,9 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
     };
     let mut codes = Vec::new();
     let open = supervisor
-        .recover_all(&control, &progress, |recovery| codes.extend(print(&supervisor, &recovery, format)))
+        .recover_all(&control, &progress, |recovery| {
+            codes.extend(print(&supervisor, &recovery, format))
+        })
         .await?;
     if open == 0 && format == Format::Text {
         terminal::print("nothing to recover\n");
@@ -52,12 +54,18 @@ fn print(supervisor: &Supervisor, recovery: &Recovery, format: Format) -> Option
             terminal::print_json(&json!({ "run_id": attempt.run(), "supervised": true }));
         }
         Recovery::Supervised(attempt) => {
-            terminal::print(&format!("{} is supervised by a living process\n", attempt.run()));
+            terminal::print(&format!(
+                "{} is supervised by a living process\n",
+                attempt.run()
+            ));
         }
         Recovery::Failed(attempt, error) => {
             let message = format!("run {} stays as it is: {}", attempt.run(), chain(error));
-            let error = CommandError::new(error.exit_code(), message)
-                .hint(error.advice().unwrap_or_else(|| "try again later".to_owned()));
+            let error = CommandError::new(error.exit_code(), message).hint(
+                error
+                    .advice()
+                    .unwrap_or_else(|| "try again later".to_owned()),
+            );
             error.print();
             return Some(error.code());
         }

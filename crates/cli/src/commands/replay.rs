@@ -24,7 +24,11 @@ use crate::terminal::{self, Output};
 /// How much of a recording is read at once, and looked at to know the agent.
 const CHUNK: usize = 256 * 1024;
 
-pub(crate) fn replay(context: &Context, args: &ReplayArgs, format: Format) -> Result<u8, CommandError> {
+pub(crate) fn replay(
+    context: &Context,
+    args: &ReplayArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
     let cannot_read = |error: io::Error| {
         CommandError::usage(format!("{} cannot be read: {error}", args.file.display()))
     };
@@ -79,7 +83,11 @@ struct EventShow {
 impl EventShow {
     fn new(agent: &'static dyn Agent, format: Format) -> Self {
         let formatter = TextFormatter::new(terminal::style(Output::Stdout));
-        Self { transcript: Transcript::new(agent), formatter, format }
+        Self {
+            transcript: Transcript::new(agent),
+            formatter,
+            format,
+        }
     }
 
     fn show(&mut self, events: &[dark_factory_types::Event]) {
@@ -97,7 +105,8 @@ impl EventShow {
 impl Show for EventShow {
     fn chunk(&mut self, bytes: &[u8]) {
         let mut events = Vec::new();
-        self.transcript.feed(EventStream::Stdout, bytes, SystemClock.now(), &mut events);
+        self.transcript
+            .feed(EventStream::Stdout, bytes, SystemClock.now(), &mut events);
         self.show(&events);
     }
 
@@ -115,26 +124,34 @@ struct SeedShow {
 
 impl SeedShow {
     fn new() -> Self {
-        Self { splitter: LineSplitter::new(), formatter: SeedFormatter::new(TimeZone::system()) }
+        Self {
+            splitter: LineSplitter::new(),
+            formatter: SeedFormatter::new(TimeZone::system()),
+        }
     }
 }
 
 fn local_time() -> String {
-    TimeZone::system().to_datetime(SystemClock.now()).strftime("%H:%M:%S").to_string()
+    TimeZone::system()
+        .to_datetime(SystemClock.now())
+        .strftime("%H:%M:%S")
+        .to_string()
 }
 
 impl Show for SeedShow {
     fn chunk(&mut self, bytes: &[u8]) {
         let (time, formatter) = (local_time(), &mut self.formatter);
         let mut text = Vec::new();
-        self.splitter.feed(bytes, |line| formatter.write(&line, &time, &mut text));
+        self.splitter
+            .feed(bytes, |line| formatter.write(&line, &time, &mut text));
         terminal::print_bytes(&text);
     }
 
     fn finish(&mut self) {
         let (time, formatter) = (local_time(), &mut self.formatter);
         let mut text = Vec::new();
-        self.splitter.finish(|line| formatter.write(&line, &time, &mut text));
+        self.splitter
+            .finish(|line| formatter.write(&line, &time, &mut text));
         terminal::print_bytes(&text);
     }
 }

@@ -58,7 +58,11 @@ pub(crate) enum Ended {
     Skipped,
 }
 
-pub(crate) async fn run(context: &Context, args: &RunArgs, format: Format) -> Result<u8, CommandError> {
+pub(crate) async fn run(
+    context: &Context,
+    args: &RunArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
     let jobs = prepare(context, args)?;
     let supervisor = Arc::new(context.supervisor()?);
     supervisor.probe().await?;
@@ -69,7 +73,14 @@ pub(crate) async fn run(context: &Context, args: &RunArgs, format: Format) -> Re
     };
     let control = Control::new("Ctrl-C");
     let _interrupts = Interrupts::listen(&control)?;
-    let ended = run_jobs(&supervisor, jobs, args.jobs, &control, Show { format, events }).await?;
+    let ended = run_jobs(
+        &supervisor,
+        jobs,
+        args.jobs,
+        &control,
+        Show { format, events },
+    )
+    .await?;
     Ok(exit_code::combine(ended.iter().map(|ended| match ended {
         Ended::Report(report) => report.outcome.exit_code(),
         Ended::Failed(code) => *code,
@@ -99,7 +110,9 @@ fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> 
             Err(error) => errors.push(error),
         }
     }
-    let Some(last) = errors.pop() else { return Ok(jobs) };
+    let Some(last) = errors.pop() else {
+        return Ok(jobs);
+    };
     for error in &errors {
         error.print();
     }
@@ -113,8 +126,8 @@ fn prepare_one(
     resolve_context: &ResolveContext,
 ) -> Result<Job, CommandError> {
     let (name, bytes) = read_prompt(context, file)?;
-    let prompt = Prompt::parse(&name, &bytes)
-        .map_err(|error| CommandError::usage(chain(&error)))?;
+    let prompt =
+        Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(chain(&error)))?;
     let resolved = resolve(&prompt, flags, &context.host, resolve_context)
         .map_err(|error| CommandError::new(error.exit_code(), chain(&error)))?;
     for warning in &resolved.warnings {
@@ -137,11 +150,18 @@ fn read_prompt(context: &Context, file: &Path) -> Result<(String, Vec<u8>), Comm
     let path = context.host.absolute(file);
     let bytes = std::fs::read(&path).map_err(|error| {
         let hint = match error.kind() {
-            ErrorKind::NotFound => format!("check its name; a relative one is looked for in {}", context.host.cwd.display()),
+            ErrorKind::NotFound => format!(
+                "check its name; a relative one is looked for in {}",
+                context.host.cwd.display()
+            ),
             ErrorKind::IsADirectory => "name a file in it".to_owned(),
             _ => "make it a file that you may read".to_owned(),
         };
-        CommandError::usage(format!("prompt file {} cannot be read: {error}", file.display())).hint(hint)
+        CommandError::usage(format!(
+            "prompt file {} cannot be read: {error}",
+            file.display()
+        ))
+        .hint(hint)
     })?;
     Ok((display_name(file), bytes))
 }
@@ -167,7 +187,9 @@ pub(crate) async fn run_jobs(
         while let Some(done) = tasks.try_join_next() {
             take(&mut ended, done)?;
         }
-        let gave_up = ended.iter().any(|ended| matches!(ended, Ended::Failed(exit_code::ENGINE)));
+        let gave_up = ended
+            .iter()
+            .any(|ended| matches!(ended, Ended::Failed(exit_code::ENGINE)));
         if control.cancel.is_cancelled() || gave_up {
             break;
         }
@@ -205,7 +227,11 @@ async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Sh
     };
     let dir: PathBuf = submitted.dir().path().to_owned();
     let run = submitted.id().run();
-    let output = if show.format == Format::Json { Output::Stderr } else { Output::Stdout };
+    let output = if show.format == Format::Json {
+        Output::Stderr
+    } else {
+        Output::Stdout
+    };
     let prefix = match show.events {
         Events::ShownWithName => format!("[{}] ", job.name),
         Events::Hidden | Events::Shown => String::new(),
@@ -268,7 +294,11 @@ fn left_open(run: RunId, error: &ExecutorError) -> Ended {
 
 /// The lines that end a run on a terminal.
 fn last_words(job: &Job, report: &Report, dir: &Path) -> String {
-    let mark = if report.outcome == OutcomeKind::Succeeded { "✔" } else { "✘" };
+    let mark = if report.outcome == OutcomeKind::Succeeded {
+        "✔"
+    } else {
+        "✘"
+    };
     let mut facts = Vec::new();
     facts.extend(seconds(report).map(human_seconds));
     if report.usage.total_tokens() > 0 {
@@ -279,7 +309,10 @@ fn last_words(job: &Job, report: &Report, dir: &Path) -> String {
     if report.log != dark_factory_types::LogState::Complete {
         facts.push("log incomplete".to_owned());
     }
-    let mut text = format!("{mark} {}: {}: {}\n", job.name, report.outcome, report.cause);
+    let mut text = format!(
+        "{mark} {}: {}: {}\n",
+        job.name, report.outcome, report.cause
+    );
     if !facts.is_empty() {
         text = format!("{text}  {}\n", facts.join(", "));
     }

@@ -14,30 +14,48 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal;
 
-pub(crate) async fn stop(context: &Context, args: &StopArgs, format: Format) -> Result<u8, CommandError> {
+pub(crate) async fn stop(
+    context: &Context,
+    args: &StopArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
     let policy = match args.grace.as_deref() {
         None => None,
         Some("0" | "0s") => Some(StopPolicy::kill()),
         Some(grace) => {
             let grace = parse_duration(grace)
                 .map_err(|error| CommandError::usage(format!("--grace: {error}")))?;
-            Some(StopPolicy { grace, ..StopPolicy::default() })
+            Some(StopPolicy {
+                grace,
+                ..StopPolicy::default()
+            })
         }
     };
     let supervisor = context.supervisor()?;
     let mut codes = Vec::new();
     for name in &args.runs {
         let result = match supervisor.find_run(name).await {
-            Ok(run) => supervisor.stop(run, "dark-factory stop", policy.as_ref()).await,
+            Ok(run) => {
+                supervisor
+                    .stop(run, "dark-factory stop", policy.as_ref())
+                    .await
+            }
             Err(error) => Err(error),
         };
         match result {
-            Ok(Stopped::Finished(report) | Stopped::WasFinished(report)) if format == Format::Json => {
+            Ok(Stopped::Finished(report) | Stopped::WasFinished(report))
+                if format == Format::Json =>
+            {
                 let dir = supervisor.state_dir().attempt(report.attempt_id);
                 terminal::print_json(&summary(&report, dir.path()));
             }
             Ok(Stopped::Finished(report)) => {
-                terminal::print(&format!("{} {}: {}\n", report.attempt_id.run(), report.outcome, report.cause));
+                terminal::print(&format!(
+                    "{} {}: {}\n",
+                    report.attempt_id.run(),
+                    report.outcome,
+                    report.cause
+                ));
             }
             Ok(Stopped::WasFinished(report)) => terminal::print(&format!(
                 "{} had ended before, {}: {}\n",

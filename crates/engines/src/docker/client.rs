@@ -214,8 +214,15 @@ impl Client {
 
     async fn connect(&self) -> Result<Docker, EngineError> {
         let address = &self.inner.endpoint.0;
-        let ping = async { api_version(address).await.map_err(|err| ClientError::IOError { err }) };
-        let unsupported = |reason| EngineError::Unsupported { endpoint: self.endpoint(), reason };
+        let ping = async {
+            api_version(address)
+                .await
+                .map_err(|err| ClientError::IOError { err })
+        };
+        let unsupported = |reason| EngineError::Unsupported {
+            endpoint: self.endpoint(),
+            reason,
+        };
         let newest = self
             .call(NEGOTIATE, ping)
             .await?
@@ -225,7 +232,11 @@ impl Client {
                 "its API is version {newest}, and {MINIMUM_VERSION} is needed"
             )));
         }
-        let version = if newest < *API_DEFAULT_VERSION { newest } else { *API_DEFAULT_VERSION };
+        let version = if newest < *API_DEFAULT_VERSION {
+            newest
+        } else {
+            *API_DEFAULT_VERSION
+        };
         let docker = match address {
             Address::Unix(path) => Docker::connect_with_unix(path, CLIENT_TIMEOUT, &version),
             Address::Tcp(address) => Docker::connect_with_http(address, CLIENT_TIMEOUT, &version),

@@ -40,10 +40,14 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Stri
 fn find_version(answer: &str) -> Option<ClientVersion> {
     let value = answer.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case(API_VERSION).then_some(value.trim())
+        name.eq_ignore_ascii_case(API_VERSION)
+            .then_some(value.trim())
     })?;
     let (major, minor) = value.split_once('.')?;
-    Some(ClientVersion { major_version: major.parse().ok()?, minor_version: minor.parse().ok()? })
+    Some(ClientVersion {
+        major_version: major.parse().ok()?,
+        minor_version: minor.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -52,7 +56,8 @@ mod tests {
 
     #[test]
     fn the_version_is_read_from_the_header() {
-        let answer = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24 (linux)\r\n\r\n";
+        let answer =
+            "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nServer: Docker/20.10.24 (linux)\r\n\r\n";
 
         let version = find_version(answer).map(|version| version.to_string());
 
@@ -61,7 +66,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_an_engines_has_no_version() {
-        for answer in ["HTTP/1.1 404 Not Found\r\n\r\n", "SSH-2.0-x", "api-version: new\r\n"] {
+        for answer in [
+            "HTTP/1.1 404 Not Found\r\n\r\n",
+            "SSH-2.0-x",
+            "api-version: new\r\n",
+        ] {
             assert!(find_version(answer).is_none(), "{answer}");
         }
     }

@@ -4,12 +4,19 @@
 //! test, and goes with it.
 
 #![cfg(feature = "docker")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
 
 mod containers;
 mod execute;
 mod images;
-#[expect(dead_code, reason = "the lab of the engine's own tests, of which only some is needed here")]
+#[expect(
+    dead_code,
+    reason = "the lab of the engine's own tests, of which only some is needed here"
+)]
 #[path = "../docker_engine/lab.rs"]
 mod lab;
 mod reattach;

@@ -66,7 +66,10 @@ impl Drive<'_> {
             return Ok(report);
         }
         let Some(agent) = agent(&attempt.spec.agent) else {
-            return Err(ExecutorError::UnknownAgent { attempt: attempt.id, agent: attempt.spec.agent });
+            return Err(ExecutorError::UnknownAgent {
+                attempt: attempt.id,
+                agent: attempt.spec.agent,
+            });
         };
         let launched = self.launch(&attempt).await?;
         let (end, workload, collected) = match launched {
@@ -76,7 +79,8 @@ impl Drive<'_> {
                 (end, workload, collected)
             }
         };
-        self.finish(&attempt, agent, &end, workload, collected).await
+        self.finish(&attempt, agent, &end, workload, collected)
+            .await
     }
 
     /// Takes the steps to a started container, from the one that the store says is next.
@@ -98,7 +102,11 @@ impl Drive<'_> {
             if let Some(stopped) = self.stop_requested().await? {
                 return Ok(stopped);
             }
-            match self.engine.create(spec, self.store.owner(), &self.dir).await {
+            match self
+                .engine
+                .create(spec, self.store.owner(), &self.dir)
+                .await
+            {
                 Ok(created) => {
                     self.advance(Transition::Starting(created.clone())).await?;
                     handle = Some(created);
@@ -117,7 +125,9 @@ impl Drive<'_> {
                 Recovered::Exited(..) if spec.transport == Transport::Attach => {
                     return match self.engine.start(spec, &handle, &self.dir).await {
                         Ok(workload) => Ok(Launched::Running(workload)),
-                        Err(EngineError::NoSuchContainer { .. }) => Ok(Launched::Ended(EngineEnd::Gone, None)),
+                        Err(EngineError::NoSuchContainer { .. }) => {
+                            Ok(Launched::Ended(EngineEnd::Gone, None))
+                        }
                         Err(error) => Err(error.into()),
                     };
                 }
@@ -130,9 +140,16 @@ impl Drive<'_> {
         self.start(attempt, &handle).await
     }
 
-    async fn start(&mut self, attempt: &Attempt, handle: &Handle) -> Result<Launched, ExecutorError> {
+    async fn start(
+        &mut self,
+        attempt: &Attempt,
+        handle: &Handle,
+    ) -> Result<Launched, ExecutorError> {
         let before = attempt.state < AttemptState::Running;
-        if before && !self.is_started()? && let Some(stopped) = self.stop_requested().await? {
+        if before
+            && !self.is_started()?
+            && let Some(stopped) = self.stop_requested().await?
+        {
             return Ok(stopped);
         }
         match self.engine.start(&attempt.spec, handle, &self.dir).await {
@@ -140,7 +157,9 @@ impl Drive<'_> {
                 if before {
                     let started_at = self.started_at(attempt)?;
                     self.advance(Transition::Running(started_at)).await?;
-                    (self.progress)(Progress::Started { container: handle.container.clone() });
+                    (self.progress)(Progress::Started {
+                        container: handle.container.clone(),
+                    });
                 }
                 Ok(Launched::Running(workload))
             }
@@ -174,7 +193,10 @@ impl Drive<'_> {
         if self.control.cancel.is_cancelled() || self.control.kill.is_cancelled() {
             self.request_stop(self.cancelled()).await?;
         }
-        Ok(self.stop_reason().await?.map(|_| never_started("stopped before the start")))
+        Ok(self
+            .stop_reason()
+            .await?
+            .map(|_| never_started("stopped before the start")))
     }
 
     /// Waits for the workload's end while its output is pumped; stops it at its deadline or on request.
@@ -255,7 +277,10 @@ impl Drive<'_> {
     }
 
     /// Records the stop reason before anything is done about it; the first one counts.
-    async fn begin_stop(&mut self, reason: StopReason) -> Result<Option<StopReason>, ExecutorError> {
+    async fn begin_stop(
+        &mut self,
+        reason: StopReason,
+    ) -> Result<Option<StopReason>, ExecutorError> {
         let reason = self.request_stop(reason).await?;
         if let Some(reason) = &reason {
             (self.progress)(Progress::Stopping(describe(reason)));
@@ -294,11 +319,16 @@ impl Drive<'_> {
         let row = self.store.attempt(attempt.id).await?;
         let row = row.as_ref().unwrap_or(attempt);
         let report = self.report(row, agent, end, collected);
-        let json = serde_json::to_vec_pretty(&report)
-            .map_err(|error| ExecutorError::Output { attempt: attempt.id, source: error.into() })?;
-        write_durably(&self.dir.report_json(), &json)
-            .map_err(|source| ExecutorError::Output { attempt: attempt.id, source })?;
-        self.advance(Transition::Finished(Box::new(report.clone()))).await?;
+        let json = serde_json::to_vec_pretty(&report).map_err(|error| ExecutorError::Output {
+            attempt: attempt.id,
+            source: error.into(),
+        })?;
+        write_durably(&self.dir.report_json(), &json).map_err(|source| ExecutorError::Output {
+            attempt: attempt.id,
+            source,
+        })?;
+        self.advance(Transition::Finished(Box::new(report.clone())))
+            .await?;
         self.clean_up(row.handle.as_ref(), workload, &report).await;
         Ok(report)
     }
@@ -316,8 +346,16 @@ impl Drive<'_> {
             record: collected.exit.as_ref(),
             exec_failed: collected.exec_failed.as_ref(),
             damage: collected.damage.as_deref(),
-            started: if collected.started_at.is_some() { Started::Yes } else { Started::No },
-            memory_limit: if spec.limits.memory.is_some() { MemoryLimit::Set } else { MemoryLimit::Unset },
+            started: if collected.started_at.is_some() {
+                Started::Yes
+            } else {
+                Started::No
+            },
+            memory_limit: if spec.limits.memory.is_some() {
+                MemoryLimit::Set
+            } else {
+                MemoryLimit::Unset
+            },
             transport: spec.transport,
         };
         let verdict = collected.conclusion.verdict;
@@ -334,9 +372,17 @@ impl Drive<'_> {
             outcome: outcome.kind,
             cause: outcome.cause,
             exit: Some(facts.exit()),
-            verdict: if never_started { Verdict::Silent } else { verdict },
+            verdict: if never_started {
+                Verdict::Silent
+            } else {
+                verdict
+            },
             stop_reason: row.stop_reason.clone(),
-            log: if never_started { LogState::Complete } else { collected.log },
+            log: if never_started {
+                LogState::Complete
+            } else {
+                collected.log
+            },
             transport: spec.transport,
             unsealed: spec.transport == Transport::Attach,
             root_owner: spec.is_root_owner(),
@@ -344,7 +390,11 @@ impl Drive<'_> {
             usage: collected.conclusion.usage,
             model: collected.conclusion.model,
             session_id: collected.conclusion.session_id,
-            peak_memory: collected.exit.as_ref().and_then(|e| e.peak_memory).map(ByteSize),
+            peak_memory: collected
+                .exit
+                .as_ref()
+                .and_then(|e| e.peak_memory)
+                .map(ByteSize),
             oom_kills: collected.exit.as_ref().and_then(|e| e.oom_kills),
             cpu_ms: collected.exit.as_ref().map(cpu_ms),
             stdout_bytes: collected.totals[0],
@@ -363,7 +413,10 @@ impl Drive<'_> {
         workload: Option<Box<dyn Workload>>,
         report: &Report,
     ) {
-        if let Err(error) = self.remove_container(handle, workload, report.transport).await {
+        if let Err(error) = self
+            .remove_container(handle, workload, report.transport)
+            .await
+        {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
         }
@@ -395,7 +448,9 @@ impl Drive<'_> {
         let Some(handle) = handle else { return Ok(()) };
         match self.engine.recover(handle).await? {
             Recovered::Gone => Ok(()),
-            Recovered::Created(workload) | Recovered::Exited(_, workload) => workload.remove().await,
+            Recovered::Created(workload) | Recovered::Exited(_, workload) => {
+                workload.remove().await
+            }
             Recovered::Running(workload) => {
                 workload.stop(&StopPolicy::kill()).await?;
                 workload.remove().await
@@ -406,11 +461,16 @@ impl Drive<'_> {
     /// Returns whether the engine holds a container that was made for this attempt.
     async fn is_ours(&self) -> Result<bool, EngineError> {
         let owned = self.engine.list_owned(self.store.owner()).await?;
-        Ok(owned.iter().any(|container| container.attempt == Some(self.tenure.attempt)))
+        Ok(owned
+            .iter()
+            .any(|container| container.attempt == Some(self.tenure.attempt)))
     }
 
     async fn advance(&self, transition: Transition) -> Result<(), ExecutorError> {
-        Ok(self.store.advance(self.tenure, transition, self.clock.now()).await?)
+        Ok(self
+            .store
+            .advance(self.tenure, transition, self.clock.now())
+            .await?)
     }
 
     async fn request_stop(&self, reason: StopReason) -> Result<Option<StopReason>, ExecutorError> {
@@ -418,21 +478,31 @@ impl Drive<'_> {
     }
 
     async fn stop_reason(&self) -> Result<Option<StopReason>, ExecutorError> {
-        Ok(self.store.attempt(self.tenure.attempt).await?.and_then(|attempt| attempt.stop_reason))
+        Ok(self
+            .store
+            .attempt(self.tenure.attempt)
+            .await?
+            .and_then(|attempt| attempt.stop_reason))
     }
 
     fn is_started(&self) -> Result<bool, ExecutorError> {
-        is_started(&self.dir)
-            .map_err(|source| ExecutorError::Output { attempt: self.tenure.attempt, source })
+        is_started(&self.dir).map_err(|source| ExecutorError::Output {
+            attempt: self.tenure.attempt,
+            source,
+        })
     }
 
     fn cancelled(&self) -> StopReason {
-        StopReason::Cancelled { by: self.control.by.clone() }
+        StopReason::Cancelled {
+            by: self.control.by.clone(),
+        }
     }
 
     /// Returns when the attempt's time is up: counted from its start, however often we were restarted.
     fn deadline(&self, attempt: &Attempt) -> Result<Option<Timestamp>, ExecutorError> {
-        let Some(limit) = self.time_limit(attempt) else { return Ok(None) };
+        let Some(limit) = self.time_limit(attempt) else {
+            return Ok(None);
+        };
         Ok(self.started_at(attempt)?.checked_add(limit).ok())
     }
 
@@ -449,8 +519,10 @@ impl Drive<'_> {
             return Ok(stored);
         }
         // Missing from the store where a supervisor died between the start and its record.
-        let recorded = started_at(&self.dir)
-            .map_err(|source| ExecutorError::Output { attempt: attempt.id, source })?;
+        let recorded = started_at(&self.dir).map_err(|source| ExecutorError::Output {
+            attempt: attempt.id,
+            source,
+        })?;
         Ok(recorded.unwrap_or_else(|| self.clock.now()))
     }
 }
@@ -468,8 +540,14 @@ fn refused(error: EngineError) -> Result<Launched, ExecutorError> {
     if !error.is_refusal() {
         return Err(error.into());
     }
-    let advice = error.advice().map(|advice| format!(" ({advice})")).unwrap_or_default();
-    Ok(Launched::Ended(EngineEnd::NeverStarted(format!("{}{advice}", error.sentence())), None))
+    let advice = error
+        .advice()
+        .map(|advice| format!(" ({advice})"))
+        .unwrap_or_default();
+    Ok(Launched::Ended(
+        EngineEnd::NeverStarted(format!("{}{advice}", error.sentence())),
+        None,
+    ))
 }
 
 fn remove(result: std::io::Result<()>) {

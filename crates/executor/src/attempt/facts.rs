@@ -7,10 +7,10 @@
 use dark_factory_spool::{
     EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End, ExecFailed, ExitRecord,
 };
+use dark_factory_types::Exit;
 use dark_factory_types::{
     ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Transport, Verdict,
 };
-use dark_factory_types::Exit;
 
 use crate::engine::{EngineExit, OomSeen};
 
@@ -70,14 +70,25 @@ impl Facts<'_> {
                 End::Signal(signal) => ExitStatus::Signal(signal),
             };
             let seen = engine.map_or(OomSeen::No, |exit| exit.oom_killed);
-            return Exit { status, oom: self.oom(status, record.oom_kills, seen), source: ExitSource::Record };
+            return Exit {
+                status,
+                oom: self.oom(status, record.oom_kills, seen),
+                source: ExitSource::Record,
+            };
         }
         let (code, seen) = match (engine, self.record.map(|record| record.end)) {
-            (Some(engine), _) => (i32::try_from(engine.code).unwrap_or(i32::MAX), engine.oom_killed),
+            (Some(engine), _) => (
+                i32::try_from(engine.code).unwrap_or(i32::MAX),
+                engine.oom_killed,
+            ),
             // Without a helper, the record is what the engine said before it forgot the container.
             (None, Some(End::Code(code))) => (code, OomSeen::No),
             (None, Some(End::Signal(_)) | None) => {
-                return Exit { status: ExitStatus::Lost, oom: Oom::No, source: ExitSource::Engine };
+                return Exit {
+                    status: ExitStatus::Lost,
+                    oom: Oom::No,
+                    source: ExitSource::Engine,
+                };
             }
         };
         if self.started == Started::No && matches!(code, EXIT_NO_SUPERVISOR | EXIT_HELPER_FAILED) {
@@ -93,7 +104,11 @@ impl Facts<'_> {
             Oom::Probable if self.transport == Transport::Spool => Oom::No,
             oom => oom,
         };
-        Exit { status, oom, source: ExitSource::Engine }
+        Exit {
+            status,
+            oom,
+            source: ExitSource::Engine,
+        }
     }
 
     /// Returns what is known of a kill for lack of memory: `kills` is the helper's count, `seen` the engine's word.
@@ -110,19 +125,30 @@ impl Facts<'_> {
     }
 
     /// Returns the outcome, with a cause that names what is known only here.
-    pub(crate) fn outcome(&self, verdict: &Verdict, stop: Option<&StopReason>, proof: Proof) -> Outcome {
+    pub(crate) fn outcome(
+        &self,
+        verdict: &Verdict,
+        stop: Option<&StopReason>,
+        proof: Proof,
+    ) -> Outcome {
         let exit = self.exit();
         let outcome = Outcome::decide(&exit, verdict, stop, proof);
         if let (Some(damage), None) = (self.damage, stop) {
-            let cause = format!("the record of the run cannot be read to its end, so nobody knows how it ended: {damage}");
+            let cause = format!(
+                "the record of the run cannot be read to its end, so nobody knows how it ended: {damage}"
+            );
             return Outcome::new(OutcomeKind::Error, cause);
         }
         match outcome.kind {
-            OutcomeKind::StartFailed => Outcome::new(outcome.kind, self.start_failure(&outcome.cause)),
-            _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => Outcome::new(
-                OutcomeKind::Error,
-                "the attempt's spool was removed on the host while the agent ran, so the agent was stopped",
-            ),
+            OutcomeKind::StartFailed => {
+                Outcome::new(outcome.kind, self.start_failure(&outcome.cause))
+            }
+            _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => {
+                Outcome::new(
+                    OutcomeKind::Error,
+                    "the attempt's spool was removed on the host while the agent ran, so the agent was stopped",
+                )
+            }
             _ => outcome,
         }
     }
@@ -150,7 +176,8 @@ impl Facts<'_> {
                 format!("bad command {:?}: {why}", failed.program)
             }
             None if self.helper_said(EXIT_NO_SUPERVISOR) => {
-                "nobody took the container's output within a minute, so the agent was not started".to_owned()
+                "nobody took the container's output within a minute, so the agent was not started"
+                    .to_owned()
             }
             None => cause.to_owned(),
         }
@@ -158,7 +185,11 @@ impl Facts<'_> {
 }
 
 fn never_started(source: ExitSource) -> Exit {
-    Exit { status: ExitStatus::NeverStarted, oom: Oom::No, source }
+    Exit {
+        status: ExitStatus::NeverStarted,
+        oom: Oom::No,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -167,7 +198,11 @@ mod tests {
 
     const KILLED: i64 = 137;
 
-    fn facts<'a>(engine: &'a EngineEnd, record: Option<&'a ExitRecord>, transport: Transport) -> Facts<'a> {
+    fn facts<'a>(
+        engine: &'a EngineEnd,
+        record: Option<&'a ExitRecord>,
+        transport: Transport,
+    ) -> Facts<'a> {
         Facts {
             engine,
             record,
@@ -180,7 +215,11 @@ mod tests {
     }
 
     fn killed(oom_killed: OomSeen) -> EngineEnd {
-        EngineEnd::Exited(EngineExit { code: KILLED, oom_killed, error: None })
+        EngineEnd::Exited(EngineExit {
+            code: KILLED,
+            oom_killed,
+            error: None,
+        })
     }
 
     /// What is written where there is no helper: the engine's code, and nothing else is known.
@@ -203,7 +242,14 @@ mod tests {
         for (seen, oom) in [(OomSeen::No, Oom::No), (OomSeen::Yes, Oom::Certain)] {
             let exit = facts(&killed(seen), None, Transport::Spool).exit();
 
-            assert_eq!(exit, Exit { status: ExitStatus::Signal(9), oom, source: ExitSource::Engine });
+            assert_eq!(
+                exit,
+                Exit {
+                    status: ExitStatus::Signal(9),
+                    oom,
+                    source: ExitSource::Engine
+                }
+            );
         }
     }
 
@@ -212,7 +258,14 @@ mod tests {
         for (seen, oom) in [(OomSeen::No, Oom::Probable), (OomSeen::Yes, Oom::Certain)] {
             let exit = facts(&killed(seen), Some(&engines_record()), Transport::Attach).exit();
 
-            assert_eq!(exit, Exit { status: ExitStatus::Signal(9), oom, source: ExitSource::Engine });
+            assert_eq!(
+                exit,
+                Exit {
+                    status: ExitStatus::Signal(9),
+                    oom,
+                    source: ExitSource::Engine
+                }
+            );
         }
     }
 

@@ -65,7 +65,11 @@ impl Drop for Pumping {
 impl EndSignal {
     fn new() -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { ended: Arc::default(), given_up: Arc::default(), wake: Arc::new(wake) })
+        Ok(Self {
+            ended: Arc::default(),
+            given_up: Arc::default(),
+            wake: Arc::new(wake),
+        })
     }
 
     fn workload_ended(&self) {
@@ -156,9 +160,13 @@ impl Pump {
     /// Lets the pump work on a thread of its own.
     pub(crate) fn start(self) -> Result<Pumping, ExecutorError> {
         let attempt = self.dir.attempt();
-        let signal = EndSignal::new().map_err(|source| ExecutorError::Output { attempt, source })?;
+        let signal =
+            EndSignal::new().map_err(|source| ExecutorError::Output { attempt, source })?;
         let end = signal.clone();
-        Ok(Pumping { task: tokio::task::spawn_blocking(move || self.run(&end)), signal })
+        Ok(Pumping {
+            task: tokio::task::spawn_blocking(move || self.run(&end)),
+            signal,
+        })
     }
 
     /// Pumps until the exit record, or until the spool's end once the workload has ended. Blocks.
@@ -214,17 +222,19 @@ impl Pump {
                         Stream::Stderr => (&mut self.stderr, EventStream::Stderr),
                     };
                     file.write_all(record.payload)?;
-                    if stream == EventStream::Stdout {
-                        self.readers.stdout(record.payload, at);
-                    }
                     let readers = &mut self.readers;
-                    self.transcript.feed_each(stream, record.payload, at, |event| readers.event(&event));
+                    readers.bytes(stream, record.payload, at);
+                    self.transcript
+                        .feed_each(stream, record.payload, at, |event| readers.event(&event));
                     std::mem::replace(&mut self.readers.written, Ok(()))?;
                 }
                 Kind::Eof => {}
                 Kind::Gap => {
                     let why = String::from_utf8_lossy(record.payload).into_owned();
-                    self.found.gaps.push(format!("output from byte {} on: {why}", record.header.offset));
+                    self.found.gaps.push(format!(
+                        "output from byte {} on: {why}",
+                        record.header.offset
+                    ));
                 }
                 Kind::ExecFailed => self.found.exec_failed = ExecFailed::decode(record.payload),
                 Kind::Exit => self.found.exit = ExitRecord::decode(record.payload),
@@ -245,18 +255,31 @@ impl Pump {
         self.stderr.sync_data()?;
         let mut warnings = self.found.gaps;
         let whole = warnings.is_empty() && self.found.damage.is_none();
-        warnings.extend(self.readers.sinks.iter_mut().filter_map(|sink| sink.finish()));
+        warnings.extend(
+            self.readers
+                .sinks
+                .iter_mut()
+                .filter_map(|sink| sink.finish()),
+        );
         let totals = self.reader.offsets();
         let complete = whole
             && (self.found.exec_failed.is_some()
-                || self.found.exit.as_ref().is_some_and(|e| e.totals == totals && e.eof == [true; 2]));
+                || self
+                    .found
+                    .exit
+                    .as_ref()
+                    .is_some_and(|e| e.totals == totals && e.eof == [true; 2]));
         Ok(Collected {
             conclusion: self.transcript.conclusion(),
             started_at: self.found.started_at,
             exit: self.found.exit,
             exec_failed: self.found.exec_failed,
             damage: self.found.damage,
-            log: if complete { LogState::Complete } else { LogState::Incomplete },
+            log: if complete {
+                LogState::Complete
+            } else {
+                LogState::Incomplete
+            },
             totals,
             warnings,
         })
@@ -264,9 +287,12 @@ impl Pump {
 }
 
 impl Readers {
-    fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+    fn bytes(&mut self, stream: EventStream, bytes: &[u8], at: Timestamp) {
         for sink in &mut self.sinks {
-            sink.stdout(bytes, at);
+            match stream {
+                EventStream::Stdout => sink.stdout(bytes, at),
+                EventStream::Stderr => sink.stderr(bytes, at),
+            }
         }
     }
 
@@ -295,7 +321,12 @@ impl From<io::Error> for PumpError {
 }
 
 fn truncated(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// The time before a log's lines, written anew only once a second: there may be 100,000 lines in one.
@@ -326,8 +357,10 @@ fn write_stamped(log: &mut impl Write, stamp: &str, text: &str) -> io::Result<()
 }
 
 fn wait_for_change(inotify: &Inotify, wake: &EventFd) -> io::Result<()> {
-    let mut fds =
-        [PollFd::new(inotify.as_fd(), PollFlags::POLLIN), PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    let mut fds = [
+        PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
+        PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+    ];
     match poll(&mut fds, PollTimeout::from(SAFETY_WAKE_MS)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),

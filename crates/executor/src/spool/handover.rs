@@ -25,7 +25,11 @@ use crate::spec::AttemptDir;
 ///
 /// The operating system's error.
 pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(dir.spool())
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(dir.spool())
 }
 
 /// Returns whether the helper got as far as executing the agent: whether the spool has a start record.
@@ -54,12 +58,16 @@ pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
         // Whatever else stands there, a helper wrote it: the agent must not be started once more.
         Err(_) => {
             let written = std::fs::metadata(dir.spool())?.modified()?;
-            return Timestamp::try_from(written).map(Some).map_err(io::Error::other);
+            return Timestamp::try_from(written)
+                .map(Some)
+                .map_err(io::Error::other);
         }
     };
     let start = first.filter(|record| record.header.kind == Kind::Start);
     start
-        .map(|record| Timestamp::from_nanosecond(record.header.stamp.wall_ns.into()).map_err(io::Error::other))
+        .map(|record| {
+            Timestamp::from_nanosecond(record.header.stamp.wall_ns.into()).map_err(io::Error::other)
+        })
         .transpose()
 }
 
@@ -111,7 +119,12 @@ impl Handover {
         if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
             return Err(io::Error::other("no room for one descriptor"));
         }
-        sendmsg(&stream, &[io::IoSlice::new(&[HANDOVER_VERSION])], &mut control, SendFlags::NOSIGNAL)?;
+        sendmsg(
+            &stream,
+            &[io::IoSlice::new(&[HANDOVER_VERSION])],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )?;
         Ok(())
     }
 }

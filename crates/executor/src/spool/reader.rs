@@ -105,7 +105,10 @@ impl SpoolReader {
             match decode(&self.buffer[self.start..]) {
                 Decoded::Record { consumed, .. } => break consumed,
                 Decoded::Damaged(damage) => {
-                    return Err(ReadError::Damaged { position: self.position, damage });
+                    return Err(ReadError::Damaged {
+                        position: self.position,
+                        damage,
+                    });
                 }
                 Decoded::Partial { needed } => {
                     if !self.fill(needed)? {
@@ -114,7 +117,9 @@ impl SpoolReader {
                 }
             }
         };
-        let Decoded::Record { header, payload, .. } = decode(&self.buffer[self.start..][..consumed])
+        let Decoded::Record {
+            header, payload, ..
+        } = decode(&self.buffer[self.start..][..consumed])
         else {
             return Ok(None);
         };
@@ -168,4 +173,3 @@ impl SpoolReader {
         Ok(true)
     }
 }
-

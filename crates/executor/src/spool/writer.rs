@@ -34,7 +34,11 @@ impl SpoolWriter {
         file.set_len(reader.position())?;
         let id = RecordId::new(&dir.attempt().to_string())
             .ok_or_else(|| io::Error::other("the attempt's id does not fit a record"))?;
-        Ok(Self { file, id, offsets: reader.offsets() })
+        Ok(Self {
+            file,
+            id,
+            offsets: reader.offsets(),
+        })
     }
 
     /// Returns the length of each stream so far, by the stream's index.
@@ -84,7 +88,13 @@ impl SpoolWriter {
         self.file.sync_data()
     }
 
-    fn append(&mut self, kind: Kind, stream: Stream, payload: &[u8], clock: &dyn Clock) -> io::Result<()> {
+    fn append(
+        &mut self,
+        kind: Kind,
+        stream: Stream,
+        payload: &[u8],
+        clock: &dyn Clock,
+    ) -> io::Result<()> {
         let stamp = Stamp {
             monotonic_ns: 0,
             wall_ns: u64::try_from(clock.now().as_nanosecond()).unwrap_or_default(),

@@ -34,7 +34,9 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// The database was written by a newer version of dark-factory.
-    #[error("the state store has schema version {found}, this dark-factory knows up to {known}: use the newer dark-factory")]
+    #[error(
+        "the state store has schema version {found}, this dark-factory knows up to {known}: use the newer dark-factory"
+    )]
     NewerSchema {
         /// The version that was found.
         found: u32,
@@ -126,9 +128,14 @@ impl Store {
     /// [`StoreError::Database`] or [`StoreError::NewerSchema`].
     pub fn open(path: &Path, owner: &OwnerId) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(database("open its database"))?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(database("open its database"))?;
+        connection
+            .busy_timeout(Duration::from_secs(10))
+            .map_err(database("open its database"))?;
         let owner = schema::prepare(&connection, owner)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), owner })
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+            owner,
+        })
     }
 
     /// Returns the installation's name.
@@ -142,7 +149,8 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn add(&self, attempt: NewAttempt) -> Result<Tenure, StoreError> {
-        self.write("record a new attempt", move |tx| row::insert(tx, &attempt)).await
+        self.write("record a new attempt", move |tx| row::insert(tx, &attempt))
+            .await
     }
 
     /// Records a new run whose attempt begins with a container that runs, or ran, before we knew of it.
@@ -161,9 +169,18 @@ impl Store {
         started_at: Timestamp,
     ) -> Result<Option<Tenure>, StoreError> {
         self.write("record an adopted container", move |tx| {
-            let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL AND '' = :key", "")?;
-            let is_same = |other: &Handle| other.engine == handle.engine && other.state == handle.state;
-            if open.iter().filter_map(|attempt| attempt.handle.as_ref()).any(is_same) {
+            let open = row::select(
+                tx,
+                "state <> 'finished' AND handle IS NOT NULL AND '' = :key",
+                "",
+            )?;
+            let is_same =
+                |other: &Handle| other.engine == handle.engine && other.state == handle.state;
+            if open
+                .iter()
+                .filter_map(|attempt| attempt.handle.as_ref())
+                .any(is_same)
+            {
                 return Ok(None);
             }
             let tenure = row::insert(tx, &attempt)?;
@@ -211,7 +228,10 @@ impl Store {
         transition: Transition,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.write("change an attempt's state", move |tx| row::advance(tx, tenure, &transition, at)).await
+        self.write("change an attempt's state", move |tx| {
+            row::advance(tx, tenure, &transition, at)
+        })
+        .await
     }
 
     /// Records why an attempt is being stopped; the first reason stays. Returns the reason that counts.
@@ -226,7 +246,10 @@ impl Store {
         attempt: AttemptId,
         reason: StopReason,
     ) -> Result<Option<StopReason>, StoreError> {
-        self.write("record a stop request", move |tx| row::request_stop(tx, attempt, &reason)).await
+        self.write("record a stop request", move |tx| {
+            row::request_stop(tx, attempt, &reason)
+        })
+        .await
     }
 
     /// Marks a finished attempt as having nothing left on the engine.
@@ -293,7 +316,8 @@ impl Store {
     ///
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
-        self.read("list attempts", |tx| row::select(tx, "'' = :key", "")).await
+        self.read("list attempts", |tx| row::select(tx, "'' = :key", ""))
+            .await
     }
 
     /// Returns every attempt that is not finished, or finished with something left on the engine; oldest first.
@@ -323,11 +347,16 @@ impl Store {
                 )
                 .map_err(database("find a run"))?;
             let ids = statement
-                .query_map(named_params! { ":text": text }, |row| row.get::<_, String>(0))
+                .query_map(named_params! { ":text": text }, |row| {
+                    row.get::<_, String>(0)
+                })
                 .map_err(database("find a run"))?;
             ids.map(|id| {
                 let id = id.map_err(database("find a run"))?;
-                id.parse().map_err(|error| StoreError::Unreadable { what: "run id", source: Box::new(error) })
+                id.parse().map_err(|error| StoreError::Unreadable {
+                    what: "run id",
+                    source: Box::new(error),
+                })
             })
             .collect()
         })
@@ -339,7 +368,8 @@ impl Store {
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.transact(operation, TransactionBehavior::Immediate, work).await
+        self.transact(operation, TransactionBehavior::Immediate, work)
+            .await
     }
 
     async fn read<T: Send + 'static>(
@@ -347,7 +377,8 @@ impl Store {
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.transact(operation, TransactionBehavior::Deferred, work).await
+        self.transact(operation, TransactionBehavior::Deferred, work)
+            .await
     }
 
     async fn transact<T: Send + 'static>(
@@ -359,7 +390,9 @@ impl Store {
         let connection = Arc::clone(&self.connection);
         let task = tokio::task::spawn_blocking(move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let tx = connection.transaction_with_behavior(behavior).map_err(database(operation))?;
+            let tx = connection
+                .transaction_with_behavior(behavior)
+                .map_err(database(operation))?;
             let result = work(&tx)?;
             tx.commit().map_err(database(operation))?;
             Ok(result)
@@ -373,7 +406,11 @@ fn database(operation: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
 }
 
 /// Reads one optional text column of a single row.
-fn optional_text(tx: &Transaction<'_>, sql: &str, id: &str) -> Result<Option<Option<String>>, StoreError> {
+fn optional_text(
+    tx: &Transaction<'_>,
+    sql: &str,
+    id: &str,
+) -> Result<Option<Option<String>>, StoreError> {
     tx.query_row(sql, named_params! { ":id": id }, |row| row.get(0))
         .optional()
         .map_err(database("read an attempt"))

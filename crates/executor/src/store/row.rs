@@ -79,7 +79,10 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
         ),
     )
     .map_err(&error)?;
-    let tenure = Tenure { attempt: new.id, generation: 1 };
+    let tenure = Tenure {
+        attempt: new.id,
+        generation: 1,
+    };
     note_step(tx, tenure, AttemptState::Preparing, new.created_at)?;
     Ok(tenure)
 }
@@ -92,21 +95,32 @@ pub(super) fn advance(
 ) -> Result<(), StoreError> {
     let id = tenure.attempt.to_string();
     let held = "SELECT state FROM attempt WHERE id = ?1 AND generation = ?2";
-    let state = tx.query_row(held, (&id, tenure.generation), |row| row.get::<_, String>(0));
+    let state = tx.query_row(held, (&id, tenure.generation), |row| {
+        row.get::<_, String>(0)
+    });
     let from: AttemptState = match state {
         Ok(state) => parse("attempt state", &state)?,
         Err(rusqlite::Error::QueryReturnedNoRows) => {
-            return Err(StoreError::LeaseLost { attempt: tenure.attempt });
+            return Err(StoreError::LeaseLost {
+                attempt: tenure.attempt,
+            });
         }
         Err(source) => return Err(database("change an attempt's state")(source)),
     };
     let to = transition.target();
     if !from.may_become(to) {
-        return Err(StoreError::BadTransition { attempt: tenure.attempt, from, to });
+        return Err(StoreError::BadTransition {
+            attempt: tenure.attempt,
+            from,
+            to,
+        });
     }
     let set = |column: &str, value: String| {
-        tx.execute(&format!("UPDATE attempt SET {column} = ?2 WHERE id = ?1"), (&id, value))
-            .map_err(database("change an attempt's state"))
+        tx.execute(
+            &format!("UPDATE attempt SET {column} = ?2 WHERE id = ?1"),
+            (&id, value),
+        )
+        .map_err(database("change an attempt's state"))
     };
     set("state", to.as_str().to_owned())?;
     match transition {
@@ -145,14 +159,20 @@ pub(super) fn request_stop(
     }
 }
 
-pub(super) fn select(tx: &Transaction<'_>, condition: &str, key: &str) -> Result<Vec<Attempt>, StoreError> {
+pub(super) fn select(
+    tx: &Transaction<'_>,
+    condition: &str,
+    key: &str,
+) -> Result<Vec<Attempt>, StoreError> {
     let error = database("read attempts");
     let sql = format!(
         "SELECT id, engine, spec, state, image, handle, stop_reason, report, created_at, started_at, finished_at \
          FROM attempt WHERE {condition} ORDER BY created_at, run_id, number"
     );
     let mut statement = tx.prepare(&sql).map_err(&error)?;
-    let mut rows = statement.query(named_params! { ":key": key }).map_err(&error)?;
+    let mut rows = statement
+        .query(named_params! { ":key": key })
+        .map_err(&error)?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next().map_err(&error)? {
         attempts.push(read_row(row)?);
@@ -161,20 +181,38 @@ pub(super) fn select(tx: &Transaction<'_>, condition: &str, key: &str) -> Result
 }
 
 fn read_row(row: &Row<'_>) -> Result<Attempt, StoreError> {
-    let text = |column| row.get::<_, String>(column).map_err(database("read attempts"));
-    let maybe = |column| row.get::<_, Option<String>>(column).map_err(database("read attempts"));
+    let text = |column| {
+        row.get::<_, String>(column)
+            .map_err(database("read attempts"))
+    };
+    let maybe = |column| {
+        row.get::<_, Option<String>>(column)
+            .map_err(database("read attempts"))
+    };
     Ok(Attempt {
         id: parse("attempt id", &text("id")?)?,
         engine: text("engine")?,
         spec: from_json("launch spec", &text("spec")?)?,
         state: parse("attempt state", &text("state")?)?,
-        image: maybe("image")?.map(|json| from_json("image", &json)).transpose()?,
-        handle: maybe("handle")?.map(|json| from_json("handle", &json)).transpose()?,
-        stop_reason: maybe("stop_reason")?.map(|json| from_json("stop reason", &json)).transpose()?,
-        report: maybe("report")?.map(|json| from_json("report", &json)).transpose()?,
+        image: maybe("image")?
+            .map(|json| from_json("image", &json))
+            .transpose()?,
+        handle: maybe("handle")?
+            .map(|json| from_json("handle", &json))
+            .transpose()?,
+        stop_reason: maybe("stop_reason")?
+            .map(|json| from_json("stop reason", &json))
+            .transpose()?,
+        report: maybe("report")?
+            .map(|json| from_json("report", &json))
+            .transpose()?,
         created_at: parse("time", &text("created_at")?)?,
-        started_at: maybe("started_at")?.map(|time| parse("time", &time)).transpose()?,
-        finished_at: maybe("finished_at")?.map(|time| parse("time", &time)).transpose()?,
+        started_at: maybe("started_at")?
+            .map(|time| parse("time", &time))
+            .transpose()?,
+        finished_at: maybe("finished_at")?
+            .map(|time| parse("time", &time))
+            .transpose()?,
     })
 }
 
@@ -186,18 +224,29 @@ fn note_step(
 ) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO step (attempt_id, generation, state, at) VALUES (?1, ?2, ?3, ?4)",
-        (tenure.attempt.to_string(), tenure.generation, state.as_str(), at.to_string()),
+        (
+            tenure.attempt.to_string(),
+            tenure.generation,
+            state.as_str(),
+            at.to_string(),
+        ),
     )
     .map_err(database("record a step"))?;
     Ok(())
 }
 
 fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Unreadable { what, source: Box::new(error) })
+    serde_json::to_string(value).map_err(|error| StoreError::Unreadable {
+        what,
+        source: Box::new(error),
+    })
 }
 
 fn from_json<T: DeserializeOwned>(what: &'static str, json: &str) -> Result<T, StoreError> {
-    serde_json::from_str(json).map_err(|error| StoreError::Unreadable { what, source: Box::new(error) })
+    serde_json::from_str(json).map_err(|error| StoreError::Unreadable {
+        what,
+        source: Box::new(error),
+    })
 }
 
 fn parse<T>(what: &'static str, text: &str) -> Result<T, StoreError>
@@ -205,5 +254,8 @@ where
     T: std::str::FromStr,
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    text.parse().map_err(|error| StoreError::Unreadable { what, source: Box::new(error) })
+    text.parse().map_err(|error| StoreError::Unreadable {
+        what,
+        source: Box::new(error),
+    })
 }

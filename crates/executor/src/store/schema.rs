@@ -48,20 +48,27 @@ const MIGRATIONS: [&str; 1] = ["
 pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
     let error = database("prepare its database");
     connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
+        )
         .map_err(&error)?;
     // Taken before the version is read, so that two processes that open a new store at once do not both make it.
-    connection.execute_batch("BEGIN IMMEDIATE").map_err(&error)?;
+    connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(&error)?;
     let result = migrate(connection, owner);
-    connection.execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).map_err(&error)?;
+    connection
+        .execute_batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" })
+        .map_err(&error)?;
     result
 }
 
 fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
     let error = database("prepare its database");
     let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
-    let found: u32 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(&error)?;
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(&error)?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
@@ -73,8 +80,12 @@ fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreErr
             .execute("INSERT INTO installation (owner) VALUES (?1)", [&owner.0])
             .map_err(&error)?;
     }
-    connection.pragma_update(None, "user_version", known).map_err(&error)?;
     connection
-        .query_row("SELECT owner FROM installation", [], |row| row.get(0).map(OwnerId))
+        .pragma_update(None, "user_version", known)
+        .map_err(&error)?;
+    connection
+        .query_row("SELECT owner FROM installation", [], |row| {
+            row.get(0).map(OwnerId)
+        })
         .map_err(&error)
 }

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::*;
 use crate::spec::{
-    GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, User, Workspace,
+    GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy,
+    User, Workspace,
 };
 
 fn spec(file: &str) -> LaunchSpec {
@@ -34,7 +35,10 @@ fn spec(file: &str) -> LaunchSpec {
         },
         mounts: Vec::new(),
         workdir: "/workspace".to_owned(),
-        user: User::Ids { uid: 1000, gid: 1000 },
+        user: User::Ids {
+            uid: 1000,
+            gid: 1000,
+        },
         limits: Limits::default(),
         network: NetworkMode::None,
         stop: StopPolicy::default(),
@@ -64,13 +68,20 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     async fn add(&self, bits: u64) -> Tenure {
-        let new =
-            NewAttempt { id: id(bits), engine: "docker".to_owned(), spec: spec("/p/a.md"), created_at: time(0) };
+        let new = NewAttempt {
+            id: id(bits),
+            engine: "docker".to_owned(),
+            spec: spec("/p/a.md"),
+            created_at: time(0),
+        };
         self.store.add(new).await.unwrap()
     }
 
     async fn to_running(&self, tenure: Tenure) {
-        let image = ImageRecord { reference: "img:1".to_owned(), digest: "sha256:1".to_owned() };
+        let image = ImageRecord {
+            reference: "img:1".to_owned(),
+            digest: "sha256:1".to_owned(),
+        };
         let handle = Handle {
             engine: "docker".to_owned(),
             attempt: tenure.attempt,
@@ -78,12 +89,19 @@ impl Fixture {
             version: 1,
             state: json!({ "id": "abc" }),
         };
-        for (step, transition) in
-            [Transition::Pulling, Transition::Creating(image), Transition::Starting(handle), Transition::Running(time(4))]
-                .into_iter()
-                .enumerate()
+        for (step, transition) in [
+            Transition::Pulling,
+            Transition::Creating(image),
+            Transition::Starting(handle),
+            Transition::Running(time(4)),
+        ]
+        .into_iter()
+        .enumerate()
         {
-            self.store.advance(tenure, transition, time(step as i64)).await.unwrap();
+            self.store
+                .advance(tenure, transition, time(step as i64))
+                .await
+                .unwrap();
         }
     }
 }
@@ -95,7 +113,12 @@ async fn an_attempt_keeps_what_became_known_on_its_way() {
 
     fixture.to_running(tenure).await;
 
-    let attempt = fixture.store.attempt(tenure.attempt).await.unwrap().unwrap();
+    let attempt = fixture
+        .store
+        .attempt(tenure.attempt)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(attempt.state, AttemptState::Running);
     assert_eq!(attempt.image.unwrap().digest, "sha256:1");
     assert_eq!(attempt.handle.unwrap().container, "c");
@@ -107,8 +130,16 @@ async fn an_attempt_keeps_what_became_known_on_its_way() {
 async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
     let fixture = fixture();
     let adopt = async |bits, container_id: &str| {
-        let new = NewAttempt { id: id(bits), engine: "docker".to_owned(), spec: spec("-"), created_at: time(9) };
-        let image = ImageRecord { reference: "img:1".to_owned(), digest: "sha256:1".to_owned() };
+        let new = NewAttempt {
+            id: id(bits),
+            engine: "docker".to_owned(),
+            spec: spec("-"),
+            created_at: time(9),
+        };
+        let image = ImageRecord {
+            reference: "img:1".to_owned(),
+            digest: "sha256:1".to_owned(),
+        };
         let handle = Handle {
             engine: "docker".to_owned(),
             attempt: id(bits),
@@ -116,7 +147,11 @@ async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
             version: 1,
             state: json!({ "id": container_id }),
         };
-        fixture.store.adopt(new, image, handle, time(4)).await.unwrap()
+        fixture
+            .store
+            .adopt(new, image, handle, time(4))
+            .await
+            .unwrap()
     };
 
     let first = adopt(1, "abc").await;
@@ -126,7 +161,10 @@ async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
     assert!(first.is_some() && same_container.is_none() && same_name.is_some());
     assert!(fixture.store.attempt(id(2)).await.unwrap().is_none());
     let adopted = fixture.store.attempt(id(1)).await.unwrap().unwrap();
-    assert_eq!((adopted.state, adopted.started_at), (AttemptState::Running, Some(time(4))));
+    assert_eq!(
+        (adopted.state, adopted.started_at),
+        (AttemptState::Running, Some(time(4)))
+    );
     assert!(adopted.handle.is_some() && adopted.image.is_some());
 }
 
@@ -135,13 +173,24 @@ async fn an_attempt_is_found_by_the_container_that_it_has_or_is_going_to_have() 
     let fixture = fixture();
     fixture.to_running(fixture.add(1).await).await;
     fixture.add(2).await;
-    let spec = LaunchSpec { container: Some("c".to_owned()), ..spec("-") };
-    let new = NewAttempt { id: id(3), engine: "docker".to_owned(), spec, created_at: time(5) };
+    let spec = LaunchSpec {
+        container: Some("c".to_owned()),
+        ..spec("-")
+    };
+    let new = NewAttempt {
+        id: id(3),
+        engine: "docker".to_owned(),
+        spec,
+        created_at: time(5),
+    };
     fixture.store.add(new).await.unwrap();
 
     let found = fixture.store.of_container("c").await.unwrap();
 
-    assert_eq!(found.iter().map(|attempt| attempt.id).collect::<Vec<_>>(), [id(1), id(3)]);
+    assert_eq!(
+        found.iter().map(|attempt| attempt.id).collect::<Vec<_>>(),
+        [id(1), id(3)]
+    );
     assert!(fixture.store.of_container("d").await.unwrap().is_empty());
 }
 
@@ -152,9 +201,17 @@ async fn a_supervisor_that_was_replaced_cannot_write_any_more() {
 
     let second = fixture.store.take_over(first.attempt).await.unwrap();
 
-    let error = fixture.store.advance(first, Transition::Pulling, time(1)).await.unwrap_err();
+    let error = fixture
+        .store
+        .advance(first, Transition::Pulling, time(1))
+        .await
+        .unwrap_err();
     assert!(matches!(error, StoreError::LeaseLost { .. }), "{error}");
-    fixture.store.advance(second, Transition::Pulling, time(1)).await.unwrap();
+    fixture
+        .store
+        .advance(second, Transition::Pulling, time(1))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -162,11 +219,25 @@ async fn a_state_cannot_be_skipped_or_left_backwards() {
     let fixture = fixture();
     let tenure = fixture.add(7).await;
 
-    let skipped = fixture.store.advance(tenure, Transition::Running(time(1)), time(1)).await.unwrap_err();
+    let skipped = fixture
+        .store
+        .advance(tenure, Transition::Running(time(1)), time(1))
+        .await
+        .unwrap_err();
     fixture.to_running(tenure).await;
-    let back = fixture.store.advance(tenure, Transition::Pulling, time(9)).await.unwrap_err();
+    let back = fixture
+        .store
+        .advance(tenure, Transition::Pulling, time(9))
+        .await
+        .unwrap_err();
 
-    assert_eq!(skipped.to_string(), format!("attempt {} cannot go from preparing to running", tenure.attempt));
+    assert_eq!(
+        skipped.to_string(),
+        format!(
+            "attempt {} cannot go from preparing to running",
+            tenure.attempt
+        )
+    );
     assert!(matches!(back, StoreError::BadTransition { .. }), "{back}");
 }
 
@@ -174,11 +245,23 @@ async fn a_state_cannot_be_skipped_or_left_backwards() {
 async fn the_first_stop_reason_is_the_one_that_counts() {
     let fixture = fixture();
     let tenure = fixture.add(7).await;
-    let deadline = StopReason::Deadline { limit: Duration::from_secs(5) };
+    let deadline = StopReason::Deadline {
+        limit: Duration::from_secs(5),
+    };
 
-    let first = fixture.store.request_stop(tenure.attempt, deadline.clone()).await.unwrap();
-    let cancel = StopReason::Cancelled { by: "somebody".to_owned() };
-    let second = fixture.store.request_stop(tenure.attempt, cancel).await.unwrap();
+    let first = fixture
+        .store
+        .request_stop(tenure.attempt, deadline.clone())
+        .await
+        .unwrap();
+    let cancel = StopReason::Cancelled {
+        by: "somebody".to_owned(),
+    };
+    let second = fixture
+        .store
+        .request_stop(tenure.attempt, cancel)
+        .await
+        .unwrap();
 
     assert_eq!((first, second), (Some(deadline.clone()), Some(deadline)));
 }
@@ -203,12 +286,29 @@ async fn a_finished_attempt_is_open_until_its_container_is_removed() {
     let tenure = fixture.add(7).await;
     let report = report(tenure.attempt);
 
-    fixture.store.advance(tenure, Transition::Finished(Box::new(report.clone())), time(9)).await.unwrap();
+    fixture
+        .store
+        .advance(
+            tenure,
+            Transition::Finished(Box::new(report.clone())),
+            time(9),
+        )
+        .await
+        .unwrap();
 
     assert_eq!(fixture.store.open_attempts().await.unwrap().len(), 1);
     fixture.store.mark_removed(tenure).await.unwrap();
     assert_eq!(fixture.store.open_attempts().await.unwrap().len(), 0);
-    assert_eq!(fixture.store.latest(tenure.attempt.run()).await.unwrap().unwrap().report, Some(report));
+    assert_eq!(
+        fixture
+            .store
+            .latest(tenure.attempt.run())
+            .await
+            .unwrap()
+            .unwrap()
+            .report,
+        Some(report)
+    );
 }
 
 #[tokio::test]
@@ -216,7 +316,11 @@ async fn a_second_process_sees_the_same_store_and_owner() {
     let fixture = fixture();
     let tenure = fixture.add(7).await;
 
-    let other = Store::open(&fixture.folder.path().join("state.db"), &OwnerId("other".to_owned())).unwrap();
+    let other = Store::open(
+        &fixture.folder.path().join("state.db"),
+        &OwnerId("other".to_owned()),
+    )
+    .unwrap();
 
     assert_eq!(other.owner().0, "me");
     assert_eq!(other.attempts().await.unwrap()[0].id, tenure.attempt);
@@ -226,13 +330,18 @@ async fn a_second_process_sees_the_same_store_and_owner() {
 fn a_store_of_a_newer_version_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", 99)
+        .unwrap();
 
     let error = Store::open(&path, &OwnerId("me".to_owned())).unwrap_err();
 
     assert!(error.to_string().contains("schema version 99"), "{error}");
-    let version: u32 =
-        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let version: u32 = Connection::open(&path)
+        .unwrap()
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
     assert_eq!(version, 99);
 }
 
