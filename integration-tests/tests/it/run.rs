@@ -434,8 +434,5 @@ status: approved
     );
     assert_eq!(launch["workspace"]["git"], "hidden");
     assert_eq!(launch["pull"], "never");
-    assert_eq!(
-        launch["stop"],
-        json!({ "signal": "SIGINT", "grace": { "secs": 3, "nanos": 0 } })
-    );
+    assert_eq!(launch["stop"], json!({ "signal": "SIGINT", "grace": "3s" }));
 }

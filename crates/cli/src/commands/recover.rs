@@ -27,7 +27,7 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
     let mut codes = Vec::new();
     let open = supervisor
         .recover_all(&control, &progress, |recovery| {
-            codes.extend(print(&supervisor, &recovery, format))
+            codes.extend(print(&supervisor, &recovery, format));
         })
         .await?;
     if open == 0 && format == Format::Text {
