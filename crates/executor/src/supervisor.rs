@@ -426,6 +426,19 @@ impl Supervisor {
         }
     }
 
+    /// Finds the latest attempt of the one run whose id begins or ends with `text`.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::AmbiguousRun`].
+    pub async fn find_attempt(&self, text: &str) -> Result<Attempt, ExecutorError> {
+        let run = self.find_run(text).await?;
+        let latest = self.store.latest(run).await?;
+        latest.ok_or_else(|| ExecutorError::NoSuchRun {
+            text: run.to_string(),
+        })
+    }
+
     /// Returns whether a living process supervises an attempt.
     ///
     /// # Errors

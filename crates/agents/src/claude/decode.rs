@@ -11,6 +11,7 @@ use dark_factory_types::{EventKind, NoticeLevel, UnparsedReason};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
+use super::BLOCK_KEYS;
 use super::result::ResultBook;
 use super::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, word};
 use super::tools::{summarise, tool_output};
@@ -216,17 +217,6 @@ impl ClaudeDecoder {
     }
 
     fn block(&mut self, block: &RawValue, speaker: Speaker, sink: &mut LineSink<'_>) -> Option<()> {
-        let names = [
-            "type",
-            "text",
-            "thinking",
-            "id",
-            "name",
-            "input",
-            "tool_use_id",
-            "content",
-            "is_error",
-        ];
         let [
             kind,
             text,
@@ -237,7 +227,7 @@ impl ClaudeDecoder {
             call,
             content,
             is_error,
-        ] = fields(block.get(), names, KeyMatch::Exact)?;
+        ] = fields(block.get(), BLOCK_KEYS, KeyMatch::Exact)?;
         match word(kind).as_str() {
             "text" => self.text(string(text)?, speaker, sink),
             "thinking" => {

@@ -21,6 +21,19 @@ use crate::transcript::Decoder;
 
 pub use auth::check_claude_auth;
 
+/// The keys of a content block that mean something to us, in the order in which they are taken apart.
+pub(crate) const BLOCK_KEYS: [&str; 9] = [
+    "type",
+    "text",
+    "thinking",
+    "id",
+    "name",
+    "input",
+    "tool_use_id",
+    "content",
+    "is_error",
+];
+
 /// Claude Code, run once with the prompt on standard input and JSON lines on standard output.
 #[derive(Debug, Clone, Copy)]
 pub struct Claude;

@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 
 use self::go::Mismatch;
+use crate::claude::BLOCK_KEYS;
 use crate::json::{JsonKind, KeyMatch, fields, kind};
 use crate::split::{DECODE_CAP, LineContent, LineSplitter, SplitLine};
 
@@ -414,17 +415,6 @@ fn blocks<'a>(message: Option<&'a RawValue>, sink: impl FnMut(Block<'a>)) -> Res
     let [content] = go::object(Some(message.ok_or(Mismatch)?), ["content"])?;
     let mut all = Vec::new();
     go::array(content, |block| {
-        let names = [
-            "type",
-            "text",
-            "thinking",
-            "id",
-            "name",
-            "input",
-            "tool_use_id",
-            "content",
-            "is_error",
-        ];
         let [
             kind,
             text,
@@ -435,7 +425,7 @@ fn blocks<'a>(message: Option<&'a RawValue>, sink: impl FnMut(Block<'a>)) -> Res
             tool_use_id,
             content,
             is_error,
-        ] = go::object(Some(block), names)?;
+        ] = go::object(Some(block), BLOCK_KEYS)?;
         all.push(Block {
             kind: go::string(kind)?,
             text: go::string(text)?,

@@ -4,7 +4,6 @@
 //! Reads: the store and the attempt's folder.
 //! Never: shows a secret: environment values that look like one are masked as in `launch.json`.
 
-use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::launch_record;
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
@@ -21,16 +20,7 @@ pub(crate) async fn inspect(
     format: Format,
 ) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let run = supervisor.find_run(&name.run).await?;
-    let no_such_run = || ExecutorError::NoSuchRun {
-        text: run.to_string(),
-    };
-    let attempt = supervisor
-        .store()
-        .latest(run)
-        .await
-        .map_err(ExecutorError::from)?
-        .ok_or_else(no_such_run)?;
+    let attempt = supervisor.find_attempt(&name.run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
     let files: Vec<String> = [
         dir.raw_log(),
@@ -46,7 +36,7 @@ pub(crate) async fn inspect(
     .collect();
     let supervised = attempt.report.is_none() && supervisor.is_supervised(attempt.id)?;
     let value = json!({
-        "run_id": run,
+        "run_id": attempt.id.run(),
         "attempt_id": attempt.id,
         "state": attempt.state,
         "supervised": supervised,

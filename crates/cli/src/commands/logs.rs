@@ -28,16 +28,7 @@ pub(crate) async fn logs(
     format: Format,
 ) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let run = supervisor.find_run(&args.run.run).await?;
-    let no_such_run = || ExecutorError::NoSuchRun {
-        text: run.to_string(),
-    };
-    let attempt = supervisor
-        .store()
-        .latest(run)
-        .await
-        .map_err(ExecutorError::from)?
-        .ok_or_else(no_such_run)?;
+    let attempt = supervisor.find_attempt(&args.run.run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
     let path = if args.raw {
         dir.raw_log()
