@@ -23,7 +23,7 @@ use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::state_dir::{HelperExe, StateDir, write_durably};
-use crate::store::{Attempt, AttemptState, NewAttempt, Store, Tenure};
+use crate::store::{Added, Attempt, NewAttempt, Store, Tenure};
 
 /// How often a stop looks whether the supervising process has recorded the end.
 const STOP_CHECK: Duration = Duration::from_millis(50);
@@ -149,11 +149,14 @@ impl Supervisor {
     /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
     pub async fn submit(&self, resolved: &Resolved) -> Result<Submitted, ExecutorError> {
         let spec = &resolved.spec;
-        if spec.file != "-" {
-            self.refuse_second_run(&spec.file).await?;
-        }
         let (new, dir, lease) = self.prepare(spec, &resolved.prompt_text, &resolved.secrets)?;
-        let tenure = self.store.add(new).await?;
+        let tenure = match self.store.add(new).await? {
+            Added::New(tenure) => tenure,
+            Added::FileIsOpen(open) => {
+                discard(&dir);
+                return Err(self.refusal(open, spec.file.clone()));
+            }
+        };
         let attempt = self.row(tenure.attempt).await?;
         Ok(Submitted {
             attempt,
@@ -161,6 +164,15 @@ impl Supervisor {
             dir,
             lease,
         })
+    }
+
+    /// Returns why a file with an open attempt is not run once more.
+    fn refusal(&self, open: AttemptId, file: String) -> ExecutorError {
+        let run = open.run();
+        match Lease::acquire(&self.state.attempt(open)) {
+            Ok(Acquired::Held) => ExecutorError::AlreadyRunning { file, run },
+            _ => ExecutorError::Unfinished { file, run },
+        }
     }
 
     /// Records a container that somebody else started as a new run, durably, and takes its lease.
@@ -192,9 +204,7 @@ impl Supervisor {
                 lease,
             });
         }
-        if let Err(error) = std::fs::remove_dir_all(dir.path()) {
-            tracing::warn!(%error, "the folder of an attempt that was not begun stays");
-        }
+        discard(&dir);
         let open = self
             .store
             .of_container(&name)
@@ -238,20 +248,6 @@ impl Supervisor {
             created_at: self.clock.now(),
         };
         Ok((new, dir, lease))
-    }
-
-    async fn refuse_second_run(&self, file: &str) -> Result<(), ExecutorError> {
-        for open in self.store.open_attempts().await? {
-            if open.spec.file != file || open.state == AttemptState::Finished {
-                continue;
-            }
-            let (file, run) = (file.to_owned(), open.id.run());
-            return match Lease::acquire(&self.state.attempt(open.id)) {
-                Ok(Acquired::Held) => Err(ExecutorError::AlreadyRunning { file, run }),
-                _ => Err(ExecutorError::Unfinished { file, run }),
-            };
-        }
-        Ok(())
     }
 
     /// Runs a submitted attempt to its report.
@@ -465,4 +461,11 @@ impl Supervisor {
 fn random_run_id() -> RunId {
     let (_, low) = Uuid::new_v4().as_u64_pair();
     RunId::from_random_bits(low)
+}
+
+/// Removes the folder of an attempt that was never recorded.
+fn discard(dir: &AttemptDir) {
+    if let Err(error) = std::fs::remove_dir_all(dir.path()) {
+        tracing::warn!(%error, "the folder of an attempt that was not begun stays");
+    }
 }

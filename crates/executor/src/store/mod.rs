@@ -111,6 +111,15 @@ impl Transition {
     }
 }
 
+/// What recording a new attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is recorded, and this is its first tenure.
+    New(Tenure),
+    /// Its prompt file has an open attempt, this one; nothing was recorded.
+    FileIsOpen(AttemptId),
+}
+
 /// The state store. Cheap to clone; every operation runs on the runtime's blocking threads.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -143,14 +152,22 @@ impl Store {
         &self.owner
     }
 
-    /// Records a new run and its attempt, both new to the store; returns the first generation's tenure.
+    /// Records a new run and its first attempt, unless another run of the same prompt file is open.
+    ///
+    /// Prompts that are not files (`-`) never stand in each other's way.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Database`].
-    pub async fn add(&self, attempt: NewAttempt) -> Result<Tenure, StoreError> {
-        self.write("record a new attempt", move |tx| row::insert(tx, &attempt))
-            .await
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn add(&self, attempt: NewAttempt) -> Result<Added, StoreError> {
+        self.write(
+            "record a new attempt",
+            move |tx| match row::open_attempt_of(tx, &attempt.spec.file)? {
+                Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
+                _ => row::insert(tx, &attempt).map(Added::New),
+            },
+        )
+        .await
     }
 
     /// Records a new run whose attempt begins with a container that runs, or ran, before we knew of it.

@@ -54,6 +54,17 @@ pub struct Attempt {
     pub finished_at: Option<Timestamp>,
 }
 
+/// Returns an unfinished attempt of a prompt file.
+pub(super) fn open_attempt_of(
+    tx: &Transaction<'_>,
+    file: &str,
+) -> Result<Option<AttemptId>, StoreError> {
+    let sql = "SELECT attempt.id FROM attempt JOIN run ON run.id = attempt.run_id \
+               WHERE run.file = :id AND attempt.state <> 'finished'";
+    let id = optional_text(tx, sql, file)?.flatten();
+    id.map(|id| parse("attempt id", &id)).transpose()
+}
+
 pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, StoreError> {
     let error = database("record a new attempt");
     let run = new.id.run().to_string();

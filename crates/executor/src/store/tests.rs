@@ -71,10 +71,13 @@ impl Fixture {
         let new = NewAttempt {
             id: id(bits),
             engine: "docker".to_owned(),
-            spec: spec("/p/a.md"),
+            spec: spec(&format!("/p/{bits}.md")),
             created_at: time(0),
         };
-        self.store.add(new).await.unwrap()
+        match self.store.add(new).await.unwrap() {
+            Added::New(tenure) => tenure,
+            Added::FileIsOpen(open) => panic!("{open} has the file"),
+        }
     }
 
     async fn to_running(&self, tenure: Tenure) {
@@ -123,7 +126,7 @@ async fn an_attempt_keeps_what_became_known_on_its_way() {
     assert_eq!(attempt.image.unwrap().digest, "sha256:1");
     assert_eq!(attempt.handle.unwrap().container, "c");
     assert_eq!(attempt.started_at, Some(time(4)));
-    assert_eq!(attempt.spec, spec("/p/a.md"));
+    assert_eq!(attempt.spec, spec("/p/7.md"));
 }
 
 #[tokio::test]
@@ -264,6 +267,35 @@ async fn the_first_stop_reason_is_the_one_that_counts() {
         .unwrap();
 
     assert_eq!((first, second), (Some(deadline.clone()), Some(deadline)));
+}
+
+#[tokio::test]
+async fn a_file_has_one_open_attempt_and_what_is_no_file_any_number() {
+    let fixture = fixture();
+    let first = fixture.add(7).await;
+    let again = |bits, file: &str| NewAttempt {
+        id: id(bits),
+        engine: "docker".to_owned(),
+        spec: spec(file),
+        created_at: time(1),
+    };
+
+    let second = fixture.store.add(again(8, "/p/7.md")).await.unwrap();
+
+    assert_eq!(second, Added::FileIsOpen(first.attempt));
+    assert_eq!(fixture.store.attempts().await.unwrap().len(), 1);
+    for bits in [9, 10] {
+        let added = fixture.store.add(again(bits, "-")).await.unwrap();
+        assert!(matches!(added, Added::New(_)), "{added:?}");
+    }
+    let finished = Transition::Finished(Box::new(report(first.attempt)));
+    fixture
+        .store
+        .advance(first, finished, time(2))
+        .await
+        .unwrap();
+    let third = fixture.store.add(again(11, "/p/7.md")).await.unwrap();
+    assert!(matches!(third, Added::New(_)), "{third:?}");
 }
 
 #[tokio::test]
