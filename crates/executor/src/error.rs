@@ -190,6 +190,9 @@ impl EngineError {
             Self::BadImageReference { .. } => {
                 Some("write it as [registry/]name[:tag], for example debian:12".to_owned())
             }
+            Self::NotOurs { name } => {
+                Some(format!("`docker stop {name}` stops it, if that is what you want"))
+            }
             Self::NameTaken { name, .. } => {
                 Some(format!("remove it if you do not need it (`docker rm {name}`), or use another name"))
             }

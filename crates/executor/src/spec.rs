@@ -248,7 +248,7 @@ pub struct LaunchSpec {
     pub workspace: Workspace,
     /// Further mounts, in order.
     pub mounts: Vec<Mount>,
-    /// The agent's working directory.
+    /// The agent's working directory; empty for the image's own.
     pub workdir: String,
     /// Who the agent runs as.
     pub user: User,

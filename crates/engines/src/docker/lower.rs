@@ -51,6 +51,7 @@ pub fn launch_opts(
         entrypoint,
         command,
         run_as_user: spec.user.to_string(),
+        workdir: spec.workdir.clone(),
         memory_limit: spec
             .limits
             .memory
@@ -83,7 +84,6 @@ fn hardened(
     host: &HostView,
 ) -> ContainerLaunchOpts {
     let mut opts = ContainerLaunchOpts {
-        workdir: spec.workdir.clone(),
         memory_swap: spec.limits.memory,
         cap_drop: vec!["ALL".to_owned()],
         privileges: Privileges::NoNew,
@@ -107,12 +107,6 @@ fn seed(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> Cont
         netrc_file: path(&spec.seed.netrc_file),
         gitconfig_file: path(&spec.seed.gitconfig_file),
         cap_add: vec!["NET_ADMIN".to_owned(), "NET_RAW".to_owned()],
-        // The image says where its entrypoint starts, unless it shall be somewhere else.
-        workdir: if spec.workdir == WORKSPACE_TARGET {
-            String::new()
-        } else {
-            spec.workdir.clone()
-        },
         ..common
     };
     if spec.workspace.target == WORKSPACE_TARGET {

@@ -74,6 +74,7 @@ fn seed_spec() -> LaunchSpec {
         mounts: Vec::new(),
         labels: BTreeMap::new(),
         command: Vec::new(),
+        workdir: String::new(),
         seed: SeedSpec {
             claude_dir: Some("/claude".into()),
             netrc_file: Some("/n".into()),

@@ -4,7 +4,7 @@ use std::fs;
 
 use dark_factory_executor::engine::Engine;
 use dark_factory_executor::spec::{
-    Access, GitVisibility, LaunchSpec, Limits, Mount, Profile, User, WORKSPACE_TARGET,
+    Access, GitVisibility, LaunchSpec, Limits, Mount, Profile, User,
 };
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode};
 
@@ -215,7 +215,7 @@ async fn the_seeds_container_runs_the_images_entrypoint_with_the_prompt_where_th
         command: Vec::new(),
         user: User::Image,
         env: [("YOLO_PROMPT_FILE".to_owned(), "/tmp/prompt.md".to_owned())].into(),
-        workdir: WORKSPACE_TARGET.to_owned(),
+        workdir: String::new(),
         network: NetworkMode::Open,
         ..lab.spec("")
     };

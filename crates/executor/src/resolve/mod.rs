@@ -143,7 +143,10 @@ pub fn resolve(
     let workspace = container_path("workspace", settings.workspace.as_ref(), target::mountable)?
         .unwrap_or_else(|| WORKSPACE_TARGET.to_owned());
     let workdir = container_path("workdir", settings.workdir.as_ref(), target::absolute)?
-        .unwrap_or_else(|| workspace.clone());
+        .unwrap_or_else(|| match profile {
+            Profile::Hardened => workspace.clone(),
+            Profile::Seed => String::new(),
+        });
 
     let user = user(settings.user.as_ref(), profile, project.owner)?;
     let is_owner_root = project.owner.0 == 0 && settings.user.is_none();
