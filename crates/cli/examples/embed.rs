@@ -37,7 +37,9 @@ async fn run(state_dir: &Path, file: &str) -> Result<Report, Box<dyn Error>> {
     // Durable from here on: if this process dies, `recover` goes on with the run.
     let submitted = supervisor.submit(&resolved).await?;
     let control = Control::new("the embedding program");
-    Ok(supervisor.run(submitted, Vec::new(), &control, &|_| {}).await?)
+    Ok(supervisor
+        .run(submitted, Vec::new(), &control, &|_| {})
+        .await?)
 }
 
 #[tokio::main]

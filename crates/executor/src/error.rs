@@ -6,7 +6,7 @@
 
 use std::io;
 
-use dark_factory_types::{AttemptId, exit_code};
+use dark_factory_types::{AttemptId, RunId, exit_code};
 
 use crate::engine::{EngineError, Fate};
 use crate::resolve::ResolveError;
@@ -75,7 +75,7 @@ pub enum ExecutorError {
         /// The prompt file.
         file: String,
         /// The run that has it.
-        run: dark_factory_types::RunId,
+        run: RunId,
     },
     /// A dead process left a run of this file unfinished.
     #[error("{file} has an unfinished run, {run}, which a dead process left")]
@@ -83,7 +83,7 @@ pub enum ExecutorError {
         /// The prompt file.
         file: String,
         /// The run.
-        run: dark_factory_types::RunId,
+        run: RunId,
     },
     /// The agent named in the store is not one that this build knows.
     #[error("attempt {attempt} needs agent {agent}, which this dark-factory does not know")]

@@ -1,7 +1,7 @@
 //! The host as resolving and lowering see it: passed in, never looked up.
 //!
-//! Owns: the view's contract.
-//! Reads: the file system, in [`HostView`]'s default methods.
+//! Owns: the view.
+//! Reads: the file system, in [`HostView`]'s methods.
 //! Never: reads the environment: whoever makes a view brings it.
 
 use std::collections::BTreeMap;

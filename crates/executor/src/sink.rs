@@ -2,7 +2,7 @@
 //!
 //! Owns: the sink contract, and the sink that copies to files of the caller's.
 //! Reads: nothing.
-//! Never: holds up the attempt: a sink that cannot keep up drops and counts.
+//! Never: holds up the agent, which writes to its spool; a sink whose other end may be slow drops and counts.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dark_factory_types::{ByteSize, CpuCount, LimitsRecord, NetworkMode, Transport};
+use dark_factory_types::{AttemptId, ByteSize, CpuCount, LimitsRecord, NetworkMode, Transport};
 use serde::{Deserialize, Serialize};
 
 /// Version of the spec's written form.
@@ -216,7 +216,7 @@ pub struct Workspace {
 }
 
 /// Everything about one attempt that an engine needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     /// Version of this form.
     pub version: u32,
@@ -264,14 +264,27 @@ pub struct LaunchSpec {
     pub seed: SeedSpec,
 }
 
+impl fmt::Debug for LaunchSpec {
+    /// Leaves out the environment and the command: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaunchSpec")
+            .field("file", &self.file)
+            .field("agent", &self.agent)
+            .field("profile", &self.profile)
+            .field("image", &self.image)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LaunchSpec {
-    /// Returns whether the workspace's owner is root and the agent therefore runs as uid 0.
+    /// Returns whether the agent runs as uid 0 under the hardened profile: the workspace's owner is root, or uid 0 was
+    /// asked for.
     pub fn is_root_owner(&self) -> bool {
         self.profile == Profile::Hardened && self.user.is_root()
     }
 
     /// Returns the container's name for an attempt: the spec's own, or `project-prompt-attempt` made safe.
-    pub fn container_name(&self, attempt: dark_factory_types::AttemptId) -> String {
+    pub fn container_name(&self, attempt: AttemptId) -> String {
         if let Some(name) = &self.container {
             return name.clone();
         }
@@ -280,7 +293,7 @@ impl LaunchSpec {
 }
 
 /// Returns `project-prompt-attempt` in the characters that an engine allows, not starting with a sign.
-fn safe_name(project: &str, prompt: &str, attempt: dark_factory_types::AttemptId) -> String {
+fn safe_name(project: &str, prompt: &str, attempt: AttemptId) -> String {
     let base: String = format!("{project}-{prompt}")
         .chars()
         .map(|c| {
@@ -304,14 +317,14 @@ fn safe_name(project: &str, prompt: &str, attempt: dark_factory_types::AttemptId
 /// readable for any user id; nobody else on the host can reach them through the private parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptDir {
-    attempt: dark_factory_types::AttemptId,
+    attempt: AttemptId,
     path: PathBuf,
     init: PathBuf,
 }
 
 impl AttemptDir {
     /// Names the folder of `attempt` at `path`, whose containers run the helper executable `init`.
-    pub fn new(attempt: dark_factory_types::AttemptId, path: PathBuf, init: PathBuf) -> Self {
+    pub fn new(attempt: AttemptId, path: PathBuf, init: PathBuf) -> Self {
         Self {
             attempt,
             path,
@@ -320,7 +333,7 @@ impl AttemptDir {
     }
 
     /// Returns the attempt.
-    pub fn attempt(&self) -> dark_factory_types::AttemptId {
+    pub fn attempt(&self) -> AttemptId {
         self.attempt
     }
 

@@ -4,9 +4,9 @@
 //! Reads: nothing else.
 //! Never: is inside a tree that a container sees.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use dark_factory_types::AttemptId;
@@ -38,7 +38,10 @@ impl StateDir {
             .map_err(|error| with_path(path, &error))?;
         make_private(&path.join("runs"))?;
         let init = install(&path, helper)?;
-        Ok(Self { path, init })
+        let state = Self { path, init };
+        // SQLite would let everybody read it: it holds environments, and the folder may have been there before.
+        make_private_file(&state.store())?;
+        Ok(state)
     }
 
     /// Returns the folder, symlinks resolved.
@@ -99,10 +102,16 @@ impl StateDir {
 ///
 /// The operating system's error, with the path that it is about.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(bytes)?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
@@ -123,10 +132,18 @@ fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
     if fs::metadata(&path).is_ok_and(|found| found.len() == helper.0.len() as u64) {
         return Ok(path);
     }
-    write_durably(&path, helper.0)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o555))
-        .map_err(|error| with_path(&path, &error))?;
+    write_with_mode(&path, helper.0, 0o555)?;
     Ok(path)
+}
+
+fn make_private_file(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|error| with_path(path, &error))
 }
 
 fn make_private(path: &Path) -> io::Result<()> {
@@ -152,4 +169,32 @@ fn write_visible(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_folder_that_anybody_may_read_does_not_open_the_store_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+
+        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+
+        assert_eq!(mode(&state.store()), 0o600);
+    }
+
+    #[test]
+    fn the_helper_can_be_executed_by_any_user() {
+        let folder = tempfile::tempdir().unwrap();
+
+        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+
+        assert_eq!(mode(&state.init), 0o555);
+    }
 }

@@ -21,7 +21,7 @@ use crate::error::ExecutorError;
 use crate::lease::{Acquired, Lease};
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
-use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
+use crate::spec::{AttemptDir, LaunchSpec};
 use crate::state_dir::{HelperExe, StateDir, write_durably};
 use crate::store::{Added, Attempt, NewAttempt, Store, Tenure};
 
@@ -224,23 +224,16 @@ impl Supervisor {
         secrets: &[(String, String)],
     ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
         let id = random_run_id().attempt(1);
-        let failed = |source| ExecutorError::AttemptDir {
-            attempt: id,
-            source,
-        };
-        let dir = self
-            .state
-            .make_attempt(id, prompt, secrets)
-            .map_err(failed)?;
-        let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))
-            .map_err(|error| failed(error.into()))?;
-        write_durably(&dir.launch_json(), &record).map_err(failed)?;
-        // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
-        let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
-            return Err(failed(io::Error::other(
-                "its new lock is held by somebody else",
-            )));
-        };
+        let dir = self.state.attempt(id);
+        let lease = self
+            .make_folder(&dir, spec, prompt, secrets)
+            .map_err(|source| {
+                discard(&dir);
+                ExecutorError::AttemptDir {
+                    attempt: id,
+                    source,
+                }
+            })?;
         let new = NewAttempt {
             id,
             engine: self.engine.name().to_owned(),
@@ -248,6 +241,23 @@ impl Supervisor {
             created_at: self.clock.now(),
         };
         Ok((new, dir, lease))
+    }
+
+    fn make_folder(
+        &self,
+        dir: &AttemptDir,
+        spec: &LaunchSpec,
+        prompt: &str,
+        secrets: &[(String, String)],
+    ) -> io::Result<Lease> {
+        self.state.make_attempt(dir.attempt(), prompt, secrets)?;
+        let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))?;
+        write_durably(&dir.launch_json(), &record)?;
+        // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
+        match Lease::acquire(dir)? {
+            Acquired::Ours(lease) => Ok(lease),
+            Acquired::Held => Err(io::Error::other("its new lock is held by somebody else")),
+        }
     }
 
     /// Runs a submitted attempt to its report.
@@ -344,7 +354,8 @@ impl Supervisor {
     /// Stops a run and waits for its end state.
     ///
     /// The reason is recorded first. A run that a living process supervises is stopped at the engine and ended
-    /// by that process; one that a dead process left is ended here.
+    /// by that process; one that a dead process left is ended here. `grace` is how long the agent may take to leave by
+    /// itself: zero kills at once, `None` is as long as its launch spec says.
     ///
     /// # Errors
     ///
@@ -353,7 +364,7 @@ impl Supervisor {
         &self,
         run: RunId,
         by: &str,
-        policy: Option<&StopPolicy>,
+        grace: Option<Duration>,
     ) -> Result<Stopped, ExecutorError> {
         let no_such_run = || ExecutorError::NoSuchRun {
             text: run.to_string(),
@@ -365,11 +376,10 @@ impl Supervisor {
         self.store
             .request_stop(attempt.id, StopReason::Cancelled { by: by.to_owned() })
             .await?;
-        let policy = policy.cloned().unwrap_or_else(|| attempt.spec.stop.clone());
-        let control = Control::new(by);
-        if policy.grace.is_zero() {
-            control.kill.cancel();
-        }
+        let mut policy = attempt.spec.stop.clone();
+        policy.grace = grace.unwrap_or(policy.grace);
+        let mut control = Control::new(by);
+        control.grace = grace;
         let mut told = false;
         loop {
             match self
@@ -465,7 +475,10 @@ fn random_run_id() -> RunId {
 
 /// Removes the folder of an attempt that was never recorded.
 fn discard(dir: &AttemptDir) {
-    if let Err(error) = std::fs::remove_dir_all(dir.path()) {
-        tracing::warn!(%error, "the folder of an attempt that was not begun stays");
+    match std::fs::remove_dir_all(dir.path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "the folder of an attempt that was not begun stays");
+        }
+        _ => {}
     }
 }

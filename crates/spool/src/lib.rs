@@ -37,7 +37,7 @@ pub const HANDOVER_VERSION: u8 = 1;
 pub const EXIT_NO_SUPERVISOR: i32 = 120;
 /// Exit status of the helper when its own set-up failed; the agent was not started.
 pub const EXIT_HELPER_FAILED: i32 = 121;
-/// Exit status of the helper when the spool's last name was removed while the agent ran.
+/// Exit status of the helper when the spool was removed or could not be written any more; the agent was killed.
 pub const EXIT_SPOOL_GONE: i32 = 122;
 /// Exit status of the helper when the agent's program could not be executed.
 pub const EXIT_EXEC_FAILED: i32 = 127;
@@ -57,7 +57,8 @@ pub enum Kind {
     ExecFailed,
     /// The agent ended and everything was drained; the payload is an [`ExitRecord`].
     Exit,
-    /// Bytes between this record's offset and the next one's are unknown; the payload says why, UTF-8.
+    /// From here on bytes of the stream may be missing or inexact, which its offsets do not show; the payload says why,
+    /// UTF-8.
     Gap,
 }
 

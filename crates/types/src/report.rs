@@ -101,7 +101,7 @@ pub struct Report {
     /// Whether the agent had the means to alter its own record.
     #[serde(default)]
     pub unsealed: bool,
-    /// Whether the workspace belongs to root and the agent therefore ran as uid 0.
+    /// Whether the agent ran as uid 0 under the hardened profile, as it does where the workspace belongs to root.
     #[serde(default)]
     pub root_owner: bool,
     /// The limits that were set.

@@ -20,7 +20,7 @@ use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, exit_code};
 
 use super::run::{Ended, Events, Job, Show, run_jobs};
-use super::{Format, human_seconds, seconds};
+use super::{Format, cause, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -169,7 +169,7 @@ impl<'a> Stage<'a> {
                 exit.map_or("-".to_owned(), |code| code.to_string()),
                 report.usage.total_tokens().to_string(),
                 changed(&before, &snapshot(&self.project)).to_string(),
-                report.cause.clone(),
+                cause(report).into_owned(),
             ]);
         }
         if format == Format::Text {
@@ -248,7 +248,17 @@ fn make_project(project: &Path) -> io::Result<()> {
 }
 
 fn git(project: &Path, arguments: &[&str]) -> io::Result<()> {
-    let status = Command::new("git")
+    let mut command = Command::new("git");
+    // Set where the demo is run by a git hook; they would name the user's repository.
+    for name in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_COMMON_DIR",
+    ] {
+        command.env_remove(name);
+    }
+    let status = command
         .arg("-C")
         .arg(project)
         .args([
@@ -258,6 +268,9 @@ fn git(project: &Path, arguments: &[&str]) -> io::Result<()> {
             "core.hooksPath=/dev/null",
         ])
         .args(arguments)
+        // Without the user's own settings, such as signed commits.
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -94,7 +94,10 @@ impl Follower<'_> {
                     .trim_end_matches('\n')
                     .split_once(' ')
                     .unwrap_or(("", &line));
-                terminal::print_json(&json!({ "at": at, "text": text }));
+                let object = json!({ "at": at, "text": text });
+                if terminal::print_bytes(format!("{object}\n").as_bytes()) == Taken::No {
+                    return Ok(Taken::No);
+                }
             }
         }
     }

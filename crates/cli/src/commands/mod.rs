@@ -13,6 +13,8 @@ mod replay;
 mod run;
 mod stop;
 
+use std::borrow::Cow;
+
 use dark_factory_types::{Report, RunSummary};
 
 use crate::args::{Args, Command};
@@ -21,19 +23,23 @@ use crate::error::CommandError;
 
 /// Runs the command and returns the process's exit code.
 pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
-    let context = Context::new(&args.global)?;
     let format = if args.global.json {
         Format::Json
     } else {
         Format::Text
     };
+    // A recording needs no state folder, and so no home to have one in.
+    if let Command::Replay(args) = &args.command {
+        return replay::replay(args, format);
+    }
+    let context = Context::new(&args.global)?;
     match args.command {
         Command::Run(run) => run::run(&context, &run, format).await,
         Command::Ps(ps) => ps::ps(&context, &ps, format).await,
         Command::Logs(logs) => logs::logs(&context, &logs, format).await,
         Command::Stop(stop) => stop::stop(&context, &stop, format).await,
         Command::Inspect(run) => inspect::inspect(&context, &run, format).await,
-        Command::Replay(replay) => replay::replay(&context, &replay, format),
+        Command::Replay(args) => replay::replay(&args, format),
         Command::Recover => recover::recover(&context, format).await,
         Command::Demo(demo) => demo::demo(&context, &demo, format).await,
     }
@@ -49,6 +55,11 @@ pub(crate) enum Format {
 /// Summarises a report whose attempt folder is `dir`.
 fn summary(report: &Report, dir: &std::path::Path) -> RunSummary {
     RunSummary::of(report, dir.display().to_string())
+}
+
+/// Returns why a run ended so; it may be in the agent's words, so nothing in it reaches a terminal as a command.
+fn cause(report: &Report) -> Cow<'_, str> {
+    dark_factory_agents::neutralise(&report.cause)
 }
 
 /// Says that the engine does not answer while a run is waited for.

@@ -6,7 +6,7 @@
 
 use dark_factory_executor::store::{Attempt, AttemptState};
 use dark_factory_executor::supervisor::Supervisor;
-use dark_factory_types::{Outcome, OutcomeKind, RunId, Usage};
+use dark_factory_types::{OutcomeKind, RunId, Usage};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -63,10 +63,6 @@ pub(crate) async fn ps(
 fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {
     let supervised =
         attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
-    let outcome = attempt
-        .report
-        .as_ref()
-        .map(|r| Outcome::new(r.outcome, r.cause.clone()));
     Ok(Line {
         run_id: attempt.id.run(),
         container: attempt.spec.container_name(attempt.id),
@@ -83,8 +79,8 @@ fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError>
         state: attempt.state,
         supervised,
         usage: attempt.report.as_ref().map(|r| r.usage),
-        outcome: outcome.as_ref().map(|o| o.kind),
-        cause: outcome.map(|o| o.cause),
+        outcome: attempt.report.as_ref().map(|r| r.outcome),
+        cause: attempt.report.map(|r| r.cause),
         created_at: attempt.created_at,
         started_at: attempt.started_at,
         finished_at: attempt.finished_at,

@@ -9,7 +9,7 @@ use dark_factory_executor::supervisor::{Recovery, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
-use super::{Format, engine_silent, summary};
+use super::{Format, cause, engine_silent, summary};
 use crate::context::Context;
 use crate::error::{CommandError, chain};
 use crate::interrupt::Interrupts;
@@ -48,7 +48,7 @@ fn print(supervisor: &Supervisor, recovery: &Recovery, format: Format) -> Option
             report.attempt_id.run(),
             report.file,
             report.outcome,
-            report.cause
+            cause(report)
         )),
         Recovery::Supervised(attempt) if format == Format::Json => {
             terminal::print_json(&json!({ "run_id": attempt.run(), "supervised": true }));

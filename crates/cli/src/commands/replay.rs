@@ -17,44 +17,55 @@ use jiff::tz::TimeZone;
 
 use super::Format;
 use crate::args::{ReplayArgs, ReplayFormat};
-use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal::{self, Output};
 
 /// How much of a recording is read at once, and looked at to know the agent.
 const CHUNK: usize = 256 * 1024;
 
-pub(crate) fn replay(
-    context: &Context,
-    args: &ReplayArgs,
-    format: Format,
-) -> Result<u8, CommandError> {
+pub(crate) fn replay(args: &ReplayArgs, format: Format) -> Result<u8, CommandError> {
     let cannot_read = |error: io::Error| {
         CommandError::usage(format!("{} cannot be read: {error}", args.file.display()))
     };
     let mut input: Box<dyn Read> = if args.file == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(context.host.absolute(&args.file)).map_err(cannot_read)?)
+        Box::new(File::open(&args.file).map_err(cannot_read)?)
     };
-    let mut show: Option<Box<dyn Show>> = None;
     let mut chunk = vec![0; CHUNK];
-    loop {
-        let read = match input.read(&mut chunk) {
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(cannot_read(error)),
-        };
-        let show = show.get_or_insert_with(|| match (format, args.format) {
-            (Format::Text, ReplayFormat::Seed) => Box::new(SeedShow::new()) as Box<dyn Show>,
-            _ => Box::new(EventShow::new(detect(&chunk[..read]), format)),
-        });
-        if read == 0 {
-            show.finish();
-            return Ok(exit_code::SUCCEEDED);
-        }
+    let mut read = read_line(&mut input, &mut chunk).map_err(cannot_read)?;
+    let mut show: Box<dyn Show> = match (format, args.format) {
+        (Format::Text, ReplayFormat::Seed) => Box::new(SeedShow::new()),
+        _ => Box::new(EventShow::new(detect(&chunk[..read]), format)),
+    };
+    while read > 0 {
         show.chunk(&chunk[..read]);
+        read = read_some(&mut input, &mut chunk).map_err(cannot_read)?;
     }
+    show.finish();
+    Ok(exit_code::SUCCEEDED)
+}
+
+/// Reads what is there; 0 at the end.
+fn read_some(input: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads until a whole line is there, the chunk is full, or the recording ends: enough to know the agent.
+fn read_line(input: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() && !chunk[..filled].contains(&b'\n') {
+        match read_some(input, &mut chunk[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
 }
 
 /// Returns the agent that a recording's first bytes look like.

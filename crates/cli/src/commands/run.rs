@@ -19,7 +19,7 @@ use dark_factory_types::{OutcomeKind, Report, RunId, exit_code};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Format, engine_silent, human_seconds, seconds, summary};
+use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
 use crate::args::RunArgs;
 use crate::context::Context;
 use crate::error::{CommandError, chain};
@@ -84,7 +84,8 @@ pub(crate) async fn run(
     Ok(exit_code::combine(ended.iter().map(|ended| match ended {
         Ended::Report(report) => report.outcome.exit_code(),
         Ended::Failed(code) => *code,
-        Ended::Skipped => exit_code::SUCCEEDED,
+        // If the engine is gone instead, the run that found it so says more, and its code counts.
+        Ended::Skipped => exit_code::CANCELLED,
     })))
 }
 
@@ -311,7 +312,9 @@ fn last_words(job: &Job, report: &Report, dir: &Path) -> String {
     }
     let mut text = format!(
         "{mark} {}: {}: {}\n",
-        job.name, report.outcome, report.cause
+        job.name,
+        report.outcome,
+        cause(report)
     );
     if !facts.is_empty() {
         text = format!("{text}  {}\n", facts.join(", "));

@@ -4,11 +4,11 @@
 //! Reads: nothing else.
 //! Never: returns before the end state is recorded.
 
-use dark_factory_executor::spec::StopPolicy;
+use dark_factory_executor::settings::parse_grace;
 use dark_factory_executor::supervisor::Stopped;
-use dark_factory_types::{exit_code, parse_duration};
+use dark_factory_types::exit_code;
 
-use super::{Format, summary};
+use super::{Format, cause, summary};
 use crate::args::StopArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -19,27 +19,17 @@ pub(crate) async fn stop(
     args: &StopArgs,
     format: Format,
 ) -> Result<u8, CommandError> {
-    let policy = match args.grace.as_deref() {
-        None => None,
-        Some("0" | "0s") => Some(StopPolicy::kill()),
-        Some(grace) => {
-            let grace = parse_duration(grace)
-                .map_err(|error| CommandError::usage(format!("--grace: {error}")))?;
-            Some(StopPolicy {
-                grace,
-                ..StopPolicy::default()
-            })
-        }
-    };
+    let grace = args
+        .grace
+        .as_deref()
+        .map(parse_grace)
+        .transpose()
+        .map_err(|error| CommandError::usage(format!("--grace {error}")))?;
     let supervisor = context.supervisor()?;
     let mut codes = Vec::new();
     for name in &args.runs {
         let result = match supervisor.find_run(name).await {
-            Ok(run) => {
-                supervisor
-                    .stop(run, "dark-factory stop", policy.as_ref())
-                    .await
-            }
+            Ok(run) => supervisor.stop(run, "dark-factory stop", grace).await,
             Err(error) => Err(error),
         };
         match result {
@@ -54,14 +44,14 @@ pub(crate) async fn stop(
                     "{} {}: {}\n",
                     report.attempt_id.run(),
                     report.outcome,
-                    report.cause
+                    cause(&report)
                 ));
             }
             Ok(Stopped::WasFinished(report)) => terminal::print(&format!(
                 "{} had ended before, {}: {}\n",
                 report.attempt_id.run(),
                 report.outcome,
-                report.cause
+                cause(&report)
             )),
             Err(error) => {
                 let error = CommandError::from(error);

@@ -31,7 +31,7 @@ use super::client::{CREATE, Client, Fault, LIST};
 use super::container::{Container, ENGINE, Phase, exit, inspect, phase};
 use super::endpoint::DockerEndpoint;
 use super::workload::DockerWorkload;
-use super::{image, lower, probe};
+use super::{images, lower, probe};
 
 /// How long the helper may take to ask for its spool; it gives up after the same time.
 const HANDOVER: Duration = Duration::from_secs(60);
@@ -76,9 +76,9 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<ContainerCreateBody, EngineError> {
         let image = if spec.command.is_empty() {
-            let found = image::inspect(&self.client, &spec.image).await?;
+            let found = images::inspect(&self.client, &spec.image).await?;
             found
-                .ok_or_else(|| image::missing(&spec.image))?
+                .ok_or_else(|| images::missing(&spec.image))?
                 .config
                 .unwrap_or_default()
         } else {
@@ -113,7 +113,7 @@ impl DockerEngine {
                 Ok(Some(created.id))
             }
             Err(Fault::Status { code: 409, .. }) => Ok(None),
-            Err(Fault::Status { code: 404, .. }) => Err(image::missing(&spec.image)),
+            Err(Fault::Status { code: 404, .. }) => Err(images::missing(&spec.image)),
             Err(Fault::Status { message, .. }) => Err(EngineError::CreateRefused {
                 name: name.to_owned(),
                 reason: message,
@@ -150,11 +150,12 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
-        let is_started =
-            is_started(dir).map_err(|source| local("reading the output spool", source))?;
         let state = container.state().await?;
         let phase = phase(&state);
-        match (phase, is_started) {
+        // After the state: the spool of a container that has ended is all there is.
+        let was_started =
+            is_started(dir).map_err(|source| local("reading the output spool", source))?;
+        match (phase, was_started) {
             // Started once more it would be another run; and one that took its spool needs nothing of us.
             (Phase::Ended | Phase::Running, true) => {
                 return Ok(DockerWorkload::new(container, handle, None));
@@ -163,9 +164,19 @@ impl DockerEngine {
                 let code = state.exit_code.unwrap_or_default();
                 return Err(container.untaken(format!("it ended before with code {code}")));
             }
-            (Phase::Created | Phase::Running, _) => {}
+            // An engine that was killed during a start may forget it; the agent must not run once more.
+            (Phase::Created, true) => {
+                return Err(container.untaken(
+                    "the spool shows that its agent ran, and the engine says that it was never started".to_owned(),
+                ));
+            }
+            (Phase::Created | Phase::Running, false) => {}
         }
-        hand_over(&container, phase, dir, &spool).await?;
+        match hand_over(&container, phase, dir, &spool).await {
+            // A helper that an earlier supervisor gave the spool, just before that one ended, asks nobody again.
+            Err(EngineError::Handover { .. }) if is_started(dir).unwrap_or(false) => {}
+            result => result?,
+        }
         Ok(DockerWorkload::new(container, handle, None))
     }
 
@@ -202,7 +213,7 @@ impl Engine for DockerEngine {
         policy: PullPolicy,
         progress: PullProgress<'_>,
     ) -> Result<ImageRecord, EngineError> {
-        image::ensure(&self.client, image, policy, progress).await
+        images::ensure(&self.client, image, policy, progress).await
     }
 
     async fn create(

@@ -1,21 +1,27 @@
-//! Images that are made here instead of being pulled, and their removal.
+//! Images: whether they are there, which one it is, pulling, making and removing them.
 //!
-//! Owns: the two requests.
-//! Reads: nothing.
-//! Never: removes an image that a container uses.
+//! Owns: the reading of image references.
+//! Reads: the engine's images.
+//! Never: logs in to a registry, or removes an image that a container uses.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::errors::Error as ClientError;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
 use bytes::Bytes;
-use dark_factory_executor::engine::EngineError;
+use dark_factory_executor::engine::{EngineError, PullProgress};
+use dark_factory_executor::spec::PullPolicy;
+use dark_factory_types::ImageRecord;
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
-use super::client::{Client, Fault, Operation};
+use super::client::{Client, Fault, INSPECT_IMAGE, Operation, PULL};
 use super::endpoint::DockerEndpoint;
-use super::image::{bad_reference, is_safe_in_a_path, name_and_tag};
 
+/// How long a pull may bring no news; a registry that is slow still has some every second.
+const PULL_SILENCE: Duration = Duration::from_secs(300);
 const IMPORT: Operation = Operation {
     name: "import the image",
     deadline: Duration::from_secs(120),
@@ -48,7 +54,34 @@ impl DockerImages {
     /// [`EngineError::BadImageReference`], also for a digest, which cannot be chosen; or whatever keeps the engine from
     /// importing it.
     pub async fn import_image(&self, reference: &str, tar: Vec<u8>) -> Result<(), EngineError> {
-        import(&self.client, reference, tar).await
+        if !is_safe_in_a_path(reference) || reference.contains('@') {
+            return Err(bad_reference(reference));
+        }
+        let (name, tag) = name_and_tag(reference);
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(name)
+            .tag(tag)
+            .build();
+        let docker = self.client.docker().await?;
+        let import = async {
+            let mut news = docker.create_image(
+                Some(options),
+                Some(bollard::body_full(Bytes::from(tar))),
+                None,
+            );
+            while let Some(item) = news.next().await {
+                item?;
+            }
+            Ok::<_, ClientError>(())
+        };
+        self.client
+            .call(IMPORT, import)
+            .await
+            .map_err(|fault| match fault {
+                Fault::Status { code: 400, .. } => bad_reference(reference),
+                fault => fault.into(),
+            })
     }
 
     /// Removes an image's reference, and with its last one the image; one that is not there is no error.
@@ -57,61 +90,291 @@ impl DockerImages {
     ///
     /// [`EngineError::BadImageReference`], or [`EngineError::Failed`] while a container uses the image.
     pub async fn remove_image(&self, reference: &str) -> Result<(), EngineError> {
-        remove(&self.client, reference).await
+        if !is_safe_in_a_path(reference) {
+            return Err(bad_reference(reference));
+        }
+        let docker = self.client.docker().await?;
+        let options = RemoveImageOptionsBuilder::default().build();
+        match self
+            .client
+            .call(
+                REMOVE_IMAGE,
+                docker.remove_image(reference, Some(options), None),
+            )
+            .await
+        {
+            Ok(_) | Err(Fault::Status { code: 404, .. }) => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
     }
 }
 
-/// Makes an image of a root file system.
-pub(super) async fn import(
+/// Makes sure that an image is there, and says which one it is.
+pub(super) async fn ensure(
     client: &Client,
     reference: &str,
-    tar: Vec<u8>,
-) -> Result<(), EngineError> {
-    if !is_safe_in_a_path(reference) || reference.contains('@') {
-        return Err(bad_reference(reference));
-    }
-    let (name, tag) = name_and_tag(reference);
-    let options = CreateImageOptionsBuilder::default()
-        .from_src("-")
-        .repo(name)
-        .tag(tag)
-        .build();
-    let docker = client.docker().await?;
-    let import = async {
-        let mut news = docker.create_image(
-            Some(options),
-            Some(bollard::body_full(Bytes::from(tar))),
-            None,
-        );
-        while let Some(item) = news.next().await {
-            item?;
+    policy: PullPolicy,
+    progress: PullProgress<'_>,
+) -> Result<ImageRecord, EngineError> {
+    // Asked also where it will be pulled: pulling reads some references leniently that are none.
+    let there = inspect(client, reference).await?;
+    let found = match (there, policy) {
+        (Some(found), PullPolicy::Never | PullPolicy::Missing) => found,
+        (None, PullPolicy::Never) => return Err(missing(reference)),
+        (None, PullPolicy::Missing) | (_, PullPolicy::Always) => {
+            pull(client, reference, progress).await?;
+            inspect(client, reference)
+                .await?
+                .ok_or_else(|| missing(reference))?
         }
-        Ok::<_, ClientError>(())
     };
-    client
-        .call(IMPORT, import)
-        .await
-        .map_err(|fault| match fault {
-            Fault::Status { code: 400, .. } => bad_reference(reference),
-            fault => fault.into(),
-        })
+    Ok(ImageRecord {
+        reference: reference.to_owned(),
+        digest: digest(reference, &found),
+    })
 }
 
-/// Removes an image's reference.
-pub(super) async fn remove(client: &Client, reference: &str) -> Result<(), EngineError> {
+/// Returns what the engine knows of an image, if it has it.
+pub(super) async fn inspect(
+    client: &Client,
+    reference: &str,
+) -> Result<Option<ImageInspect>, EngineError> {
     if !is_safe_in_a_path(reference) {
         return Err(bad_reference(reference));
     }
     let docker = client.docker().await?;
-    let options = RemoveImageOptionsBuilder::default().build();
     match client
-        .call(
-            REMOVE_IMAGE,
-            docker.remove_image(reference, Some(options), None),
-        )
+        .call(INSPECT_IMAGE, docker.inspect_image(reference))
         .await
     {
-        Ok(_) | Err(Fault::Status { code: 404, .. }) => Ok(()),
+        Ok(found) => Ok(Some(found)),
+        Err(Fault::Status { code: 404, .. }) => Ok(None),
+        Err(Fault::Status { code: 400, .. }) => Err(bad_reference(reference)),
         Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Returns the error for an image that the engine does not have.
+pub(super) fn missing(reference: &str) -> EngineError {
+    EngineError::ImageMissing {
+        image: reference.to_owned(),
+    }
+}
+
+fn bad_reference(reference: &str) -> EngineError {
+    EngineError::BadImageReference {
+        image: reference.to_owned(),
+    }
+}
+
+async fn pull(
+    client: &Client,
+    reference: &str,
+    progress: PullProgress<'_>,
+) -> Result<(), EngineError> {
+    let (name, tag) = name_and_tag(reference);
+    let options = CreateImageOptionsBuilder::default()
+        .from_image(name)
+        .tag(tag)
+        .build();
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| EngineError::Pull {
+        image: reference.to_owned(),
+        source,
+    };
+    let mut lines = ProgressLines::default();
+    let mut news = client
+        .docker()
+        .await?
+        .create_image(Some(options), None, None);
+    loop {
+        let item = match timeout(PULL_SILENCE, news.next()).await {
+            Ok(Some(item)) => item,
+            Ok(None) => break,
+            Err(silence) => return Err(client.unreachable(PULL, silence)),
+        };
+        match item {
+            Ok(info) => {
+                if let Some(line) = lines.next(info) {
+                    progress(&line);
+                }
+            }
+            Err(ClientError::DockerStreamError { error }) => return Err(failed(error.into())),
+            Err(error) => {
+                return Err(match client.fault(PULL, error) {
+                    Fault::Status { code: 400, .. } => bad_reference(reference),
+                    Fault::Status { message, .. } => failed(message.into()),
+                    Fault::Other(error) => error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Turns the news of a pull into lines: one for each step of each layer, none for each percent.
+#[derive(Debug, Default)]
+struct ProgressLines {
+    last: HashMap<Option<String>, String>,
+}
+
+impl ProgressLines {
+    fn next(&mut self, info: CreateImageInfo) -> Option<String> {
+        let status = info.status?;
+        let line = match &info.id {
+            Some(id) => format!("{id}: {status}"),
+            None => status.clone(),
+        };
+        let previous = self.last.insert(info.id, status.clone());
+        (previous.as_deref() != Some(&status)).then_some(line)
+    }
+}
+
+/// Returns whether a reference can stand in a request's path and mean itself there.
+///
+/// The client puts it there as it is; a `?`, or a `..` between slashes, would make it another request.
+fn is_safe_in_a_path(reference: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    !reference.is_empty()
+        && reference.chars().all(plain)
+        && reference
+            .split('/')
+            .all(|part| !part.is_empty() && part.chars().any(|c| c != '.'))
+}
+
+/// Splits a reference where the pull request wants it; without a tag the engine would pull all of them.
+fn name_and_tag(reference: &str) -> (&str, &str) {
+    if let Some(split) = reference.split_once('@') {
+        return split;
+    }
+    match reference.rsplit_once(':') {
+        // A colon before a slash belongs to a registry's port.
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (reference, "latest"),
+    }
+}
+
+/// Returns the digest that the repository knows the image by, else the image's id.
+fn digest(reference: &str, image: &ImageInspect) -> String {
+    let repository = familiar(repository(reference));
+    let digests = image.repo_digests.as_deref().unwrap_or_default();
+    digests
+        .iter()
+        .find(|entry| {
+            entry
+                .split_once('@')
+                .is_some_and(|(name, _)| familiar(name) == repository)
+        })
+        .or(image.id.as_ref())
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// Returns a reference's repository: without digest and tag.
+fn repository(reference: &str) -> &str {
+    let name = reference
+        .split_once('@')
+        .map_or(reference, |(name, _)| name);
+    name_and_tag(name).0
+}
+
+/// Returns a repository's name as the engine writes it: without what stands for Docker Hub.
+fn familiar(name: &str) -> &str {
+    let name = name
+        .strip_prefix("index.docker.io/")
+        .or_else(|| name.strip_prefix("docker.io/"))
+        .unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_that_is_left_out_is_latest() {
+        for (reference, split) in [
+            ("debian", ("debian", "latest")),
+            ("debian:12", ("debian", "12")),
+            ("host:5000/a/b", ("host:5000/a/b", "latest")),
+            ("host:5000/a/b:c", ("host:5000/a/b", "c")),
+            ("debian@sha256:0a", ("debian", "sha256:0a")),
+            ("debian:12@sha256:0a", ("debian:12", "sha256:0a")),
+        ] {
+            assert_eq!(name_and_tag(reference), split, "{reference}");
+        }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_repository_that_was_asked_for() {
+        let image = ImageInspect {
+            id: Some("sha256:id".to_owned()),
+            repo_digests: Some(vec![
+                "other@sha256:1".to_owned(),
+                "debian@sha256:2".to_owned(),
+            ]),
+            ..ImageInspect::default()
+        };
+
+        for reference in [
+            "debian",
+            "docker.io/library/debian:12",
+            "debian:12@sha256:2",
+        ] {
+            assert_eq!(digest(reference, &image), "debian@sha256:2", "{reference}");
+        }
+        assert_eq!(digest("local:1", &image), "sha256:id");
+        assert_eq!(digest("sha256:id", &image), "sha256:id");
+    }
+
+    #[test]
+    fn a_reference_that_would_be_another_request_is_no_reference() {
+        for reference in [
+            "",
+            "../containers",
+            "a/../b",
+            "a//b",
+            "/a",
+            "a/",
+            "a?b",
+            "a#b",
+            "a b",
+            "a%2fb",
+            "é",
+        ] {
+            assert!(!is_safe_in_a_path(reference), "{reference}");
+        }
+        for reference in ["a", "host:1/a.b/c_d-e:f.g", "a@sha256:0a", "sha256:0a"] {
+            assert!(is_safe_in_a_path(reference), "{reference}");
+        }
+    }
+
+    #[test]
+    fn a_pull_tells_each_step_of_each_layer_once() {
+        let mut lines = ProgressLines::default();
+        let mut next = |id: Option<&str>, status: &str| {
+            lines.next(CreateImageInfo {
+                id: id.map(str::to_owned),
+                status: Some(status.to_owned()),
+                ..CreateImageInfo::default()
+            })
+        };
+
+        assert_eq!(
+            next(None, "Pulling from a").as_deref(),
+            Some("Pulling from a")
+        );
+        assert_eq!(
+            next(Some("l1"), "Downloading").as_deref(),
+            Some("l1: Downloading")
+        );
+        assert_eq!(
+            next(Some("l2"), "Downloading").as_deref(),
+            Some("l2: Downloading")
+        );
+        assert_eq!(next(Some("l1"), "Downloading"), None);
+        assert_eq!(
+            next(Some("l1"), "Pull complete").as_deref(),
+            Some("l1: Pull complete")
+        );
     }
 }

@@ -23,6 +23,7 @@ mod opts;
 
 pub use argv::{LaunchArgs, PROMPT_MOUNT_TARGET, build_docker_run_args, insert_prompt_mount};
 pub use body::{LaunchBody, LaunchError, create_body};
+pub(super) use mounts::{CLAUDE_DIR_TARGET, GITCONFIG_TARGET, NETRC_TARGET};
 pub use mounts::{SkipReason, SkippedMount};
 pub use opts::{
     Bind, ContainerLaunchOpts, ENV_MANAGED_MARKER, HOST_GATEWAY, LogDriver, NetworkDemand,

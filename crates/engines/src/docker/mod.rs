@@ -9,7 +9,6 @@ mod client;
 mod container;
 mod endpoint;
 mod engine;
-mod image;
 pub mod images;
 pub mod launch;
 mod lower;

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineError, OomSeen, OwnedContainer, Recovered};
 use dark_factory_executor::spec::{LaunchSpec, Limits, StopPolicy};
+use dark_factory_executor::spool::{Handover, SpoolWriter, open_spool};
 use dark_factory_spool::End;
 use dark_factory_types::ByteSize;
 
@@ -351,4 +353,49 @@ async fn a_container_that_dies_instead_of_taking_its_spool_is_told_at_once() {
     tokio::join!(tokio::time::timeout(Duration::from_secs(30), start), kill)
         .0
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_helper_that_was_about_to_start_the_agent_when_its_supervisor_died_runs_it_once() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.spec("print hello"), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+    let container = handle.container.clone();
+    let first = Handover::listen(&dir).unwrap();
+    docker(&["start", &container]);
+    // It connects many times a second; then it waits for what nobody has sent yet.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    docker(&["pause", &container]);
+    first.hand_over(&open_spool(&dir).unwrap()).await.unwrap();
+    drop(first);
+
+    let start = lab.engine.start(&spec, &handle, &dir);
+    let unpause = async {
+        wait_for_file(&dir.mount().join("socket")).await;
+        tokio::task::spawn_blocking(move || docker(&["unpause", &container]))
+            .await
+            .unwrap();
+    };
+    let workload = tokio::join!(start, unpause).0.unwrap();
+
+    assert_eq!(workload.wait().await.unwrap().code, 0);
+    let spool = Spool::read(&dir);
+    assert!(spool.is_complete());
+    assert_eq!((spool.starts, spool.text().as_str()), (1, "hello\n"));
+}
+
+#[tokio::test]
+async fn an_agent_that_ran_is_not_started_again_by_an_engine_that_forgot_it() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.spec("print hello"), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+    SpoolWriter::open(&dir)
+        .unwrap()
+        .start(&SystemClock)
+        .unwrap();
+
+    let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
+
+    assert!(matches!(error, EngineError::Handover { .. }), "{error:?}");
+    assert_eq!(inspect(&handle.container, "{{.State.Status}}"), "created");
 }

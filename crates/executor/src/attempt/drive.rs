@@ -10,7 +10,7 @@ use std::time::Duration;
 use dark_factory_agents::{Agent, agent};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
-    ByteSize, LogState, REPORT_VERSION, Report, StopReason, Transport, Verdict,
+    ByteSize, ImageRecord, LogState, REPORT_VERSION, Report, StopReason, Transport, Verdict,
 };
 use jiff::Timestamp;
 
@@ -99,7 +99,9 @@ impl Drive<'_> {
             }
         }
         if handle.is_none() {
-            if let Some(stopped) = self.stop_requested().await? {
+            // One that a dead supervisor created and did not record is found by create, and then removed as any other.
+            let is_created = attempt.state == AttemptState::Creating && self.is_ours().await?;
+            if !is_created && let Some(stopped) = self.stop_requested().await? {
                 return Ok(stopped);
             }
             match self
@@ -152,32 +154,40 @@ impl Drive<'_> {
         {
             return Ok(stopped);
         }
-        match self.engine.start(&attempt.spec, handle, &self.dir).await {
-            Ok(workload) => {
-                if before {
-                    let started_at = self.started_at(attempt)?;
-                    self.advance(Transition::Running(started_at)).await?;
-                    (self.progress)(Progress::Started {
-                        container: handle.container.clone(),
-                    });
-                }
-                Ok(Launched::Running(workload))
-            }
+        let workload = match self.engine.start(&attempt.spec, handle, &self.dir).await {
+            Ok(workload) => workload,
             Err(error @ EngineError::Handover { .. }) => match self.engine.recover(handle).await? {
                 Recovered::Exited(exit, workload) => {
-                    Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)))
+                    return Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)));
                 }
-                _ => refused(error),
+                // It had its spool already, from a supervisor that died before the start record was there.
+                Recovered::Running(workload) if self.is_started()? => workload,
+                // It ran, and the engine has forgotten that: what it printed is all there is.
+                Recovered::Created(workload) if self.is_started()? => {
+                    return Ok(Launched::Ended(EngineEnd::Gone, Some(workload)));
+                }
+                _ => return refused(error),
             },
-            Err(error) => refused(error),
+            Err(EngineError::NoSuchContainer { .. }) if self.is_started()? => {
+                return Ok(Launched::Ended(EngineEnd::Gone, None));
+            }
+            Err(error) => return refused(error),
+        };
+        if before {
+            let started_at = self.started_at(attempt)?;
+            self.advance(Transition::Running(started_at)).await?;
+            (self.progress)(Progress::Started {
+                container: handle.container.clone(),
+            });
         }
+        Ok(Launched::Running(workload))
     }
 
     /// Makes sure of the image; `None` if the caller cancelled meanwhile.
     async fn ensure_image(
         &mut self,
         spec: &LaunchSpec,
-    ) -> Result<Option<dark_factory_types::ImageRecord>, EngineError> {
+    ) -> Result<Option<ImageRecord>, EngineError> {
         let progress = self.progress;
         let mut say = |line: &str| progress(Progress::Pull(line.to_owned()));
         let ensure = self.engine.ensure_image(&spec.image, spec.pull, &mut say);
@@ -221,7 +231,8 @@ impl Drive<'_> {
         attempt: &Attempt,
         workload: &dyn Workload,
     ) -> Result<EngineEnd, ExecutorError> {
-        let policy = attempt.spec.stop.clone();
+        let mut policy = attempt.spec.stop.clone();
+        policy.grace = self.control.grace.unwrap_or(policy.grace);
         let kill = StopPolicy::kill();
         // A stop that was asked for before the container ran, or that a dead supervisor did not finish.
         let mut stopping = self.stop_reason().await?;

@@ -7,9 +7,8 @@
 use dark_factory_spool::{
     EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End, ExecFailed, ExitRecord,
 };
-use dark_factory_types::Exit;
 use dark_factory_types::{
-    ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Transport, Verdict,
+    Exit, ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Transport, Verdict,
 };
 
 use crate::engine::{EngineExit, OomSeen};

@@ -25,6 +25,8 @@ pub struct Control {
     pub by: String,
     /// How long the workload may run.
     pub time_limit: TimeLimit,
+    /// How long a stopped workload may take to leave by itself; `None` is as long as its launch spec says.
+    pub grace: Option<Duration>,
 }
 
 /// How long a workload may run, counted from its start.
@@ -45,6 +47,7 @@ impl Control {
             kill: CancellationToken::new(),
             by: by.into(),
             time_limit: TimeLimit::AsLaunched,
+            grace: None,
         }
     }
 }

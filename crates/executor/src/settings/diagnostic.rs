@@ -23,6 +23,15 @@ pub(crate) struct Fault {
     pub(crate) place: Place,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
+    source: Source,
+}
+
+/// Whether the line that a fault is in may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Shown,
+    /// There may be a secret in it.
+    Hidden,
 }
 
 impl Fault {
@@ -31,7 +40,14 @@ impl Fault {
             place,
             message: message.into(),
             help: None,
+            source: Source::Shown,
         }
+    }
+
+    /// Keeps the line from being shown, because there may be a secret in it.
+    pub(crate) fn hidden(mut self) -> Self {
+        self.source = Source::Hidden;
+        self
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -41,7 +57,10 @@ impl Fault {
 
     /// Names the file that the problem is in, and takes the line to show from its text.
     pub(crate) fn in_file(self, file: &str, text: &str) -> Diagnostic {
-        let source_line = text.lines().nth(self.place.line.saturating_sub(1));
+        let source_line = match self.source {
+            Source::Shown => text.lines().nth(self.place.line.saturating_sub(1)),
+            Source::Hidden => None,
+        };
         Diagnostic {
             file: file.to_owned(),
             line: self.place.line,

@@ -76,7 +76,9 @@ keys! {
             let source = |r: &Reader<'_>, n: &Node| {
                 r.scalar(n, text::SECRET_SOURCE, text::parse_secret_source)
             };
+            // What stands there may be the secret itself, so neither it nor its line is shown.
             r.map(n, &mut s.secrets, source, text::parse_secret)
+                .map_err(|fault| Fault::new(fault.place, SECRETS_ONLY).hidden())
         };
     "mount" or "mounts": "a list of SRC:DST[:ro] or of maps with src, dst, read-only, optional",
         "further folders and files of the host",
@@ -334,6 +336,9 @@ impl Reader<'_> {
         Ok(())
     }
 }
+
+const SECRETS_ONLY: &str = "secrets must be a map of names to env:VAR or file:PATH, each name once, never a value \
+                            itself (so what stands here is not shown)";
 
 fn plain(text: &str) -> Result<String, SettingError> {
     Ok(text.to_owned())

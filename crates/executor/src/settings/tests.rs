@@ -235,7 +235,8 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
         ("env: [A=1, A=2]", "p.md:2:12: env has A twice"),
         (
             "secrets: {A: x}",
-            "p.md:2:14: secrets must be env:VAR or file:PATH, not \"x\"",
+            "p.md:2:14: secrets must be a map of names to env:VAR or file:PATH, each name once, never a value itself \
+             (so what stands here is not shown)",
         ),
         ("env: {A: 1, A: 2}", "p.md:2:13: the key A appears twice"),
         (

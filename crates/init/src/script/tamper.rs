@@ -1,4 +1,4 @@
-//! Tries everything by which an agent could read, cut or forge its own record.
+//! Tries the ways in which an agent could read, cut or forge its own record.
 //!
 //! Owns: the list of checks.
 //! Reads: whatever the seal should keep it from.

@@ -12,6 +12,9 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use rustix::process::{Signal, getpid};
 
+/// `SI_USER`, the code of a signal that `kill` sent.
+const SENT_BY_KILL: i32 = 0;
+
 /// Whose signals count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -85,9 +88,9 @@ impl Signals {
             return Some(Notice::ChildEnded);
         }
         let believed = match self.trust {
-            // A sender outside has no PID in here. The code is checked too, because a process inside can claim any
-            // PID with rt_sigqueueinfo, but only with a negative code.
-            Trust::Outside => info.ssi_pid == 0 && info.ssi_code >= 0,
+            // A sender outside has no PID in here. The code is checked too: inside, rt_sigqueueinfo can claim any PID,
+            // with a negative code, and F_SETOWN with F_SETSIG has the kernel send any signal, with a positive one.
+            Trust::Outside => info.ssi_pid == 0 && info.ssi_code == SENT_BY_KILL,
             // Our own are SIGPIPE and SIGXFSZ of our writes, whose errors we see anyway.
             Trust::Everybody => info.ssi_pid != self.own_pid,
         };

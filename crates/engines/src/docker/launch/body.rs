@@ -20,6 +20,8 @@ use super::opts::{
 };
 
 /// A create request, without the container's name, which is not part of it.
+///
+/// Values of its environment may be secrets: do not log this.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaunchBody {
     /// The request.

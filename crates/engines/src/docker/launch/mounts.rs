@@ -9,16 +9,17 @@ use std::path::Path;
 
 use dark_factory_executor::host::{HostView, PathKind};
 use dark_factory_executor::settings::ExtraMount;
-use dark_factory_executor::spec::{Access, GitVisibility};
+use dark_factory_executor::spec::{Access, GitVisibility, WORKSPACE_TARGET};
 
 use super::opts::ContainerLaunchOpts;
 
-const WORKSPACE: &str = "/workspace";
 const WORKSPACE_GIT: &str = "/workspace/.git";
-const CLAUDE_DIR: &str = "/home/node/.claude";
-const NETRC: &str = "/home/node/.netrc";
+/// Where the seed's image has its credential folder.
+pub(in crate::docker) const CLAUDE_DIR_TARGET: &str = "/home/node/.claude";
+/// Where it has the file of `netrc_file`.
+pub(in crate::docker) const NETRC_TARGET: &str = "/home/node/.netrc";
 /// A staging name: `git config --global` replaces its file, which a mounted file does not allow.
-const GITCONFIG: &str = "/home/node/.gitconfig-extra";
+pub(in crate::docker) const GITCONFIG_TARGET: &str = "/home/node/.gitconfig-extra";
 
 /// A mount that the options ask for and the container does not get.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,19 +94,30 @@ impl Mounts {
 
     fn add_standard(&mut self, opts: &ContainerLaunchOpts) {
         if !opts.project_root.is_empty() {
-            self.add(opts.project_root.clone(), WORKSPACE, Access::ReadWrite);
+            self.add(
+                opts.project_root.clone(),
+                WORKSPACE_TARGET,
+                Access::ReadWrite,
+            );
         }
         if opts.claude_dir.contains(':') {
             self.skipped.push(SkippedMount {
                 src: opts.claude_dir.clone(),
                 resolved: opts.claude_dir.clone(),
-                dst: CLAUDE_DIR.to_owned(),
+                dst: CLAUDE_DIR_TARGET.to_owned(),
                 reason: SkipReason::ColonInSource,
             });
         } else if !opts.claude_dir.is_empty() {
-            self.add(opts.claude_dir.clone(), CLAUDE_DIR, opts.claude_dir_access);
+            self.add(
+                opts.claude_dir.clone(),
+                CLAUDE_DIR_TARGET,
+                opts.claude_dir_access,
+            );
         }
-        for (file, target) in [(&opts.netrc_file, NETRC), (&opts.gitconfig_file, GITCONFIG)] {
+        for (file, target) in [
+            (&opts.netrc_file, NETRC_TARGET),
+            (&opts.gitconfig_file, GITCONFIG_TARGET),
+        ] {
             if !file.is_empty() {
                 self.add(
                     expand_tilde(file, &opts.home).into_owned(),

@@ -24,10 +24,11 @@ use dark_factory_types::{ByteSize, CpuCount};
 use jiff::tz::TimeZone;
 use tokio::sync::OnceCell;
 
-use super::executor::{DockerExecutor, GITCONFIG_TARGET, NETRC_TARGET};
+use super::executor::DockerExecutor;
 use crate::docker::client::Client;
 use crate::docker::endpoint::DockerEndpoint;
 use crate::docker::engine::DockerEngine;
+use crate::docker::launch::{GITCONFIG_TARGET, NETRC_TARGET};
 
 const DEFAULT_AGENT: &str = "claude";
 

@@ -33,11 +33,7 @@ use super::builder::DockerExecutorBuilder;
 use super::containers::CALLER;
 use super::found::{Adopter, Found, find, prompt_base};
 use crate::docker::client::Client;
-
-/// Where the seed's container has what is mounted for it alone.
-pub(super) const NETRC_TARGET: &str = "/home/node/.netrc";
-pub(super) const GITCONFIG_TARGET: &str = "/home/node/.gitconfig-extra";
-const CLAUDE_DIR_TARGET: &str = "/home/node/.claude";
+use crate::docker::launch::{CLAUDE_DIR_TARGET, GITCONFIG_TARGET, NETRC_TARGET};
 
 /// Runs prompts in containers of a Docker engine; the twin of the seed's `NewDockerExecutor`.
 ///

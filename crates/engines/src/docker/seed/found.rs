@@ -28,8 +28,7 @@ use crate::docker::client::{Client, Fault};
 use crate::docker::container::{Container, Phase, inspect, phase};
 use crate::docker::workload::DockerWorkload;
 
-/// A container that has the name that was asked for.
-#[derive(Debug)]
+/// A container that has the name that was asked for; not for logs, since its environment may hold secrets.
 pub(super) struct Found {
     client: Client,
     name: String,
