@@ -5,10 +5,9 @@
 //! Never: decides what went wrong.
 
 use std::error::Error;
-use std::fmt::Write as _;
 
 use dark_factory_executor::engine::EngineError;
-use dark_factory_executor::error::ExecutorError;
+use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_types::exit_code;
 
 /// An error that ends a command.
@@ -35,7 +34,7 @@ impl CommandError {
     pub(crate) fn internal(operation: &str, error: impl Error) -> Self {
         Self::new(
             exit_code::INTERNAL,
-            format!("{operation}: {}", chain(&error)),
+            format!("{operation}: {}", sentence(&error)),
         )
     }
 
@@ -70,7 +69,7 @@ impl From<ExecutorError> for CommandError {
     fn from(error: ExecutorError) -> Self {
         Self {
             code: error.exit_code(),
-            message: chain(&error),
+            message: sentence(&error),
             hint: error.advice(),
         }
     }
@@ -80,19 +79,4 @@ impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
         ExecutorError::from(error).into()
     }
-}
-
-/// Writes an error and its causes as one text, without saying the same thing twice.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, ": {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

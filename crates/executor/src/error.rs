@@ -202,20 +202,25 @@ impl EngineError {
 
     /// Returns the error and its causes as one sentence.
     pub fn sentence(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            let cause_text = cause.to_string();
-            if !text.contains(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            source = cause.source();
-        }
-        text
+        sentence(self)
     }
 
     /// Returns whether the engine said no, as opposed to saying nothing.
     pub(crate) fn is_refusal(&self) -> bool {
         self.fate() == Fate::Refused
     }
+}
+
+/// Writes an error and its causes as one text, without saying the same thing twice.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }

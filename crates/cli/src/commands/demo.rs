@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dark_factory_executor::attempt::Control;
+use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::resolve;
 use dark_factory_executor::settings::{Settings, Sourced};
@@ -192,7 +193,7 @@ impl<'a> Stage<'a> {
         };
         let resolve_context = self.context.resolve_context(self.state_dir.clone());
         let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)
-            .map_err(|error| CommandError::new(error.exit_code(), crate::error::chain(&error)))?;
+            .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
         Ok(Job {
             name: name.to_owned(),
             resolved,

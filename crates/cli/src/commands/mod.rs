@@ -23,25 +23,23 @@ use crate::error::CommandError;
 
 /// Runs the command and returns the process's exit code.
 pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
-    let format = if args.global.json {
+    let Args { global, command } = args;
+    let format = if global.json {
         Format::Json
     } else {
         Format::Text
     };
-    // A recording needs no state folder, and so no home to have one in.
-    if let Command::Replay(args) = &args.command {
-        return replay::replay(args, format);
-    }
-    let context = Context::new(&args.global)?;
-    match args.command {
-        Command::Run(run) => run::run(&context, &run, format).await,
-        Command::Ps(ps) => ps::ps(&context, &ps, format).await,
-        Command::Logs(logs) => logs::logs(&context, &logs, format).await,
-        Command::Stop(stop) => stop::stop(&context, &stop, format).await,
-        Command::Inspect(run) => inspect::inspect(&context, &run, format).await,
-        Command::Replay(args) => replay::replay(&args, format),
-        Command::Recover => recover::recover(&context, format).await,
-        Command::Demo(demo) => demo::demo(&context, &demo, format).await,
+    // Not for `replay`: a recording needs no state folder, and so no home to have one in.
+    let context = || Context::new(&global);
+    match command {
+        Command::Run(run) => run::run(&context()?, &run, format).await,
+        Command::Ps(ps) => ps::ps(&context()?, &ps, format).await,
+        Command::Logs(logs) => logs::logs(&context()?, &logs, format).await,
+        Command::Stop(stop) => stop::stop(&context()?, &stop, format).await,
+        Command::Inspect(run) => inspect::inspect(&context()?, &run, format).await,
+        Command::Replay(replay) => replay::replay(&replay, format),
+        Command::Recover => recover::recover(&context()?, format).await,
+        Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
     }
 }
 

@@ -5,13 +5,14 @@
 //! Never: touches a run that a living process supervises.
 
 use dark_factory_executor::attempt::{Control, Progress};
+use dark_factory_executor::error::sentence;
 use dark_factory_executor::supervisor::{Recovery, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
 use super::{Format, cause, engine_silent, summary};
 use crate::context::Context;
-use crate::error::{CommandError, chain};
+use crate::error::CommandError;
 use crate::interrupt::Interrupts;
 use crate::terminal;
 
@@ -60,7 +61,7 @@ fn print(supervisor: &Supervisor, recovery: &Recovery, format: Format) -> Option
             ));
         }
         Recovery::Failed(attempt, error) => {
-            let message = format!("run {} stays as it is: {}", attempt.run(), chain(error));
+            let message = format!("run {} stays as it is: {}", attempt.run(), sentence(error));
             let error = CommandError::new(error.exit_code(), message).hint(
                 error
                     .advice()

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dark_factory_executor::attempt::{Control, Progress};
-use dark_factory_executor::error::ExecutorError;
+use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
 use dark_factory_executor::settings::Settings;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
 use crate::args::RunArgs;
 use crate::context::Context;
-use crate::error::{CommandError, chain};
+use crate::error::CommandError;
 use crate::flags::settings;
 use crate::interrupt::Interrupts;
 use crate::terminal::{self, Output, TerminalSink};
@@ -128,9 +128,9 @@ fn prepare_one(
 ) -> Result<Job, CommandError> {
     let (name, bytes) = read_prompt(context, file)?;
     let prompt =
-        Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(chain(&error)))?;
+        Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(sentence(&error)))?;
     let resolved = resolve(&prompt, flags, &context.host, resolve_context)
-        .map_err(|error| CommandError::new(error.exit_code(), chain(&error)))?;
+        .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
     for warning in &resolved.warnings {
         terminal::eprint(&format!("warning: {warning}\n"));
     }
@@ -164,11 +164,7 @@ fn read_prompt(context: &Context, file: &Path) -> Result<(String, Vec<u8>), Comm
         ))
         .hint(hint)
     })?;
-    Ok((display_name(file), bytes))
-}
-
-fn display_name(file: &Path) -> String {
-    file.display().to_string()
+    Ok((file.display().to_string(), bytes))
 }
 
 /// Runs jobs, at most `at_once` at the same time, and prints each one's end as it comes.
@@ -282,7 +278,7 @@ fn failed(error: ExecutorError) -> Ended {
 
 /// Says that a run has begun and could not be brought to its end.
 fn left_open(run: RunId, error: &ExecutorError) -> Ended {
-    let message = format!("run {run} stays open: {}", chain(error));
+    let message = format!("run {run} stays open: {}", sentence(error));
     let recover = "`dark-factory recover` goes on with it";
     let hint = match error.advice() {
         Some(advice) => format!("{advice}\n  help: {recover}"),

@@ -20,6 +20,7 @@ use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
     Capabilities, Engine, EngineError, Handle, OwnedContainer, PullProgress, Recovered, Workload,
 };
+use dark_factory_executor::error::sentence;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
 use dark_factory_executor::spool::{Handover, is_started, open_spool};
@@ -338,7 +339,7 @@ async fn hand_over(
                 result.map_err(|error| container.untaken(error.to_string()))?;
                 // Whatever the answer is, the container was started: its end will tell the rest.
                 if let Err(error) = start.await {
-                    tracing::warn!(container = %container.name, error = %sentence(&error), "the container runs");
+                    tracing::warn!(container = %container.name, error = %error.sentence(), "the container runs");
                 }
                 return Ok(());
             }
@@ -423,15 +424,4 @@ fn local(operation: &str, source: std::io::Error) -> EngineError {
         operation: operation.to_owned(),
         source,
     }
-}
-
-/// Returns an error and its causes as one text.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -4,6 +4,7 @@
 //! Reads: the store, for a stop request of another process.
 //! Never: changes the attempt because an engine did not answer.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::facts::{EngineEnd, Facts, MemoryLimit, Started};
 use super::pump::{Collected, Pump, Pumping};
 use super::{Control, OnProgress, Progress, TimeLimit};
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
+use crate::engine::{Engine, EngineError, EngineExit, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::sink::Sink;
@@ -243,9 +244,8 @@ impl Drive<'_> {
             let killed = self.control.kill.is_cancelled();
             tokio::select! {
                 biased;
-                exit = workload.wait() => match exit {
-                    Ok(exit) => return Ok(EngineEnd::Exited(exit)),
-                    Err(EngineError::NoSuchContainer { .. }) => return Ok(EngineEnd::Gone),
+                exit = workload.wait() => match end_of(exit) {
+                    Ok(end) => return Ok(end),
                     Err(error) => {
                         if !std::mem::replace(&mut silent, true) {
                             (self.progress)(Progress::EngineSilent(error.sentence()));
@@ -260,10 +260,8 @@ impl Drive<'_> {
                         tokio::time::sleep(ENGINE_RETRY).await;
                     } else {
                         // The engine says that it has ended: only the wait is left.
-                        let exit = workload.wait().await;
-                        match exit {
-                            Ok(exit) => return Ok(EngineEnd::Exited(exit)),
-                            Err(EngineError::NoSuchContainer { .. }) => return Ok(EngineEnd::Gone),
+                        match end_of(workload.wait().await) {
+                            Ok(end) => return Ok(end),
                             Err(error) => tracing::warn!(error = %error.sentence(), "waiting again in a moment"),
                         }
                         tokio::time::sleep(ENGINE_RETRY).await;
@@ -330,14 +328,9 @@ impl Drive<'_> {
         let row = self.store.attempt(attempt.id).await?;
         let row = row.as_ref().unwrap_or(attempt);
         let report = self.report(row, agent, end, collected);
-        let json = serde_json::to_vec_pretty(&report).map_err(|error| ExecutorError::Output {
-            attempt: attempt.id,
-            source: error.into(),
-        })?;
-        write_durably(&self.dir.report_json(), &json).map_err(|source| ExecutorError::Output {
-            attempt: attempt.id,
-            source,
-        })?;
+        let json =
+            serde_json::to_vec_pretty(&report).map_err(|error| self.output_error(error.into()))?;
+        write_durably(&self.dir.report_json(), &json).map_err(|error| self.output_error(error))?;
         self.advance(Transition::Finished(Box::new(report.clone())))
             .await?;
         self.clean_up(row.handle.as_ref(), workload, &report).await;
@@ -497,10 +490,14 @@ impl Drive<'_> {
     }
 
     fn is_started(&self) -> Result<bool, ExecutorError> {
-        is_started(&self.dir).map_err(|source| ExecutorError::Output {
+        is_started(&self.dir).map_err(|error| self.output_error(error))
+    }
+
+    fn output_error(&self, source: io::Error) -> ExecutorError {
+        ExecutorError::Output {
             attempt: self.tenure.attempt,
             source,
-        })
+        }
     }
 
     fn cancelled(&self) -> StopReason {
@@ -530,11 +527,17 @@ impl Drive<'_> {
             return Ok(stored);
         }
         // Missing from the store where a supervisor died between the start and its record.
-        let recorded = started_at(&self.dir).map_err(|source| ExecutorError::Output {
-            attempt: attempt.id,
-            source,
-        })?;
+        let recorded = started_at(&self.dir).map_err(|error| self.output_error(error))?;
         Ok(recorded.unwrap_or_else(|| self.clock.now()))
+    }
+}
+
+/// Returns what a wait says of the workload's end; an error says nothing about it.
+fn end_of(exit: Result<EngineExit, EngineError>) -> Result<EngineEnd, EngineError> {
+    match exit {
+        Ok(exit) => Ok(EngineEnd::Exited(exit)),
+        Err(EngineError::NoSuchContainer { .. }) => Ok(EngineEnd::Gone),
+        Err(error) => Err(error),
     }
 }
 
@@ -561,9 +564,9 @@ fn refused(error: EngineError) -> Result<Launched, ExecutorError> {
     ))
 }
 
-fn remove(result: std::io::Result<()>) {
+fn remove(result: io::Result<()>) {
     match result {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(%error, "a file that only a running attempt needs stays");
         }
         _ => {}
