@@ -83,6 +83,12 @@ pub(crate) struct RunArgs {
     /// Wall time limit, such as 30m
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
+    /// Time without any output, such as 15m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) idle_timeout: Option<String>,
+    /// Most output, such as 200m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) log_limit: Option<String>,
     /// Memory limit, swap included, such as 2g
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,

@@ -34,6 +34,8 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
             .map(|mount| parsed("--mount", mount, parse_mount))
             .collect::<Result<_, _>>()?,
         timeout: one("--timeout", args.timeout.as_ref(), parse_timeout)?,
+        idle_timeout: one("--idle-timeout", args.idle_timeout.as_ref(), parse_timeout)?,
+        log_limit: one("--log-limit", args.log_limit.as_ref(), parse_memory)?,
         memory: one("--memory", args.memory.as_ref(), parse_memory)?,
         cpus: one("--cpus", args.cpus.as_ref(), parse_cpus)?,
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,

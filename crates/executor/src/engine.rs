@@ -8,6 +8,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
@@ -172,6 +173,18 @@ pub struct Capabilities {
     pub api_version: String,
     /// The limits that the host can keep.
     pub limits: Vec<LimitKind>,
+    /// What becomes of containers when the engine goes down.
+    pub on_restart: OnRestart,
+}
+
+/// What becomes of running containers when their engine goes down and comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRestart {
+    /// They run on: Docker's live-restore.
+    Survive,
+    /// The engine ends them.
+    End,
 }
 
 /// A limit that an engine may or may not be able to keep.
@@ -210,6 +223,23 @@ pub struct EngineExit {
     pub oom_killed: OomSeen,
     /// The engine's own error text, if any.
     pub error: Option<String>,
+    /// Who ended it, as far as the engine knows.
+    pub ended_by: EndedBy,
+}
+
+/// Who ended a container, as far as its engine knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EndedBy {
+    /// The engine does not say: its own main process, or a signal that went past the engine.
+    #[default]
+    Unknown,
+    /// Somebody asked the engine to send this signal; it may have been us.
+    Request {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The engine went down and took the container with it.
+    EngineDown,
 }
 
 /// Whether the engine saw an out-of-memory kill.
@@ -243,6 +273,8 @@ pub struct OwnedContainer {
     pub id: String,
     /// The attempt's label, if it can be read.
     pub attempt: Option<AttemptId>,
+    /// When it was created, if the engine says so.
+    pub created_at: Option<Timestamp>,
 }
 
 /// Receives progress lines of a pull.
@@ -323,6 +355,17 @@ pub trait Engine: Send + Sync + fmt::Debug {
     ///
     /// Whatever keeps the engine from saying so.
     async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError>;
+
+    /// Removes a container that [`Engine::list_owned`] returned, killing it if it runs; one that is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NotOurs`] if it does not carry the owner's label, or whatever keeps the engine from doing so.
+    async fn remove_owned(
+        &self,
+        owner: &OwnerId,
+        container: &OwnedContainer,
+    ) -> Result<(), EngineError>;
 }
 
 /// A container that was started.
@@ -353,6 +396,20 @@ pub trait Workload: Send + Sync + fmt::Debug {
     ///
     /// [`EngineError::Unreachable`] if the engine does not answer.
     async fn stop(&self, policy: &StopPolicy) -> Result<(), EngineError>;
+
+    /// Freezes all of the container's processes; one that is frozen already is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
+    async fn pause(&self) -> Result<(), EngineError>;
+
+    /// Lets the container's processes go on; one that is not frozen is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
+    async fn unpause(&self) -> Result<(), EngineError>;
 
     /// Removes the ended container; one that is gone already is no error.
     ///

@@ -146,18 +146,25 @@ pub struct Limits {
     /// Wall time from the container's start.
     #[serde(with = "maybe_duration")]
     pub timeout: Option<Duration>,
+    /// Time without any output.
+    #[serde(default, with = "maybe_duration")]
+    pub idle: Option<Duration>,
+    /// Standard output and standard error together.
+    #[serde(default)]
+    pub log: Option<ByteSize>,
 }
 
 impl Limits {
     /// Returns the limits as a report holds them.
     pub fn record(&self) -> LimitsRecord {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         LimitsRecord {
             memory: self.memory,
             cpus: self.cpus,
             pids: self.pids,
-            timeout_ms: self
-                .timeout
-                .map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
+            timeout_ms: self.timeout.map(milliseconds),
+            idle_ms: self.idle.map(milliseconds),
+            log: self.log,
         }
     }
 }
@@ -258,6 +265,9 @@ pub struct LaunchSpec {
     pub network: NetworkMode,
     /// How it is stopped.
     pub stop: StopPolicy,
+    /// How long an agent that has given its result may take to leave; `None` is as long as it likes.
+    #[serde(default, with = "maybe_duration")]
+    pub completion_grace: Option<Duration>,
     /// How its output is read.
     pub transport: Transport,
     /// The seed's own mounts; only under the seed profile.

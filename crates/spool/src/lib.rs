@@ -60,6 +60,10 @@ pub enum Kind {
     /// From here on bytes of the stream may be missing or inexact, which its offsets do not show; the payload says why,
     /// UTF-8.
     Gap,
+    /// The disk is full: the agent is paused from here on, until [`Kind::Room`]; no payload.
+    Full,
+    /// There is room again; no payload.
+    Room,
 }
 
 impl Kind {
@@ -71,6 +75,8 @@ impl Kind {
             Self::ExecFailed => 4,
             Self::Exit => 5,
             Self::Gap => 6,
+            Self::Full => 7,
+            Self::Room => 8,
         }
     }
 
@@ -82,6 +88,8 @@ impl Kind {
             4 => Self::ExecFailed,
             5 => Self::Exit,
             6 => Self::Gap,
+            7 => Self::Full,
+            8 => Self::Room,
             _ => return None,
         })
     }
@@ -325,10 +333,45 @@ pub struct ExitRecord {
     pub oom_kills: Option<u64>,
     /// Processes that outlived the main process and were killed.
     pub leftovers: u64,
+    /// What was first done to the main process before it ended, if anything was.
+    pub intervention: Option<Intervention>,
+}
+
+/// What was done to the agent's main process from outside, or by the helper on its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intervention {
+    /// This signal came from outside the container and was passed on.
+    Signal(i32),
+    /// [`KILL_EVERYTHING_SIGNAL`] came from outside the container.
+    Kill,
+    /// The log reached its limit, and the helper killed everything.
+    LogLimit,
+}
+
+impl Intervention {
+    const fn code(self) -> u64 {
+        match self {
+            // Signal numbers are 1 to 64.
+            Self::Signal(signal) => signal.cast_unsigned() as u64,
+            Self::Kill => 1000,
+            Self::LogLimit => 1001,
+        }
+    }
+
+    fn from_code(code: u64) -> Option<Self> {
+        match code {
+            1..=64 => i32::try_from(code).ok().map(Self::Signal),
+            1000 => Some(Self::Kill),
+            1001 => Some(Self::LogLimit),
+            _ => None,
+        }
+    }
 }
 
 impl ExitRecord {
-    const LEN: usize = 4 + 8 * 9;
+    /// Length of version 1, which has everything but the intervention.
+    const LEN_1: usize = 4 + 8 * 9;
+    const LEN: usize = Self::LEN_1 + 8;
 
     /// Encodes the record's payload.
     pub fn encode(&self) -> Vec<u8> {
@@ -341,7 +384,7 @@ impl ExitRecord {
             | u8::from(self.eof[1]) << 1
             | u8::from(self.peak_memory.is_some()) << 2
             | u8::from(self.oom_kills.is_some()) << 3;
-        out.extend([1, tag, flags, 0]);
+        out.extend([2, tag, flags, 0]);
         out.extend(i64::from(value).to_le_bytes());
         for number in [
             self.totals[0],
@@ -352,6 +395,7 @@ impl ExitRecord {
             self.peak_memory.unwrap_or(0),
             self.oom_kills.unwrap_or(0),
             self.leftovers,
+            self.intervention.map_or(0, Intervention::code),
         ] {
             out.extend(number.to_le_bytes());
         }
@@ -360,9 +404,12 @@ impl ExitRecord {
 
     /// Decodes a payload; `None` if it is not an exit record of a known version.
     pub fn decode(payload: &[u8]) -> Option<Self> {
-        if payload.len() < Self::LEN || payload[0] != 1 {
-            return None;
-        }
+        let length = match payload.first()? {
+            1 => Self::LEN_1,
+            2 => Self::LEN,
+            _ => return None,
+        };
+        let payload = payload.get(..length)?;
         let number = |i: usize| u64::from_le_bytes(array(&payload[4 + 8 * i..12 + 8 * i]));
         let value = i32::try_from(number(0).cast_signed()).ok()?;
         let flag = |bit: u8| payload[2] & (1 << bit) != 0;
@@ -380,6 +427,9 @@ impl ExitRecord {
             peak_memory: flag(2).then(|| number(6)),
             oom_kills: flag(3).then(|| number(7)),
             leftovers: number(8),
+            intervention: (length == Self::LEN)
+                .then(|| Intervention::from_code(number(9)))
+                .flatten(),
         })
     }
 }
@@ -483,9 +533,31 @@ mod tests {
             peak_memory: Some(8),
             oom_kills: None,
             leftovers: 2,
+            intervention: Some(Intervention::Signal(15)),
         };
 
         assert_eq!(ExitRecord::decode(&record.encode()), Some(record));
+    }
+
+    #[test]
+    fn an_exit_record_of_an_older_helper_is_read() {
+        let record = ExitRecord {
+            end: End::Code(3),
+            totals: [1, 2],
+            eof: [true, true],
+            user_us: 0,
+            system_us: 0,
+            max_rss: 0,
+            peak_memory: None,
+            oom_kills: None,
+            leftovers: 4,
+            intervention: None,
+        };
+        let mut version_1 = record.encode();
+        version_1[0] = 1;
+        version_1.truncate(ExitRecord::LEN_1);
+
+        assert_eq!(ExitRecord::decode(&version_1), Some(record));
     }
 
     #[test]
@@ -500,6 +572,7 @@ mod tests {
             peak_memory: None,
             oom_kills: Some(1),
             leftovers: 0,
+            intervention: Some(Intervention::LogLimit),
         };
 
         assert_eq!(ExitRecord::decode(&record.encode()), Some(record));

@@ -32,6 +32,18 @@ pub enum StopReason {
         #[serde(with = "seconds")]
         limit: Duration,
     },
+    /// The agent printed nothing for too long.
+    Idle {
+        /// The limit.
+        #[serde(with = "seconds")]
+        limit: Duration,
+    },
+    /// The agent had given its result and did not leave.
+    Lingered {
+        /// How long it was given.
+        #[serde(with = "seconds")]
+        grace: Duration,
+    },
     /// Somebody asked for it.
     Cancelled {
         /// Who, as a person would say it: `Ctrl-C`, `dark-factory stop`.
@@ -158,8 +170,11 @@ impl Outcome {
                 ),
             };
         }
-        if let Some(reason) = stop {
-            return Self::stopped(reason);
+        match stop {
+            // It was done, and only did not leave: how it left after that says nothing.
+            Some(StopReason::Lingered { .. }) => return Self::claimed(0, verdict, proof),
+            Some(reason) => return Self::stopped(reason),
+            None => {}
         }
         match exit.status {
             ExitStatus::NeverStarted | ExitStatus::Lost => Self::new(
@@ -273,6 +288,17 @@ impl Outcome {
             StopReason::Deadline { limit } => Self::new(
                 OutcomeKind::TimedOut,
                 format!("the time limit of {} passed", human_duration(*limit)),
+            ),
+            StopReason::Idle { limit } => Self::new(
+                OutcomeKind::TimedOut,
+                format!(
+                    "the agent printed nothing for its idle limit of {}",
+                    human_duration(*limit)
+                ),
+            ),
+            StopReason::Lingered { grace } => Self::new(
+                OutcomeKind::Cancelled,
+                format!("the agent did not leave within {}", human_duration(*grace)),
             ),
             StopReason::Cancelled { by } => {
                 Self::new(OutcomeKind::Cancelled, format!("cancelled by {by}"))

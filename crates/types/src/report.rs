@@ -65,6 +65,12 @@ pub struct LimitsRecord {
     pub pids: Option<u32>,
     /// Wall time in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// Time without any output in milliseconds.
+    #[serde(default)]
+    pub idle_ms: Option<u64>,
+    /// Output of both streams together, in bytes.
+    #[serde(default)]
+    pub log: Option<ByteSize>,
 }
 
 /// Everything that is known of a finished attempt: the content of `report.json`.

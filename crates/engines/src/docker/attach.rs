@@ -425,6 +425,7 @@ fn exit_record(code: i64, totals: [u64; 2]) -> ExitRecord {
         peak_memory: None,
         oom_kills: None,
         leftovers: 0,
+        intervention: None,
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) const WAIT: Operation = Operation::stream("wait for the container");
 pub(super) const LOGS: Operation = Operation::stream("read the container's log");
 /// The engine waits up to 10 s for a container that it kills.
 pub(super) const KILL: Operation = Operation::new("signal the container", 20);
+pub(super) const PAUSE: Operation = Operation::new("pause the container", 20);
+pub(super) const UNPAUSE: Operation = Operation::new("let the container go on", 20);
 pub(super) const REMOVE: Operation = Operation::new("remove the container", 30);
 pub(super) const LIST: Operation = Operation::new("list containers", 30);
 

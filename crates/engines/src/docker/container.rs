@@ -12,12 +12,12 @@ use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions, WaitContainerOptionsBuilder,
 };
-use dark_factory_executor::engine::{EngineError, EngineExit, Handle, OomSeen};
+use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Handle, OomSeen};
 use dark_factory_types::{AttemptId, Transport};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::client::{Client, Fault, INSPECT, KILL, REMOVE, START, WAIT};
+use super::client::{Client, Fault, INSPECT, KILL, PAUSE, REMOVE, START, UNPAUSE, WAIT};
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "docker";
@@ -179,6 +179,7 @@ impl Container {
                 code,
                 oom_killed: OomSeen::No,
                 error: None,
+                ended_by: EndedBy::Unknown,
             }),
             Ok(state) => Err(EngineError::Failed {
                 operation: WAIT.name.to_owned(),
@@ -204,6 +205,49 @@ impl Container {
                 code: 404 | 409, ..
             }) => Ok(Signalled::Ended),
             Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Freezes the container's processes; one that is frozen is no error.
+    pub(super) async fn pause(&self) -> Result<(), EngineError> {
+        let docker = self.client.docker().await?;
+        let paused = self
+            .client
+            .call(PAUSE, docker.pause_container(&self.id))
+            .await;
+        self.is_frozen(paused, true).await
+    }
+
+    /// Lets the container's processes go on; one that is not frozen is no error.
+    pub(super) async fn unpause(&self) -> Result<(), EngineError> {
+        let docker = self.client.docker().await?;
+        let unpaused = self
+            .client
+            .call(UNPAUSE, docker.unpause_container(&self.id))
+            .await;
+        self.is_frozen(unpaused, false).await
+    }
+
+    /// Makes of a conflict what the container's state makes of it: it may be as it was to be.
+    async fn is_frozen(&self, done: Result<(), Fault>, wanted: bool) -> Result<(), EngineError> {
+        let fault = match done {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if !matches!(
+            fault,
+            Fault::Status {
+                code: 409 | 500,
+                ..
+            }
+        ) {
+            return Err(self.error(fault));
+        }
+        let state = self.state().await?;
+        match phase(&state) {
+            Phase::Running if state.paused == Some(wanted) => Ok(()),
+            Phase::Running => Err(self.error(fault)),
+            Phase::Created | Phase::Ended => Err(self.gone()),
         }
     }
 
@@ -325,5 +369,6 @@ pub(super) fn exit(state: &ContainerState) -> EngineExit {
             OomSeen::No
         },
         error: state.error.clone().filter(|error| !error.is_empty()),
+        ended_by: EndedBy::Unknown,
     }
 }

@@ -25,11 +25,12 @@ use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
 use dark_factory_executor::spool::{Handover, is_started, open_spool};
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Transport};
+use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::attach::Reader;
 use super::client::{CREATE, Client, Fault, LIST};
-use super::container::{Container, ENGINE, Phase, exit, inspect, phase};
+use super::container::{Container, ENGINE, Phase, Signalled, exit, inspect, phase};
 use super::endpoint::DockerEndpoint;
 use super::workload::DockerWorkload;
 use super::{images, lower, probe};
@@ -314,9 +315,39 @@ impl Engine for DockerEngine {
                 name: name.trim_start_matches('/').to_owned(),
                 id: container.id?,
                 attempt,
+                created_at: container
+                    .created
+                    .and_then(|seconds| Timestamp::from_second(seconds).ok()),
             })
         });
         Ok(owned.collect())
+    }
+
+    async fn remove_owned(
+        &self,
+        owner: &OwnerId,
+        container: &OwnedContainer,
+    ) -> Result<(), EngineError> {
+        let found = match inspect(&self.client, &container.id).await {
+            Ok(found) => found,
+            Err(Fault::Status { code: 404, .. }) => return Ok(()),
+            Err(fault) => return Err(fault.into()),
+        };
+        if label(&found, LABEL_OWNER) != Some(&owner.to_string()) {
+            return Err(EngineError::NotOurs {
+                name: container.name.clone(),
+            });
+        }
+        let container = Container {
+            client: self.client.clone(),
+            id: container.id.clone(),
+            name: container.name.clone(),
+            transport: Transport::Spool,
+        };
+        if container.kill("SIGKILL").await? == Signalled::Sent {
+            container.ended().await?;
+        }
+        container.remove().await
     }
 }
 

@@ -56,12 +56,14 @@ fn spec(profile: Profile) -> LaunchSpec {
             }),
             pids: Some(100),
             timeout: None,
+            ..Limits::default()
         },
         network: NetworkMode::Open,
         stop: StopPolicy {
             signal: "SIGINT".to_owned(),
             grace: Duration::from_secs(3),
         },
+        completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),
     }

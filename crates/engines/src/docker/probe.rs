@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
-use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
+use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind, OnRestart};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
 
@@ -21,6 +21,11 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
         version: info.server_version.clone().unwrap_or_default(),
         api_version: docker.client_version().to_string(),
         limits: limits(&info),
+        on_restart: if info.live_restore_enabled == Some(true) {
+            OnRestart::Survive
+        } else {
+            OnRestart::End
+        },
     })
 }
 

@@ -102,6 +102,14 @@ impl Workload for DockerWorkload {
         }
     }
 
+    async fn pause(&self) -> Result<(), EngineError> {
+        self.container.pause().await
+    }
+
+    async fn unpause(&self) -> Result<(), EngineError> {
+        self.container.unpause().await
+    }
+
     async fn remove(&self) -> Result<(), EngineError> {
         self.container.remove().await
     }

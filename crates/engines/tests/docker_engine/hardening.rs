@@ -18,6 +18,7 @@ async fn hardening_and_limits_are_what_the_engine_was_asked_for() {
         cpus: Some(CpuCount { nanos: 500_000_000 }),
         pids: Some(50),
         timeout: None,
+        ..Limits::default()
     };
     let spec = LaunchSpec {
         limits,

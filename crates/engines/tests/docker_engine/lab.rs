@@ -130,6 +130,7 @@ impl Lab {
             limits: Limits::default(),
             network: NetworkMode::None,
             stop: StopPolicy::default(),
+            completion_grace: None,
             transport: Transport::Spool,
             seed: SeedSpec::default(),
         }
@@ -192,7 +193,7 @@ impl Spool {
             match record.header.kind {
                 Kind::Start => spool.starts += 1,
                 Kind::Data => spool.streams[record.header.stream.index()].extend(record.payload),
-                Kind::Eof => {}
+                Kind::Eof | Kind::Full | Kind::Room => {}
                 Kind::Gap => spool
                     .gaps
                     .push(String::from_utf8(record.payload.to_vec()).unwrap()),

@@ -74,14 +74,20 @@ async fn creating_twice_is_one_container() {
     let second = lab.create(&spec, &dir).await;
 
     assert_eq!(first, second);
-    let owned = lab.engine.list_owned(&lab.owner).await.unwrap();
+    let mut owned = lab.engine.list_owned(&lab.owner).await.unwrap();
+    assert!(
+        owned
+            .iter_mut()
+            .all(|container| container.created_at.take().is_some())
+    );
     let id = inspect(&first.container, "{{.Id}}");
     assert_eq!(
         owned,
         [OwnedContainer {
             name: first.container,
             id,
-            attempt: Some(dir.attempt())
+            attempt: Some(dir.attempt()),
+            created_at: None,
         }]
     );
 }

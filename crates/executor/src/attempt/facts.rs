@@ -194,6 +194,7 @@ fn never_started(source: ExitSource) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::EndedBy;
 
     const KILLED: i64 = 137;
 
@@ -218,6 +219,7 @@ mod tests {
             code: KILLED,
             oom_killed,
             error: None,
+            ended_by: EndedBy::Unknown,
         })
     }
 
@@ -233,6 +235,7 @@ mod tests {
             peak_memory: None,
             oom_kills: None,
             leftovers: 0,
+            intervention: None,
         }
     }
 

@@ -228,7 +228,7 @@ impl Pump {
                         .feed_each(stream, record.payload, at, |event| readers.event(&event));
                     std::mem::replace(&mut self.readers.written, Ok(()))?;
                 }
-                Kind::Eof => {}
+                Kind::Eof | Kind::Full | Kind::Room => {}
                 Kind::Gap => {
                     let why = String::from_utf8_lossy(record.payload).into_owned();
                     self.found.gaps.push(format!(

@@ -49,6 +49,12 @@ const MEMORY: ByteSize = ByteSize(2 << 30);
 const CPUS: u64 = 2;
 const PIDS: u32 = 512;
 
+/// Most output, unless something else is asked for.
+const LOG: ByteSize = ByteSize(1 << 30);
+/// The least log limit: what one pipe holds.
+const LEAST_LOG: ByteSize = ByteSize(64 << 10);
+/// How long an agent that has given its result may take to leave, unless something else is asked for; the seed's.
+const COMPLETION_GRACE: Duration = Duration::from_secs(120);
 /// The least memory that Docker accepts.
 const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -227,6 +233,9 @@ pub fn resolve(
                 .map_or(defaults.signal, |signal| signal.value),
             grace: chosen(settings.stop_grace.as_ref()).unwrap_or(defaults.grace),
         },
+        completion_grace: Some(
+            chosen(settings.completion_grace.as_ref()).unwrap_or(COMPLETION_GRACE),
+        ),
         transport: chosen(settings.transport.as_ref()).unwrap_or_default(),
         seed: SeedSpec {
             claude_dir,
@@ -394,16 +403,28 @@ fn limits(
     if let Some(Sourced { value: 0, origin }) = &settings.pids {
         return below(origin, "pids", "1", "0".to_owned());
     }
-    if let Some(Sourced { value, origin }) = &settings.timeout
-        && *value < LEAST_TIMEOUT
+    for (key, setting) in [
+        ("timeout", &settings.timeout),
+        ("idle-timeout", &settings.idle_timeout),
+    ] {
+        if let Some(Sourced { value, origin }) = setting
+            && *value < LEAST_TIMEOUT
+        {
+            return below(origin, key, "1s", format!("{value:?}"));
+        }
+    }
+    if let Some(Sourced { value, origin }) = &settings.log_limit
+        && *value < LEAST_LOG
     {
-        return below(origin, "timeout", "1s", format!("{value:?}"));
+        return below(origin, "log-limit", "64k", value.to_string());
     }
     let given = Limits {
         memory: chosen(settings.memory.as_ref()),
         cpus: chosen(settings.cpus.as_ref()),
         pids: chosen(settings.pids.as_ref()),
         timeout: chosen(settings.timeout.as_ref()),
+        idle: chosen(settings.idle_timeout.as_ref()),
+        log: Some(chosen(settings.log_limit.as_ref()).unwrap_or(LOG)),
     };
     Ok(match profile {
         Profile::Seed => given,
@@ -418,7 +439,7 @@ fn limits(
                     nanos: cpus * 1_000_000_000,
                 })),
                 pids: given.pids.or(Some(PIDS)),
-                timeout: given.timeout,
+                ..given
             }
         }
     })

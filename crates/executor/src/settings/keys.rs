@@ -85,6 +85,12 @@ keys! {
         |r, n, s| r.list(n, &mut s.mounts, mount);
     "timeout": text::TIMEOUT, "wall time from the container's start",
         |r, n, s| r.one(n, &mut s.timeout, text::parse_timeout);
+    "idle-timeout": text::TIMEOUT, "time without any output",
+        |r, n, s| r.one(n, &mut s.idle_timeout, text::parse_timeout);
+    "completion-grace": text::GRACE, "how long an agent that has given its result may take to leave",
+        |r, n, s| r.one(n, &mut s.completion_grace, text::parse_grace);
+    "log-limit": text::MEMORY, "most output, standard output and standard error together",
+        |r, n, s| r.one(n, &mut s.log_limit, text::parse_memory);
     "memory": text::MEMORY, "most memory and swap together",
         |r, n, s| r.one(n, &mut s.memory, text::parse_memory);
     "cpus": text::CPUS, "most CPU time",

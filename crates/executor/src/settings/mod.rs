@@ -154,6 +154,12 @@ pub struct Settings {
     pub mounts: Vec<Sourced<ExtraMount>>,
     /// Wall time from the container's start.
     pub timeout: Option<Sourced<Duration>>,
+    /// Time without any output.
+    pub idle_timeout: Option<Sourced<Duration>>,
+    /// How long an agent that has given its result may take to leave.
+    pub completion_grace: Option<Sourced<Duration>>,
+    /// Most output, standard output and standard error together.
+    pub log_limit: Option<Sourced<ByteSize>>,
     /// Memory and swap together.
     pub memory: Option<Sourced<ByteSize>>,
     /// CPU time.
@@ -215,6 +221,9 @@ impl Settings {
             env_file: lower.env_file.into_iter().chain(self.env_file).collect(),
             mounts,
             timeout: self.timeout.or(lower.timeout),
+            idle_timeout: self.idle_timeout.or(lower.idle_timeout),
+            completion_grace: self.completion_grace.or(lower.completion_grace),
+            log_limit: self.log_limit.or(lower.log_limit),
             memory: self.memory.or(lower.memory),
             cpus: self.cpus.or(lower.cpus),
             pids: self.pids.or(lower.pids),

@@ -144,7 +144,7 @@ impl SpoolReader {
                 }
                 *offset += payload.len() as u64;
             }
-            Kind::Start | Kind::Eof | Kind::ExecFailed | Kind::Exit => {}
+            Kind::Start | Kind::Eof | Kind::ExecFailed | Kind::Exit | Kind::Full | Kind::Room => {}
         }
         self.start += consumed;
         self.position += consumed as u64;

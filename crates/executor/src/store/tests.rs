@@ -42,6 +42,7 @@ fn spec(file: &str) -> LaunchSpec {
         limits: Limits::default(),
         network: NetworkMode::None,
         stop: StopPolicy::default(),
+        completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),
     }

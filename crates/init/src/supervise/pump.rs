@@ -288,6 +288,7 @@ impl Pump {
             peak_memory: memory.peak,
             oom_kills: memory.oom_kills,
             leftovers: self.family.leftovers(),
+            intervention: None,
         };
         self.put(Kind::Exit, Stream::Stdout, &record.encode())?;
         self.spool.release_reserve();

@@ -323,7 +323,7 @@ impl Recording {
             Kind::Eof => self.ended[index] = true,
             Kind::Exit => self.exit = ExitRecord::decode(payload),
             Kind::ExecFailed => self.exec_failed = ExecFailed::decode(payload),
-            Kind::Start | Kind::Gap => {}
+            Kind::Start | Kind::Gap | Kind::Full | Kind::Room => {}
         }
     }
 }

@@ -233,6 +233,7 @@ impl Found {
             limits: self.limits(adopter.max_prompt_duration),
             network: NetworkMode::Open,
             stop: self.stop_policy(),
+            completion_grace: None,
             transport: Transport::Attach,
             seed: SeedSpec::default(),
         };
@@ -260,6 +261,8 @@ impl Found {
             pids: above_zero(host.and_then(|host| host.pids_limit))
                 .and_then(|pids| u32::try_from(pids).ok()),
             timeout,
+            idle: None,
+            log: None,
         }
     }
 

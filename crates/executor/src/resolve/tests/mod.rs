@@ -152,9 +152,12 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
                 }),
                 pids: Some(512),
                 timeout: None,
+                idle: None,
+                log: Some(ByteSize(1 << 30)),
             },
             network: NetworkMode::Open,
             stop: StopPolicy::default(),
+            completion_grace: Some(Duration::from_secs(120)),
             transport: Transport::Spool,
             seed: SeedSpec::default(),
         }
