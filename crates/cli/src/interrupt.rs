@@ -30,17 +30,17 @@ impl Interrupts {
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+                let by = tokio::select! {
+                    _ = interrupt.recv() => "Ctrl-C",
+                    _ = terminate.recv() => "SIGTERM",
                     _ = hangup.recv() => continue,
-                }
-                if control.cancel.is_cancelled() {
+                };
+                if control.is_cancelled() {
                     terminal::eprint("killing the agent\n");
-                    control.kill.cancel();
+                    control.kill();
                 } else {
                     terminal::eprint("stopping the agent; once more kills it\n");
-                    control.cancel.cancel();
+                    control.cancel(by);
                 }
             }
         });

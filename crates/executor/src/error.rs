@@ -5,13 +5,14 @@
 //! Never: stands for a bad outcome; that is an [`dark_factory_types::Outcome`].
 
 use std::io;
+use std::time::Duration;
 
 use dark_factory_types::{AttemptId, RunId, exit_code};
 
 use crate::engine::{EngineError, Fate};
 use crate::resolve::ResolveError;
 use crate::spool::ReadError;
-use crate::store::StoreError;
+use crate::store::{AttemptState, StoreError};
 
 /// Something of ours that did not work while a prompt was run.
 ///
@@ -69,6 +70,24 @@ pub enum ExecutorError {
         /// The operating system's error.
         source: io::Error,
     },
+    /// The disk was full for longer than we wait.
+    #[error(
+        "the disk was full for {patience:?}, so attempt {attempt} is left as it is, its agent paused"
+    )]
+    DiskFull {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How long we waited.
+        patience: Duration,
+    },
+    /// The caller did not wait for the engine any longer.
+    #[error(
+        "attempt {attempt} was not waited for: its stop is recorded, and the engine has not answered yet"
+    )]
+    Abandoned {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// The file is being run already.
     #[error("{file} is already being run, as run {run}")]
     AlreadyRunning {
@@ -92,6 +111,14 @@ pub enum ExecutorError {
         attempt: AttemptId,
         /// The agent's name.
         agent: String,
+    },
+    /// The run has no container that could be frozen.
+    #[error("run {run} has nothing to pause or resume: it is {state}")]
+    NotRunning {
+        /// The run.
+        run: RunId,
+        /// Its state.
+        state: AttemptState,
     },
     /// There is no such run.
     #[error("there is no run {text}")]
@@ -122,9 +149,10 @@ impl ExecutorError {
             Self::Engine(EngineError::Local { .. }) => exit_code::INTERNAL,
             Self::Engine(_) => exit_code::ENGINE,
             Self::Resolve(error) => error.exit_code(),
-            Self::AlreadyRunning { .. } | Self::Unfinished { .. } | Self::NotFollowable { .. } => {
-                exit_code::USAGE
-            }
+            Self::AlreadyRunning { .. }
+            | Self::Unfinished { .. }
+            | Self::NotRunning { .. }
+            | Self::NotFollowable { .. } => exit_code::USAGE,
             Self::StateDir(_)
             | Self::AttemptDir { .. }
             | Self::LogFile(_)
@@ -134,6 +162,8 @@ impl ExecutorError {
             | Self::Output { .. }
             | Self::UnknownAgent { .. }
             | Self::Task(_) => exit_code::INTERNAL,
+            Self::DiskFull { .. } => exit_code::LIMIT,
+            Self::Abandoned { .. } => exit_code::CANCELLED,
         }
     }
 
@@ -153,6 +183,9 @@ impl ExecutorError {
             Self::NoSuchRun { .. } | Self::AmbiguousRun { .. } => {
                 Some("`dark-factory ps -a` lists all runs".to_owned())
             }
+            Self::DiskFull { .. } => Some(
+                "make room on the disk; then `dark-factory recover` goes on, with nothing lost".to_owned(),
+            ),
             Self::Spool { .. } | Self::Output { .. } => Some(
                 "nothing is lost: the attempt's spool is kept, and `dark-factory recover` collects it again"
                     .to_owned(),

@@ -362,6 +362,11 @@ impl AttemptDir {
         self.path.join("lock")
     }
 
+    /// Returns the file whose change tells the supervisor to look into the store.
+    pub fn nudge(&self) -> PathBuf {
+        self.path.join("nudge")
+    }
+
     /// Returns the spool.
     pub fn spool(&self) -> PathBuf {
         self.path.join("spool")

@@ -54,9 +54,14 @@ impl StateDir {
         self.path.join("state.db")
     }
 
+    /// Returns the folder that has a folder for each attempt.
+    pub fn runs(&self) -> PathBuf {
+        self.path.join("runs")
+    }
+
     /// Returns an attempt's folder, which may not exist.
     pub fn attempt(&self, attempt: AttemptId) -> AttemptDir {
-        let path = self.path.join("runs").join(attempt.to_string());
+        let path = self.runs().join(attempt.to_string());
         AttemptDir::new(attempt, path, self.init.clone())
     }
 

@@ -17,7 +17,7 @@ mod verdict;
 pub use event::{Event, EventKind, EventStream, NoticeLevel, UnparsedReason};
 pub use exit::{Exit, ExitSource, ExitStatus, Oom};
 pub use id::{AttemptId, IdError, OwnerId, RunId};
-pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome};
+pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome, signal_name};
 pub use quantity::{ByteSize, CpuCount, QuantityError, parse_duration};
 pub use report::{
     ImageRecord, LimitsRecord, LogState, NetworkMode, REPORT_VERSION, Report, RunSummary, Transport,

@@ -352,7 +352,7 @@ fn human_duration(duration: Duration) -> String {
 }
 
 /// Returns the usual name of a signal number on Linux.
-fn signal_name(signal: i32) -> String {
+pub fn signal_name(signal: i32) -> String {
     let name = match signal {
         1 => "SIGHUP",
         2 => "SIGINT",

@@ -24,7 +24,7 @@ pub enum LogState {
 }
 
 /// How output left the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// The helper wrote numbered records to a sealed spool.
@@ -120,6 +120,9 @@ pub struct Report {
     pub session_id: Option<String>,
     /// Peak memory of the container in bytes, where it could be read.
     pub peak_memory: Option<ByteSize>,
+    /// The tool that the agent called last.
+    #[serde(default)]
+    pub last_tool: Option<String>,
     /// Processes that the kernel killed for lack of memory, where it could be read.
     pub oom_kills: Option<u64>,
     /// CPU time of the agent's processes in milliseconds.

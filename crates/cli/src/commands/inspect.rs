@@ -4,6 +4,7 @@
 //! Reads: the store and the attempt's folder.
 //! Never: shows a secret: environment values that look like one are masked as in `launch.json`.
 
+use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::launch_record;
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
@@ -35,16 +36,23 @@ pub(crate) async fn inspect(
     .map(|path| path.display().to_string())
     .collect();
     let supervised = attempt.report.is_none() && supervisor.is_supervised(attempt.id)?;
+    let steps = supervisor.store().steps(attempt.id).await;
+    let steps = steps.map_err(ExecutorError::from)?;
     let value = json!({
         "run_id": attempt.id.run(),
         "attempt_id": attempt.id,
-        "state": attempt.state,
+        "state": attempt.status(),
+        "known_state": attempt.state,
+        "unknown_since": attempt.silence.as_ref().map(|silence| silence.since),
+        "unknown_why": attempt.silence.as_ref().map(|silence| &silence.why),
+        "paused_since": attempt.pause.since.as_ref().map(|since| since.wall),
+        "steps": steps,
         "supervised": supervised,
         "engine": attempt.engine,
         "container": attempt.spec.container_name(attempt.id),
         "container_id": attempt.handle.as_ref().map(|handle| &handle.state),
         "image": attempt.image,
-        "stop_reason": attempt.stop_reason,
+        "stop_reason": attempt.stop.as_ref().map(|stop| &stop.reason),
         "created_at": attempt.created_at,
         "started_at": attempt.started_at,
         "finished_at": attempt.finished_at,

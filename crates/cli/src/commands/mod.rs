@@ -65,6 +65,9 @@ fn engine_silent(why: &str) -> String {
     format!("{why}; the run's state is unknown, waiting for the engine to come back")
 }
 
+/// Says that there is no room for what the agent prints.
+const DISK_FULL: &str = "the disk is full: the agent is paused until there is room";
+
 /// Shows a number of seconds as people do.
 fn human_seconds(seconds: f64) -> String {
     if seconds < 60.0 {

@@ -25,7 +25,9 @@ struct Line {
     agent: String,
     image: String,
     container: String,
-    state: AttemptState,
+    state: &'static str,
+    known_state: AttemptState,
+    unknown_since: Option<Timestamp>,
     supervised: bool,
     outcome: Option<OutcomeKind>,
     cause: Option<String>,
@@ -63,6 +65,7 @@ pub(crate) async fn ps(
 fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {
     let supervised =
         attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
+    let state = attempt.status();
     Ok(Line {
         run_id: attempt.id.run(),
         container: attempt.spec.container_name(attempt.id),
@@ -76,7 +79,9 @@ fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError>
         engine: attempt.engine,
         agent: attempt.spec.agent,
         image: attempt.spec.image,
-        state: attempt.state,
+        state,
+        known_state: attempt.state,
+        unknown_since: attempt.silence.as_ref().map(|silence| silence.since),
         supervised,
         usage: attempt.report.as_ref().map(|r| r.usage),
         outcome: attempt.report.as_ref().map(|r| r.outcome),
@@ -87,13 +92,25 @@ fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError>
     })
 }
 
+/// Says where an open run stands.
+fn state(line: &Line) -> String {
+    let unsupervised = match line.known_state {
+        AttemptState::Queued => "",
+        _ if line.supervised => "",
+        _ => " (unsupervised)",
+    };
+    let since = line.unknown_since.map_or(String::new(), |since| {
+        since.strftime(" since %Y-%m-%d %H:%M:%SZ").to_string()
+    });
+    format!("{}{since}{unsupervised}", line.state)
+}
+
 fn table(lines: &[Line]) -> String {
     let header = ["RUN", "STATE", "AGENT", "STARTED", "TIME", "FILE"].map(str::to_owned);
     let rows = lines.iter().map(|line| {
         let state = match line.outcome {
             Some(outcome) => outcome.to_string(),
-            None if line.supervised => line.state.to_string(),
-            None => format!("{} (unsupervised)", line.state),
+            None => state(line),
         };
         let time = match (line.started_at, line.finished_at) {
             (Some(from), Some(to)) => human_seconds(to.duration_since(from).as_secs_f64()),

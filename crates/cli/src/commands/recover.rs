@@ -4,13 +4,13 @@
 //! Reads: nothing else.
 //! Never: touches a run that a living process supervises.
 
-use dark_factory_executor::attempt::{Control, Progress};
+use dark_factory_executor::attempt::{Control, OnSilence, Progress};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::supervisor::{Recovery, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
-use super::{Format, cause, engine_silent, summary};
+use super::{DISK_FULL, Format, cause, engine_silent, summary};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::interrupt::Interrupts;
@@ -18,12 +18,14 @@ use crate::terminal;
 
 pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let control = Control::new("Ctrl-C");
+    let mut control = Control::new("Ctrl-C");
+    control.on_silence = OnSilence::LeaveOpen;
     let _interrupts = Interrupts::listen(&control)?;
     let progress = |progress| match progress {
         Progress::Started { container } => terminal::eprint(&format!("started {container}\n")),
         Progress::EngineSilent(why) => terminal::eprint(&format!("{}\n", engine_silent(&why))),
-        Progress::Pull(_) | Progress::Stopping(_) => {}
+        Progress::DiskFull => terminal::eprint(&format!("{DISK_FULL}\n")),
+        _ => {}
     };
     let mut codes = Vec::new();
     let open = supervisor

@@ -19,7 +19,7 @@ use dark_factory_types::{OutcomeKind, Report, RunId, exit_code};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
+use super::{DISK_FULL, Format, cause, engine_silent, human_seconds, seconds, summary};
 use crate::args::RunArgs;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -187,7 +187,7 @@ pub(crate) async fn run_jobs(
         let gave_up = ended
             .iter()
             .any(|ended| matches!(ended, Ended::Failed(exit_code::ENGINE)));
-        if control.cancel.is_cancelled() || gave_up {
+        if control.is_cancelled() || gave_up {
             break;
         }
         let (supervisor, control) = (Arc::clone(supervisor), control.clone());
@@ -255,6 +255,11 @@ async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Sh
             Progress::Pull(line) if !quiet => format!("pull: {line}"),
             Progress::Stopping(why) => format!("stopping: {why}"),
             Progress::EngineSilent(why) => engine_silent(&why),
+            Progress::EngineBack => "the engine answers again".to_owned(),
+            Progress::Paused => "paused".to_owned(),
+            Progress::Resumed => "resumed".to_owned(),
+            Progress::DiskFull => DISK_FULL.to_owned(),
+            Progress::DiskRoom => "there is room on the disk again".to_owned(),
             Progress::Pull(_) | Progress::Started { .. } => return,
         };
         terminal::eprint(&format!("{prefix}{text}\n"));

@@ -273,7 +273,7 @@ async fn a_recorded_stop_makes_the_outcome_cancelled() {
     assert_eq!(outcome.unwrap().kind, OutcomeKind::Cancelled);
     let attempts = rig.attempts().await;
     assert_eq!(
-        attempts[0].stop_reason,
+        attempts[0].stop.as_ref().map(|stop| stop.reason.clone()),
         Some(StopReason::Cancelled {
             by: "the caller".to_owned()
         })

@@ -6,12 +6,16 @@
 
 use dark_factory_spool::{
     EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End, ExecFailed, ExitRecord,
+    Intervention,
 };
 use dark_factory_types::{
-    Exit, ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason, Transport, Verdict,
+    ByteSize, Exit, ExitSource, ExitStatus, Oom, Outcome, OutcomeKind, Proof, StopReason,
+    Transport, Verdict, signal_name,
 };
 
-use crate::engine::{EngineExit, OomSeen};
+use crate::engine::{EndedBy, EngineExit, OomSeen};
+use crate::spec::Limits;
+use crate::store::{Sent, StopRequest};
 
 /// How the engine's side of an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +36,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) exec_failed: Option<&'a ExecFailed>,
     pub(crate) damage: Option<&'a str>,
     pub(crate) started: Started,
-    pub(crate) memory_limit: MemoryLimit,
     pub(crate) transport: Transport,
+    pub(crate) limits: &'a Limits,
 }
 
 /// Whether the helper got as far as executing the agent, or there is no helper to say so.
@@ -41,13 +45,6 @@ pub(crate) struct Facts<'a> {
 pub(crate) enum Started {
     Yes,
     No,
-}
-
-/// Whether the container had a memory limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MemoryLimit {
-    Set,
-    Unset,
 }
 
 impl Facts<'_> {
@@ -118,8 +115,29 @@ impl Facts<'_> {
             (Some(_), _) | (None, OomSeen::Yes) if killed => Oom::Certain,
             (Some(_), _) | (None, OomSeen::Yes) => Oom::Child,
             // The engine misses some kills: see the decision on which exit is believed.
-            (None, OomSeen::No) if killed && self.memory_limit == MemoryLimit::Set => Oom::Probable,
+            (None, OomSeen::No) if killed && self.limits.memory.is_some() => Oom::Probable,
             (None, OomSeen::No) => Oom::No,
+        }
+    }
+
+    /// Returns the reason for which the workload ended, if it was stopped: by a request that was carried out before it
+    /// ended by itself, or by the helper.
+    pub(crate) fn stop_reason(&self, request: Option<&StopRequest>) -> Option<StopReason> {
+        let requested = request.map(|request| request.reason.clone());
+        if matches!(self.engine, EngineEnd::NeverStarted(_)) {
+            return requested;
+        }
+        let sent = requested.filter(|_| request.is_some_and(|request| request.sent == Sent::Yes));
+        match self.record {
+            Some(record) if self.transport == Transport::Spool => match record.intervention {
+                Some(Intervention::LogLimit) => Some(StopReason::LogLimit {
+                    limit: self.limits.log.unwrap_or(ByteSize(0)),
+                }),
+                Some(Intervention::Signal(_) | Intervention::Kill) => sent,
+                // Whoever was to stop it came too late.
+                None => None,
+            },
+            _ => sent,
         }
     }
 
@@ -127,21 +145,31 @@ impl Facts<'_> {
     pub(crate) fn outcome(
         &self,
         verdict: &Verdict,
-        stop: Option<&StopReason>,
+        request: Option<&StopRequest>,
         proof: Proof,
     ) -> Outcome {
         let exit = self.exit();
-        let outcome = Outcome::decide(&exit, verdict, stop, proof);
-        if let (Some(damage), None) = (self.damage, stop) {
+        let stop = self.stop_reason(request);
+        let outcome = Outcome::decide(&exit, verdict, stop.as_ref(), proof);
+        if let (Some(damage), None) = (self.damage, &stop) {
             let cause = format!(
                 "the record of the run cannot be read to its end, so nobody knows how it ended: {damage}"
             );
             return Outcome::new(OutcomeKind::Error, cause);
         }
+        if stop.is_none()
+            && let Some(outcome) = self.ended_from_outside(&exit, verdict, proof)
+        {
+            return outcome;
+        }
         match outcome.kind {
             OutcomeKind::StartFailed => {
                 Outcome::new(outcome.kind, self.start_failure(&outcome.cause))
             }
+            OutcomeKind::OutOfMemory => Outcome::new(
+                outcome.kind,
+                format!("{}{}", outcome.cause, self.memory_facts()),
+            ),
             _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => {
                 Outcome::new(
                     OutcomeKind::Error,
@@ -150,6 +178,84 @@ impl Facts<'_> {
             }
             _ => outcome,
         }
+    }
+
+    /// Returns the outcome of a workload that somebody else stopped, unless it proved before that it was done.
+    fn ended_from_outside(&self, exit: &Exit, verdict: &Verdict, proof: Proof) -> Option<Outcome> {
+        if matches!(exit.status, ExitStatus::NeverStarted | ExitStatus::Lost)
+            || matches!(exit.oom, Oom::Certain | Oom::Probable)
+        {
+            return None;
+        }
+        let is_done = proof == Proof::Stream && !matches!(verdict, Verdict::Silent);
+        if is_done && exit.status == ExitStatus::Code(0) {
+            return None;
+        }
+        let signal = match self.record.and_then(|record| record.intervention) {
+            Some(Intervention::Signal(signal)) => signal,
+            Some(Intervention::Kill) => 9,
+            Some(Intervention::LogLimit) => return None,
+            // With a helper its record would say so: without one, it is what was killed.
+            None if self.record.is_some() && self.transport == Transport::Spool => return None,
+            None => match (self.ended_by(), exit.status) {
+                (EndedBy::EngineDown, _) => 0,
+                (EndedBy::Request { signal }, _) => signal,
+                (EndedBy::Unknown, _) => return None,
+            },
+        };
+        let cause = if self.ended_by() == EndedBy::EngineDown {
+            "the container engine went down and took the container with it; with live-restore it would run on"
+                .to_owned()
+        } else {
+            let how = match exit.status {
+                ExitStatus::Code(code) => format!(" (exit code {code})"),
+                _ => String::new(),
+            };
+            format!("{} from outside ended the agent{how}", signal_name(signal))
+        };
+        Some(Outcome::new(OutcomeKind::Killed, cause))
+    }
+
+    fn ended_by(&self) -> EndedBy {
+        match self.engine {
+            EngineEnd::Exited(exit) => exit.ended_by,
+            EngineEnd::Gone | EngineEnd::NeverStarted(_) => EndedBy::Unknown,
+        }
+    }
+
+    /// Returns the memory limit and the peak, as far as they are known, in brackets.
+    fn memory_facts(&self) -> String {
+        let limit = self.limits.memory.map(|limit| format!("limit {limit}"));
+        let peak = self
+            .record
+            .and_then(|record| record.peak_memory)
+            .map(|peak| format!("peak {}", ByteSize(peak)));
+        let facts: Vec<String> = limit.into_iter().chain(peak).collect();
+        match facts.as_slice() {
+            [] => String::new(),
+            facts => format!(" ({})", facts.join(", ")),
+        }
+    }
+
+    /// Returns what a person should know although it did not decide the outcome.
+    pub(crate) fn warnings(&self, outcome: OutcomeKind) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.exit().oom == Oom::Child {
+            warnings.push(format!(
+                "the kernel killed a process of the agent for lack of memory{}",
+                self.memory_facts()
+            ));
+        }
+        let intervention = self.record.and_then(|record| record.intervention);
+        if outcome == OutcomeKind::Succeeded
+            && let Some(Intervention::Signal(signal)) = intervention
+        {
+            warnings.push(format!(
+                "{} came from outside; the agent had done its work all the same",
+                signal_name(signal)
+            ));
+        }
+        warnings
     }
 
     fn helper_said(&self, status: i32) -> bool {
@@ -194,9 +300,16 @@ fn never_started(source: ExitSource) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::EndedBy;
 
     const KILLED: i64 = 137;
+    const LIMITS: Limits = Limits {
+        memory: Some(ByteSize(1 << 20)),
+        cpus: None,
+        pids: None,
+        timeout: None,
+        idle: None,
+        log: None,
+    };
 
     fn facts<'a>(
         engine: &'a EngineEnd,
@@ -209,8 +322,8 @@ mod tests {
             exec_failed: None,
             damage: None,
             started: Started::Yes,
-            memory_limit: MemoryLimit::Set,
             transport,
+            limits: &LIMITS,
         }
     }
 

@@ -4,29 +4,48 @@
 //! Reads: the attempt's row; requests of the caller's [`Control`].
 //! Never: does a step that the store does not know of.
 
+mod derived;
 mod drive;
 mod facts;
+mod finish;
+mod plan;
+mod pulse;
 mod pump;
+mod watch;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use drive::Drive;
 
+/// How long a full disk is waited out, unless something else is asked for.
+const DISK_PATIENCE: Duration = Duration::from_secs(600);
+
 /// How a caller influences an attempt that it is waiting for.
 #[derive(Debug, Clone)]
 pub struct Control {
-    /// Stops the workload, giving it its grace; the outcome is then `cancelled`.
-    pub cancel: CancellationToken,
-    /// Kills the workload at once, after or instead of `cancel`.
-    pub kill: CancellationToken,
-    /// Who cancels, as the cause names it.
-    pub by: String,
+    cancel: CancellationToken,
+    kill: CancellationToken,
+    asked_by: Arc<OnceLock<String>>,
+    by: String,
     /// How long the workload may run.
     pub time_limit: TimeLimit,
-    /// How long a stopped workload may take to leave by itself; `None` is as long as its launch spec says.
-    pub grace: Option<Duration>,
+    /// What is done while the engine does not answer and the workload is not followed yet.
+    pub on_silence: OnSilence,
+    /// How long a full disk is waited out before the attempt is left open.
+    pub disk_patience: Duration,
+}
+
+/// What a supervisor does while the engine does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnSilence {
+    /// It waits until the engine is back.
+    #[default]
+    Wait,
+    /// It leaves the attempt open, with an error.
+    LeaveOpen,
 }
 
 /// How long a workload may run, counted from its start.
@@ -40,15 +59,47 @@ pub enum TimeLimit {
 }
 
 impl Control {
-    /// Makes a control that nobody uses yet; `by` is who it belongs to.
+    /// Makes a control that nobody uses yet; `by` is who it belongs to, as a cause names it.
     pub fn new(by: impl Into<String>) -> Self {
         Self {
             cancel: CancellationToken::new(),
             kill: CancellationToken::new(),
+            asked_by: Arc::default(),
             by: by.into(),
             time_limit: TimeLimit::AsLaunched,
-            grace: None,
+            on_silence: OnSilence::Wait,
+            disk_patience: DISK_PATIENCE,
         }
+    }
+
+    /// Makes a control whose attempts are cancelled along with a token; `by` is who it belongs to.
+    pub fn with_token(by: impl Into<String>, cancel: CancellationToken) -> Self {
+        Self {
+            cancel,
+            ..Self::new(by)
+        }
+    }
+
+    /// Stops the workload, giving it its grace; the outcome is then `cancelled`, by whoever asked first.
+    pub fn cancel(&self, by: &str) {
+        self.asked_by.get_or_init(|| by.to_owned());
+        self.cancel.cancel();
+    }
+
+    /// Kills the workload at once, after or instead of [`Control::cancel`]. An attempt whose engine does not answer
+    /// is left open.
+    pub fn kill(&self) {
+        self.kill.cancel();
+    }
+
+    /// Returns whether a cancel was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled() || self.kill.is_cancelled()
+    }
+
+    /// Returns who cancels.
+    fn by(&self) -> String {
+        self.asked_by.get().unwrap_or(&self.by).clone()
     }
 }
 
@@ -66,6 +117,16 @@ pub enum Progress {
     Stopping(String),
     /// The engine does not answer; nothing is known and nothing is changed until it does.
     EngineSilent(String),
+    /// The engine answers again.
+    EngineBack,
+    /// The workload is frozen.
+    Paused,
+    /// The workload goes on.
+    Resumed,
+    /// The disk is full, so the agent is paused until there is room.
+    DiskFull,
+    /// There is room again.
+    DiskRoom,
 }
 
 /// Receives the progress of an attempt; called from the attempt's task, so it must not block.

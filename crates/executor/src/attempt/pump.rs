@@ -4,23 +4,23 @@
 //! Reads: the spool, from its first byte, so that a second supervisor derives the same files.
 //! Never: blocks the agent (it writes to the spool, not to us) or waits for a sink.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dark_factory_agents::{Agent, Conclusion, TextFormatter, TextStyle, Transcript};
 use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stream};
-use dark_factory_types::{Event, EventStream, LogState};
+use dark_factory_types::{Event, EventKind, EventStream, LogState};
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
+use super::derived::{Derived, Room, Writer};
+use super::pulse::Pulse;
+use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
 use crate::spec::AttemptDir;
@@ -33,7 +33,7 @@ const SAFETY_WAKE_MS: u16 = 1000;
 #[derive(Debug, Clone)]
 struct EndSignal {
     ended: Arc<AtomicBool>,
-    given_up: Arc<AtomicBool>,
+    room: Arc<Room>,
     wake: Arc<EventFd>,
 }
 
@@ -41,40 +41,67 @@ struct EndSignal {
 #[derive(Debug)]
 pub(crate) struct Pumping {
     task: JoinHandle<Result<Collected, ExecutorError>>,
+    /// What the pump came to, once it has been asked for.
+    result: Option<Result<Collected, ExecutorError>>,
     signal: EndSignal,
+    pulse: Arc<Pulse>,
 }
 
 impl Pumping {
-    pub(crate) fn workload_ended(&self) {
-        self.signal.workload_ended();
+    /// Returns the signs of life that the pump sees.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
-    /// Waits for the pump's end.
-    pub(crate) async fn collected(mut self) -> Result<Collected, ExecutorError> {
-        (&mut self.task).await?
+    pub(crate) fn workload_ended(&self) {
+        self.signal.ended.store(true, Ordering::Release);
+        self.signal.wake();
     }
+
+    /// Waits until the pump fails; for ever if it does not. Cancel-safe.
+    pub(crate) async fn failure(&mut self) -> ExecutorError {
+        if self.result.is_none() {
+            self.result = Some(joined((&mut self.task).await));
+        }
+        match self.result.take() {
+            Some(Err(error)) => error,
+            result => {
+                self.result = result;
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// Waits for the pump's end. Cancel-safe until it is there.
+    pub(crate) async fn collected(&mut self) -> Result<Collected, ExecutorError> {
+        match self.result.take() {
+            Some(result) => result,
+            None => joined((&mut self.task).await),
+        }
+    }
+}
+
+fn joined(
+    task: Result<Result<Collected, ExecutorError>, JoinError>,
+) -> Result<Collected, ExecutorError> {
+    task.unwrap_or_else(|error| Err(error.into()))
 }
 
 impl Drop for Pumping {
     fn drop(&mut self) {
-        self.signal.given_up.store(true, Ordering::Release);
+        self.signal.room.give_up();
         self.signal.wake();
     }
 }
 
 impl EndSignal {
-    fn new() -> io::Result<Self> {
+    fn new(room: &Arc<Room>) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         Ok(Self {
             ended: Arc::default(),
-            given_up: Arc::default(),
+            room: Arc::clone(room),
             wake: Arc::new(wake),
         })
-    }
-
-    fn workload_ended(&self) {
-        self.ended.store(true, Ordering::Release);
-        self.wake();
     }
 
     fn wake(&self) {
@@ -102,21 +129,35 @@ pub(crate) struct Collected {
 pub(crate) struct Pump {
     dir: AttemptDir,
     reader: SpoolReader,
-    raw: File,
-    stderr: File,
+    raw: Derived,
+    stderr: Derived,
     transcript: Transcript,
     readers: Readers,
     found: Found,
+    pulse: Arc<Pulse>,
+    room: Arc<Room>,
+    clock: Arc<dyn Clock>,
 }
 
 /// Those who read the decoded events: the log for people, and the sinks.
 struct Readers {
-    run_log: BufWriter<File>,
+    run_log: BufWriter<Derived>,
     formatter: TextFormatter,
     text: String,
     stamp: LineStamp,
     sinks: Vec<Box<dyn Sink>>,
     written: io::Result<()>,
+    /// Whether the last turn of the agent has ended and nothing was done since.
+    at_rest: Option<Rest>,
+}
+
+/// Whether an agent is done, as far as its events say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It gave its result.
+    Done,
+    /// It works.
+    Working,
 }
 
 #[derive(Default)]
@@ -127,6 +168,8 @@ struct Found {
     damage: Option<String>,
     gaps: Vec<String>,
     last: Timestamp,
+    /// When output was last read by the helper, if that was since it was last told.
+    output: Option<Timestamp>,
 }
 
 impl Pump {
@@ -135,37 +178,47 @@ impl Pump {
         dir: &AttemptDir,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
+        clock: &Arc<dyn Clock>,
     ) -> Result<Self, ExecutorError> {
         let attempt = dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
+        let pulse = Arc::<Pulse>::default();
+        let room = Arc::new(Room::new(Arc::clone(&pulse), Arc::clone(clock)));
         open_spool(dir).map_err(output)?;
         Ok(Self {
             reader: SpoolReader::open(&dir.spool(), Some(attempt)).map_err(output)?,
-            raw: truncated(&dir.raw_log()).map_err(output)?,
-            stderr: truncated(&dir.stderr_log()).map_err(output)?,
+            raw: Derived::truncated(&dir.raw_log(), &room).map_err(output)?,
+            stderr: Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
             transcript: Transcript::new(agent),
             readers: Readers {
-                run_log: BufWriter::new(truncated(&dir.run_log()).map_err(output)?),
+                run_log: BufWriter::new(Derived::truncated(&dir.run_log(), &room).map_err(output)?),
                 formatter: TextFormatter::new(TextStyle::default()),
                 text: String::new(),
                 stamp: LineStamp::default(),
                 sinks,
                 written: Ok(()),
+                at_rest: None,
             },
             found: Found::default(),
             dir: dir.clone(),
+            pulse,
+            room,
+            clock: Arc::clone(clock),
         })
     }
 
     /// Lets the pump work on a thread of its own.
     pub(crate) fn start(self) -> Result<Pumping, ExecutorError> {
         let attempt = self.dir.attempt();
-        let signal =
-            EndSignal::new().map_err(|source| ExecutorError::Output { attempt, source })?;
+        let signal = EndSignal::new(&self.room)
+            .map_err(|source| ExecutorError::Output { attempt, source })?;
         let end = signal.clone();
+        let pulse = Arc::clone(&self.pulse);
         Ok(Pumping {
             task: tokio::task::spawn_blocking(move || self.run(&end)),
+            result: None,
             signal,
+            pulse,
         })
     }
 
@@ -181,13 +234,14 @@ impl Pump {
         loop {
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
             let ended = end.ended.load(Ordering::Acquire);
-            if end.given_up.load(Ordering::Acquire) {
+            if end.room.is_given_up() {
                 return Err(output(io::ErrorKind::Interrupted.into()));
             }
             self.drain().map_err(|error| match error {
                 PumpError::Spool(source) => ExecutorError::Spool { attempt, source },
                 PumpError::Write(source) => output(source),
             })?;
+            self.tell();
             if ended || self.found.exit.is_some() {
                 break;
             }
@@ -195,6 +249,25 @@ impl Pump {
             wait_for_change(&inotify, &end.wake).map_err(output)?;
         }
         self.finish().map_err(output)
+    }
+
+    /// Tells what was seen to whoever keeps the deadlines.
+    fn tell(&mut self) {
+        let output = self.found.output.take();
+        let rest = self.readers.at_rest.take();
+        if output.is_none() && rest.is_none() {
+            return;
+        }
+        let now = self.clock.moment();
+        let at = |wall| now.at_wall(wall);
+        self.pulse.note(|signs| {
+            signs.output = output.map(at).or(signs.output.take());
+            match rest {
+                Some(Rest::Done) => signs.result = output.map(at).or(Some(now.clone())),
+                Some(Rest::Working) => signs.result = None,
+                None => {}
+            }
+        });
     }
 
     /// Takes in every whole record that is there.
@@ -217,6 +290,7 @@ impl Pump {
                     self.found.started_at.get_or_insert(at);
                 }
                 Kind::Data => {
+                    self.found.output = Some(at);
                     let (file, stream) = match record.header.stream {
                         Stream::Stdout => (&mut self.raw, EventStream::Stdout),
                         Stream::Stderr => (&mut self.stderr, EventStream::Stderr),
@@ -228,7 +302,9 @@ impl Pump {
                         .feed_each(stream, record.payload, at, |event| readers.event(&event));
                     std::mem::replace(&mut self.readers.written, Ok(()))?;
                 }
-                Kind::Eof | Kind::Full | Kind::Room => {}
+                Kind::Eof => {}
+                Kind::Full => self.room.full(Writer::Helper),
+                Kind::Room => self.room.free(Writer::Helper),
                 Kind::Gap => {
                     let why = String::from_utf8_lossy(record.payload).into_owned();
                     self.found.gaps.push(format!(
@@ -251,8 +327,8 @@ impl Pump {
         }
         self.readers.written?;
         self.readers.run_log.flush()?;
-        self.raw.sync_data()?;
-        self.stderr.sync_data()?;
+        self.raw.sync()?;
+        self.stderr.sync()?;
         let mut warnings = self.found.gaps;
         let whole = warnings.is_empty() && self.found.damage.is_none();
         warnings.extend(
@@ -298,6 +374,15 @@ impl Readers {
 
     /// Hands an event on; the first error of the log is kept in `written`.
     fn event(&mut self, event: &Event) {
+        match event.kind {
+            EventKind::TurnEnd { .. } => self.at_rest = Some(Rest::Done),
+            EventKind::Text { .. }
+            | EventKind::Thinking { .. }
+            | EventKind::ToolStart { .. }
+            | EventKind::ToolEnd { .. }
+            | EventKind::Resumed => self.at_rest = Some(Rest::Working),
+            _ => {}
+        }
         self.text.clear();
         self.formatter.write(event, &mut self.text);
         if self.written.is_ok() {
@@ -318,15 +403,6 @@ impl From<io::Error> for PumpError {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
     }
-}
-
-fn truncated(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
 }
 
 /// The time before a log's lines, written anew only once a second: there may be 100,000 lines in one.

@@ -16,9 +16,10 @@ use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopRea
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
 
-pub use row::{Attempt, NewAttempt};
+pub use row::{Attempt, Motion, NewAttempt, Pause, Sent, Silence, Step, StopRequest};
 pub use state::AttemptState;
 
+use crate::clock::Moment;
 use crate::engine::Handle;
 
 /// A store operation that did not complete.
@@ -72,6 +73,14 @@ pub enum StoreError {
     ShutDown,
 }
 
+impl StoreError {
+    /// Returns whether the disk has no room for what was to be written.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Database { source, .. }
+            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}
+
 /// What a living supervisor writes with every change: the attempt and the generation of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
@@ -84,6 +93,8 @@ pub struct Tenure {
 /// A change of an attempt's state, and what becomes known with it.
 #[derive(Debug, Clone)]
 pub enum Transition {
+    /// A supervisor begins with a queued attempt.
+    Preparing,
     /// The image is being made sure of.
     Pulling,
     /// The image is there; the container is about to be created.
@@ -91,7 +102,7 @@ pub enum Transition {
     /// The container is there; it is about to be started.
     Starting(Handle),
     /// The container was started at this time.
-    Running(Timestamp),
+    Running(Moment),
     /// The workload has ended; what it printed is being collected.
     Collecting,
     /// The outcome is decided.
@@ -101,6 +112,7 @@ pub enum Transition {
 impl Transition {
     fn target(&self) -> AttemptState {
         match self {
+            Self::Preparing => AttemptState::Preparing,
             Self::Pulling => AttemptState::Pulling,
             Self::Creating(_) => AttemptState::Creating,
             Self::Starting(_) => AttemptState::Starting,
@@ -183,7 +195,7 @@ impl Store {
         attempt: NewAttempt,
         image: ImageRecord,
         handle: Handle,
-        started_at: Timestamp,
+        started: Moment,
     ) -> Result<Option<Tenure>, StoreError> {
         self.write("record an adopted container", move |tx| {
             let open = row::select(
@@ -205,7 +217,7 @@ impl Store {
                 Transition::Pulling,
                 Transition::Creating(image),
                 Transition::Starting(handle),
-                Transition::Running(started_at),
+                Transition::Running(started),
             ] {
                 row::advance(tx, tenure, &transition, attempt.created_at)?;
             }
@@ -251,9 +263,10 @@ impl Store {
         .await
     }
 
-    /// Records why an attempt is being stopped; the first reason stays. Returns the reason that counts.
+    /// Records why an attempt is to be stopped, and how long it may take to leave; the first reason and the shortest
+    /// grace stay. Returns the reason that counts; `None` if the workload has ended and nothing of this was recorded.
     ///
-    /// Anybody may ask, with or without the lease; nothing is recorded for a finished attempt.
+    /// Anybody may ask, with or without the lease.
     ///
     /// # Errors
     ///
@@ -262,11 +275,111 @@ impl Store {
         &self,
         attempt: AttemptId,
         reason: StopReason,
+        grace: Option<Duration>,
     ) -> Result<Option<StopReason>, StoreError> {
         self.write("record a stop request", move |tx| {
-            row::request_stop(tx, attempt, &reason)
+            row::request_stop(tx, attempt, &reason, grace)
         })
         .await
+    }
+
+    /// Records that a requested stop is about to be carried out, by whoever does so; nothing if the workload does not
+    /// run.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn begin_stop(&self, attempt: AttemptId, at: Timestamp) -> Result<(), StoreError> {
+        self.write("record that a stop begins", move |tx| {
+            row::begin_stop(tx, attempt, at)
+        })
+        .await
+    }
+
+    /// Records whether an attempt's workload is to be frozen; nothing is recorded for one that has ended.
+    ///
+    /// Anybody may ask, with or without the lease.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn request_pause(
+        &self,
+        attempt: AttemptId,
+        wanted: Motion,
+    ) -> Result<(), StoreError> {
+        self.write("record a pause request", move |tx| {
+            tx.execute(
+                "UPDATE attempt SET pause_wanted = ?2 WHERE id = ?1 AND state NOT IN ('collecting', 'finished')",
+                (attempt.to_string(), i64::from(wanted == Motion::Frozen)),
+            )
+            .map(drop)
+            .map_err(database("record a pause request"))
+        })
+        .await
+    }
+
+    /// Records since when a workload is frozen, and how long it was before that.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
+    pub async fn set_paused(
+        &self,
+        tenure: Tenure,
+        since: Option<Moment>,
+        total: Duration,
+    ) -> Result<(), StoreError> {
+        let operation = "record a pause";
+        self.write(operation, move |tx| {
+            let since = since
+                .map(|since| row::to_json("moment", &since))
+                .transpose()?;
+            row::update(
+                tx,
+                tenure,
+                operation,
+                "paused_since = :since, paused_ms = :total",
+                &[(":since", &since), (":total", &row::millis(total))],
+            )
+        })
+        .await
+    }
+
+    /// Records that the engine does not answer, or that it does again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
+    pub async fn set_silence(
+        &self,
+        tenure: Tenure,
+        silence: Option<Silence>,
+    ) -> Result<(), StoreError> {
+        let operation = "record whether the engine answers";
+        self.write(operation, move |tx| {
+            let (since, why) = silence
+                .map(|silence| (silence.since.to_string(), silence.why))
+                .unzip();
+            row::update(
+                tx,
+                tenure,
+                operation,
+                "silent_since = :since, silent_why = :why",
+                &[(":since", &since), (":why", &why)],
+            )
+        })
+        .await
+    }
+
+    /// Returns the states that an attempt reached, and when; in order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn steps(&self, attempt: AttemptId) -> Result<Vec<Step>, StoreError> {
+        self.read("read an attempt's steps", move |tx| row::steps(tx, attempt))
+            .await
     }
 
     /// Marks a finished attempt as having nothing left on the engine.
@@ -275,14 +388,9 @@ impl Store {
     ///
     /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
     pub async fn mark_removed(&self, tenure: Tenure) -> Result<(), StoreError> {
-        self.write("mark an attempt as removed", move |tx| {
-            let changed = tx
-                .execute(
-                    "UPDATE attempt SET removed = 1 WHERE id = :id AND generation = :generation",
-                    named_params! { ":id": tenure.attempt.to_string(), ":generation": tenure.generation },
-                )
-                .map_err(database("mark an attempt as removed"))?;
-            if changed == 0 { Err(StoreError::LeaseLost { attempt: tenure.attempt }) } else { Ok(()) }
+        let operation = "mark an attempt as removed";
+        self.write(operation, move |tx| {
+            row::update(tx, tenure, operation, "removed = 1", &[])
         })
         .await
     }

@@ -4,13 +4,16 @@
 //! Reads: nothing else.
 //! Never: changes a state without the transition table.
 
+use std::time::Duration;
+
 use dark_factory_types::{AttemptId, ImageRecord, Report, StopReason};
 use jiff::Timestamp;
-use rusqlite::{Row, Transaction, named_params};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction, named_params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{AttemptState, StoreError, Tenure, Transition, database, optional_text};
+use crate::clock::Moment;
 use crate::engine::Handle;
 use crate::spec::LaunchSpec;
 
@@ -23,6 +26,8 @@ pub struct NewAttempt {
     pub engine: String,
     /// What is to be launched.
     pub spec: LaunchSpec,
+    /// [`AttemptState::Preparing`] if its supervisor records it, [`AttemptState::Queued`] if a daemon is to have it.
+    pub state: AttemptState,
     /// When.
     pub created_at: Timestamp,
 }
@@ -42,16 +47,98 @@ pub struct Attempt {
     pub image: Option<ImageRecord>,
     /// The container, once it is known.
     pub handle: Option<Handle>,
-    /// Why we are stopping it, if we are.
-    pub stop_reason: Option<StopReason>,
+    /// The request to stop it, if there is one.
+    pub stop: Option<StopRequest>,
+    /// Whether it is to be frozen, and how long it was.
+    pub pause: Pause,
+    /// Since when its engine does not answer, if it does not; nothing is known of the workload meanwhile.
+    pub silence: Option<Silence>,
     /// How it ended, once it has.
     pub report: Option<Report>,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// When the container was started, once it was.
     pub started_at: Option<Timestamp>,
+    /// The same moment on every clock, unless an older version recorded the start.
+    pub started: Option<Moment>,
     /// When the outcome was decided, once it was.
     pub finished_at: Option<Timestamp>,
+}
+
+impl Attempt {
+    /// Returns where the attempt stands, in one word: its state, unless its engine does not answer or it is frozen.
+    pub fn status(&self) -> &'static str {
+        if self.state == AttemptState::Finished {
+            self.state.as_str()
+        } else if self.silence.is_some() {
+            "unknown"
+        } else if self.pause.since.is_some() {
+            "paused"
+        } else {
+            self.state.as_str()
+        }
+    }
+}
+
+/// A request to stop an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopRequest {
+    /// Why.
+    pub reason: StopReason,
+    /// How long the agent may take to leave; `None` is as long as its launch spec says.
+    pub grace: Option<Duration>,
+    /// Whether something was done about it.
+    pub sent: Sent,
+}
+
+/// Whether a stop went beyond its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The engine was about to be asked, or was.
+    Yes,
+    /// Nothing was done yet.
+    No,
+}
+
+/// Whether an attempt's workload is to be frozen, and how long it was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pause {
+    /// What was asked for last.
+    pub wanted: Motion,
+    /// Since when it is frozen, if it is.
+    pub since: Option<Moment>,
+    /// How long it was frozen before that, all together.
+    pub total: Duration,
+}
+
+/// Whether a workload's processes go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Motion {
+    /// They do.
+    #[default]
+    Going,
+    /// They are frozen.
+    Frozen,
+}
+
+/// A time without an answer of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silence {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the first call that was not answered came to.
+    pub why: String,
+}
+
+/// A state that an attempt reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The state.
+    pub state: AttemptState,
+    /// The generation of the supervisor that recorded it.
+    pub generation: i64,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Returns an unfinished attempt of a prompt file.
@@ -85,7 +172,7 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
             new.id.number(),
             &new.engine,
             to_json("launch spec", &new.spec)?,
-            AttemptState::Preparing.as_str(),
+            new.state.as_str(),
             &created_at,
         ),
     )
@@ -94,7 +181,7 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
         attempt: new.id,
         generation: 1,
     };
-    note_step(tx, tenure, AttemptState::Preparing, new.created_at)?;
+    note_step(tx, tenure, new.state, new.created_at)?;
     Ok(tenure)
 }
 
@@ -135,15 +222,16 @@ pub(super) fn advance(
     };
     set("state", to.as_str().to_owned())?;
     match transition {
-        Transition::Pulling | Transition::Collecting => {}
+        Transition::Preparing | Transition::Pulling | Transition::Collecting => {}
         Transition::Creating(image) => {
             set("image", to_json("image", image)?)?;
         }
         Transition::Starting(handle) => {
             set("handle", to_json("handle", handle)?)?;
         }
-        Transition::Running(started_at) => {
-            set("started_at", started_at.to_string())?;
+        Transition::Running(started) => {
+            set("started_at", started.wall.to_string())?;
+            set("started", to_json("start", started)?)?;
         }
         Transition::Finished(report) => {
             set("report", to_json("report", report)?)?;
@@ -157,17 +245,106 @@ pub(super) fn request_stop(
     tx: &Transaction<'_>,
     attempt: AttemptId,
     reason: &StopReason,
+    grace: Option<Duration>,
 ) -> Result<Option<StopReason>, StoreError> {
+    let error = database("record a stop request");
     let id = attempt.to_string();
+    let open = "state NOT IN ('collecting', 'finished')";
     tx.execute(
-        "UPDATE attempt SET stop_reason = ?2 WHERE id = ?1 AND stop_reason IS NULL AND state <> 'finished'",
+        &format!(
+            "UPDATE attempt SET stop_reason = ?2 WHERE id = ?1 AND stop_reason IS NULL AND {open}"
+        ),
         (&id, to_json("stop reason", reason)?),
     )
-    .map_err(database("record a stop request"))?;
+    .map_err(&error)?;
+    // Whoever is in more of a hurry is heeded.
+    tx.execute(
+        &format!(
+            "UPDATE attempt SET stop_grace_ms = min(coalesce(stop_grace_ms, ?2), ?2) WHERE id = ?1 AND {open} AND ?2 IS NOT NULL"
+        ),
+        (&id, grace.map(millis)),
+    )
+    .map_err(&error)?;
     match optional_text(tx, "SELECT stop_reason FROM attempt WHERE id = :id", &id)?.flatten() {
         Some(json) => from_json("stop reason", &json).map(Some),
         None => Ok(None),
     }
+}
+
+/// Notes that a stop is being carried out, by whoever does so.
+pub(super) fn begin_stop(
+    tx: &Transaction<'_>,
+    attempt: AttemptId,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let error = database("record that a stop begins");
+    let generation = tx
+        .query_row(
+            "UPDATE attempt SET state = ?2, stop_sent = 1 WHERE id = ?1 AND state IN ('starting', 'running') RETURNING generation",
+            (attempt.to_string(), AttemptState::Stopping.as_str()),
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(&error)?;
+    let Some(generation) = generation else {
+        return Ok(());
+    };
+    let tenure = Tenure {
+        attempt,
+        generation,
+    };
+    note_step(tx, tenure, AttemptState::Stopping, at)
+}
+
+/// Sets columns of an attempt, if the caller still supervises it.
+pub(super) fn update(
+    tx: &Transaction<'_>,
+    tenure: Tenure,
+    operation: &'static str,
+    assignments: &str,
+    values: &[(&str, &dyn ToSql)],
+) -> Result<(), StoreError> {
+    let id = tenure.attempt.to_string();
+    let mut values = values.to_vec();
+    values.push((":id", &id));
+    values.push((":generation", &tenure.generation));
+    let sql =
+        format!("UPDATE attempt SET {assignments} WHERE id = :id AND generation = :generation");
+    let changed = tx
+        .execute(&sql, values.as_slice())
+        .map_err(database(operation))?;
+    if changed == 0 {
+        return Err(StoreError::LeaseLost {
+            attempt: tenure.attempt,
+        });
+    }
+    Ok(())
+}
+
+/// Returns the states that an attempt reached, in order.
+pub(super) fn steps(tx: &Transaction<'_>, attempt: AttemptId) -> Result<Vec<Step>, StoreError> {
+    let error = database("read an attempt's steps");
+    let mut statement = tx
+        .prepare("SELECT state, generation, at FROM step WHERE attempt_id = ?1 ORDER BY rowid")
+        .map_err(&error)?;
+    let rows = statement
+        .query_map([attempt.to_string()], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get(1)?,
+                row.get::<_, String>(2)?,
+            ))
+        })
+        .map_err(&error)?;
+    rows.map(|row| {
+        let (state, generation, at) = row.map_err(&error)?;
+        Ok(Step {
+            state: parse("attempt state", &state)?,
+            generation,
+            at: parse("time", &at)?,
+        })
+    })
+    .collect()
 }
 
 pub(super) fn select(
@@ -177,7 +354,8 @@ pub(super) fn select(
 ) -> Result<Vec<Attempt>, StoreError> {
     let error = database("read attempts");
     let sql = format!(
-        "SELECT id, engine, spec, state, image, handle, stop_reason, report, created_at, started_at, finished_at \
+        "SELECT id, engine, spec, state, image, handle, stop_reason, stop_grace_ms, stop_sent, pause_wanted, \
+         paused_since, paused_ms, silent_since, silent_why, report, created_at, started_at, started, finished_at \
          FROM attempt WHERE {condition} ORDER BY created_at, run_id, number"
     );
     let mut statement = tx.prepare(&sql).map_err(&error)?;
@@ -200,6 +378,39 @@ fn read_row(row: &Row<'_>) -> Result<Attempt, StoreError> {
         row.get::<_, Option<String>>(column)
             .map_err(database("read attempts"))
     };
+    let number = |column| {
+        row.get::<_, Option<i64>>(column)
+            .map(|number| number.and_then(|number| u64::try_from(number).ok()))
+            .map_err(database("read attempts"))
+    };
+    let moment = |column| -> Result<Option<Moment>, StoreError> {
+        maybe(column)?
+            .map(|json| from_json("moment", &json))
+            .transpose()
+    };
+    let grace = number("stop_grace_ms")?.map(Duration::from_millis);
+    let sent = if number("stop_sent")? == Some(1) {
+        Sent::Yes
+    } else {
+        Sent::No
+    };
+    let stop = maybe("stop_reason")?
+        .map(|json| {
+            let reason = from_json("stop reason", &json)?;
+            Ok(StopRequest {
+                reason,
+                grace,
+                sent,
+            })
+        })
+        .transpose()?;
+    let silence = match (maybe("silent_since")?, maybe("silent_why")?) {
+        (Some(since), why) => Some(Silence {
+            since: parse("time", &since)?,
+            why: why.unwrap_or_default(),
+        }),
+        (None, _) => None,
+    };
     Ok(Attempt {
         id: parse("attempt id", &text("id")?)?,
         engine: text("engine")?,
@@ -211,9 +422,17 @@ fn read_row(row: &Row<'_>) -> Result<Attempt, StoreError> {
         handle: maybe("handle")?
             .map(|json| from_json("handle", &json))
             .transpose()?,
-        stop_reason: maybe("stop_reason")?
-            .map(|json| from_json("stop reason", &json))
-            .transpose()?,
+        stop,
+        pause: Pause {
+            wanted: if number("pause_wanted")? == Some(1) {
+                Motion::Frozen
+            } else {
+                Motion::Going
+            },
+            since: moment("paused_since")?,
+            total: Duration::from_millis(number("paused_ms")?.unwrap_or(0)),
+        },
+        silence,
         report: maybe("report")?
             .map(|json| from_json("report", &json))
             .transpose()?,
@@ -221,6 +440,7 @@ fn read_row(row: &Row<'_>) -> Result<Attempt, StoreError> {
         started_at: maybe("started_at")?
             .map(|time| parse("time", &time))
             .transpose()?,
+        started: moment("started")?,
         finished_at: maybe("finished_at")?
             .map(|time| parse("time", &time))
             .transpose()?,
@@ -246,7 +466,11 @@ fn note_step(
     Ok(())
 }
 
-fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
+pub(super) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Unreadable {
         what,
         source: Box::new(error),

@@ -10,7 +10,8 @@ use rusqlite::Connection;
 use super::{StoreError, database};
 
 /// One step a version; appended to, never changed.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE installation (owner TEXT NOT NULL);
     CREATE TABLE run (
         id TEXT PRIMARY KEY,
@@ -43,7 +44,18 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     CREATE INDEX attempt_open ON attempt (state, removed);
     CREATE INDEX step_attempt ON step (attempt_id);
-"];
+",
+    "
+    ALTER TABLE attempt ADD COLUMN started TEXT;
+    ALTER TABLE attempt ADD COLUMN stop_grace_ms INTEGER;
+    ALTER TABLE attempt ADD COLUMN stop_sent INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attempt ADD COLUMN pause_wanted INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attempt ADD COLUMN paused_since TEXT;
+    ALTER TABLE attempt ADD COLUMN paused_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attempt ADD COLUMN silent_since TEXT;
+    ALTER TABLE attempt ADD COLUMN silent_why TEXT;
+",
+];
 
 pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
     let error = database("prepare its database");

@@ -10,10 +10,12 @@ use std::str::FromStr;
 use serde::Serialize;
 
 /// How far an attempt has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptState {
-    /// Recorded; nothing was done yet.
+    /// Recorded, and waiting for a daemon to begin with it.
+    Queued,
+    /// A supervisor has it; nothing was done yet.
     Preparing,
     /// The image is being made sure of.
     Pulling,
@@ -23,6 +25,8 @@ pub enum AttemptState {
     Starting,
     /// The container was started.
     Running,
+    /// The workload is being stopped.
+    Stopping,
     /// The workload has ended; its output is being collected.
     Collecting,
     /// The outcome is decided and durable.
@@ -30,12 +34,14 @@ pub enum AttemptState {
 }
 
 impl AttemptState {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
+        Self::Queued,
         Self::Preparing,
         Self::Pulling,
         Self::Creating,
         Self::Starting,
         Self::Running,
+        Self::Stopping,
         Self::Collecting,
         Self::Finished,
     ];
@@ -43,11 +49,13 @@ impl AttemptState {
     /// Returns the state's name.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "queued",
             Self::Preparing => "preparing",
             Self::Pulling => "pulling",
             Self::Creating => "creating",
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Stopping => "stopping",
             Self::Collecting => "collecting",
             Self::Finished => "finished",
         }
@@ -59,13 +67,17 @@ impl AttemptState {
     /// a cancel before the start), and a state may follow itself (a supervisor that died between the step and
     /// its record is followed by one that does the step again, which is safe for every step).
     pub fn may_become(self, next: Self) -> bool {
-        use AttemptState::{Collecting, Creating, Finished, Preparing, Pulling, Running, Starting};
+        use AttemptState::{
+            Collecting, Creating, Finished, Preparing, Pulling, Queued, Running, Starting, Stopping,
+        };
         match (self, next) {
             (Finished, _) => false,
             (_, Finished) => true,
             (from, to) if from == to => true,
-            (Preparing, Pulling) | (Pulling, Creating) | (Creating, Starting) => true,
-            (Starting, Running) | (Starting | Running, Collecting) => true,
+            (Queued, Preparing) | (Preparing, Pulling) => true,
+            (Pulling, Creating) | (Creating, Starting) => true,
+            (Starting, Running | Stopping | Collecting) => true,
+            (Running, Stopping | Collecting) | (Stopping, Collecting) => true,
             _ => false,
         }
     }

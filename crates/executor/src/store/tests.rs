@@ -7,6 +7,7 @@ use dark_factory_types::{NetworkMode, OutcomeKind, Transport};
 use serde_json::json;
 
 use super::*;
+use crate::clock::Moment;
 use crate::spec::{
     GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy,
     User, Workspace,
@@ -52,6 +53,15 @@ fn time(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
+fn moment(second: u64) -> Moment {
+    Moment {
+        wall: time(i64::try_from(second).unwrap()),
+        boot: "b".to_owned(),
+        uptime_ms: second * 1000,
+        awake_ms: second * 1000,
+    }
+}
+
 fn id(bits: u64) -> AttemptId {
     RunId::from_random_bits(bits).attempt(1)
 }
@@ -72,6 +82,7 @@ impl Fixture {
         let new = NewAttempt {
             id: id(bits),
             engine: "docker".to_owned(),
+            state: AttemptState::Preparing,
             spec: spec(&format!("/p/{bits}.md")),
             created_at: time(0),
         };
@@ -97,7 +108,7 @@ impl Fixture {
             Transition::Pulling,
             Transition::Creating(image),
             Transition::Starting(handle),
-            Transition::Running(time(4)),
+            Transition::Running(moment(4)),
         ]
         .into_iter()
         .enumerate()
@@ -137,6 +148,7 @@ async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
         let new = NewAttempt {
             id: id(bits),
             engine: "docker".to_owned(),
+            state: AttemptState::Preparing,
             spec: spec("-"),
             created_at: time(9),
         };
@@ -153,7 +165,7 @@ async fn an_adopted_container_is_there_whole_and_has_one_open_attempt() {
         };
         fixture
             .store
-            .adopt(new, image, handle, time(4))
+            .adopt(new, image, handle, moment(4))
             .await
             .unwrap()
     };
@@ -184,6 +196,7 @@ async fn an_attempt_is_found_by_the_container_that_it_has_or_is_going_to_have() 
     let new = NewAttempt {
         id: id(3),
         engine: "docker".to_owned(),
+        state: AttemptState::Preparing,
         spec,
         created_at: time(5),
     };
@@ -225,7 +238,7 @@ async fn a_state_cannot_be_skipped_or_left_backwards() {
 
     let skipped = fixture
         .store
-        .advance(tenure, Transition::Running(time(1)), time(1))
+        .advance(tenure, Transition::Running(moment(1)), time(1))
         .await
         .unwrap_err();
     fixture.to_running(tenure).await;
@@ -255,7 +268,7 @@ async fn the_first_stop_reason_is_the_one_that_counts() {
 
     let first = fixture
         .store
-        .request_stop(tenure.attempt, deadline.clone())
+        .request_stop(tenure.attempt, deadline.clone(), None)
         .await
         .unwrap();
     let cancel = StopReason::Cancelled {
@@ -263,7 +276,7 @@ async fn the_first_stop_reason_is_the_one_that_counts() {
     };
     let second = fixture
         .store
-        .request_stop(tenure.attempt, cancel)
+        .request_stop(tenure.attempt, cancel, None)
         .await
         .unwrap();
 
@@ -277,6 +290,7 @@ async fn a_file_has_one_open_attempt_and_what_is_no_file_any_number() {
     let again = |bits, file: &str| NewAttempt {
         id: id(bits),
         engine: "docker".to_owned(),
+        state: AttemptState::Preparing,
         spec: spec(file),
         created_at: time(1),
     };
@@ -400,6 +414,7 @@ fn report(attempt: AttemptId) -> Report {
         usage: dark_factory_types::Usage::default(),
         model: None,
         session_id: None,
+        last_tool: None,
         peak_memory: None,
         oom_kills: None,
         cpu_ms: None,

@@ -248,7 +248,12 @@ impl ContainerStopper for DockerContainerStopper {
                     by: CALLER.to_owned(),
                 };
                 store
-                    .request_stop(attempt.id, reason)
+                    .request_stop(attempt.id, reason, None)
+                    .await
+                    .map_err(unrecorded)?;
+                let now = supervisor.clock().now();
+                store
+                    .begin_stop(attempt.id, now)
                     .await
                     .map_err(unrecorded)?;
                 policy = attempt.spec.stop;

@@ -260,10 +260,7 @@ impl Executor for DockerExecutor {
         let sink = self.log_file(log_file).map_err(ExecutorError::LogFile)?;
         self.probe().await?;
         let submitted = self.supervisor.submit(&resolved).await?;
-        let control = Control {
-            cancel: cancel.clone(),
-            ..Control::new(CALLER)
-        };
+        let control = Control::with_token(CALLER, cancel.clone());
         self.run(submitted, sink, &control).await
     }
 
@@ -344,10 +341,9 @@ pub(super) async fn known(
 }
 
 fn control(limit: Option<Duration>) -> Control {
-    Control {
-        time_limit: TimeLimit::Instead(limit),
-        ..Control::new(CALLER)
-    }
+    let mut control = Control::new(CALLER);
+    control.time_limit = TimeLimit::Instead(limit);
+    control
 }
 
 fn outcome(report: &Report) -> Outcome {

@@ -4,29 +4,31 @@
 //! Reads: resolved prompts.
 //! Never: supervises an attempt whose lease another process holds.
 
+mod leftovers;
+mod requests;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
+use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::attempt::{Control, Drive, OnProgress};
 use crate::clock::Clock;
-use crate::engine::{Capabilities, Engine, Handle, Recovered};
+use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
 use crate::lease::{Acquired, Lease};
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec};
 use crate::state_dir::{HelperExe, StateDir, write_durably};
-use crate::store::{Added, Attempt, NewAttempt, Store, Tenure};
+use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
-/// How often a stop looks whether the supervising process has recorded the end.
-const STOP_CHECK: Duration = Duration::from_millis(50);
+pub use leftovers::{Leftover, Pruned};
+pub use requests::{Moved, Stopped};
 
 /// How many attempts are recovered at the same time: each takes one of the runtime's blocking threads.
 const RECOVERED_AT_ONCE: usize = 128;
@@ -76,15 +78,6 @@ pub enum Recovery {
     Failed(AttemptId, ExecutorError),
 }
 
-/// What a stop came to.
-#[derive(Debug)]
-pub enum Stopped {
-    /// It has ended, and this is how.
-    Finished(Box<Report>),
-    /// It had ended before.
-    WasFinished(Box<Report>),
-}
-
 /// Runs prompts on one engine, with one state folder.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -127,6 +120,11 @@ impl Supervisor {
         &self.state
     }
 
+    /// Returns the clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// Returns the engine.
     pub fn engine(&self) -> &Arc<dyn Engine> {
         &self.engine
@@ -148,13 +146,37 @@ impl Supervisor {
     /// [`ExecutorError::AlreadyRunning`] or [`ExecutorError::Unfinished`] if the same file has an open run;
     /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
     pub async fn submit(&self, resolved: &Resolved) -> Result<Submitted, ExecutorError> {
+        self.record(resolved, AttemptState::Preparing).await
+    }
+
+    /// Records a new run with its first attempt, durably, for whoever supervises this state folder: a daemon.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::submit`].
+    pub async fn queue(&self, resolved: &Resolved) -> Result<AttemptId, ExecutorError> {
+        let submitted = self.record(resolved, AttemptState::Queued).await?;
+        Ok(submitted.id())
+    }
+
+    async fn record(
+        &self,
+        resolved: &Resolved,
+        state: AttemptState,
+    ) -> Result<Submitted, ExecutorError> {
         let spec = &resolved.spec;
-        let (new, dir, lease) = self.prepare(spec, &resolved.prompt_text, &resolved.secrets)?;
-        let tenure = match self.store.add(new).await? {
-            Added::New(tenure) => tenure,
-            Added::FileIsOpen(open) => {
+        let (new, dir, lease) = self
+            .prepare(spec, &resolved.prompt_text, &resolved.secrets, state)
+            .await?;
+        let tenure = match self.store.add(new).await {
+            Ok(Added::New(tenure)) => tenure,
+            Ok(Added::FileIsOpen(open)) => {
                 discard(&dir);
                 return Err(self.refusal(open, spec.file.clone()));
+            }
+            Err(error) => {
+                discard(&dir);
+                return Err(error.into());
             }
         };
         let attempt = self.row(tenure.attempt).await?;
@@ -169,8 +191,8 @@ impl Supervisor {
     /// Returns why a file with an open attempt is not run once more.
     fn refusal(&self, open: AttemptId, file: String) -> ExecutorError {
         let run = open.run();
-        match Lease::acquire(&self.state.attempt(open)) {
-            Ok(Acquired::Held) => ExecutorError::AlreadyRunning { file, run },
+        match Lease::is_held(&self.state.attempt(open)) {
+            Ok(true) => ExecutorError::AlreadyRunning { file, run },
             _ => ExecutorError::Unfinished { file, run },
         }
     }
@@ -191,11 +213,14 @@ impl Supervisor {
             mut handle,
             started_at,
         } = found;
-        let (new, dir, lease) = self.prepare(&spec, "", &[])?;
+        let (new, dir, lease) = self
+            .prepare(&spec, "", &[], AttemptState::Preparing)
+            .await?;
         let id = new.id;
         handle.attempt = id;
         let name = handle.container.clone();
-        if let Some(tenure) = self.store.adopt(new, image, handle, started_at).await? {
+        let started = self.clock.moment().at_wall(started_at);
+        if let Some(tenure) = self.store.adopt(new, image, handle, started).await? {
             let attempt = self.row(id).await?;
             return Ok(Submitted {
                 attempt,
@@ -217,47 +242,38 @@ impl Supervisor {
     }
 
     /// Makes a new attempt's folder and takes its lease.
-    fn prepare(
+    async fn prepare(
         &self,
         spec: &LaunchSpec,
         prompt: &str,
         secrets: &[(String, String)],
+        state: AttemptState,
     ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
         let id = random_run_id().attempt(1);
         let dir = self.state.attempt(id);
-        let lease = self
-            .make_folder(&dir, spec, prompt, secrets)
-            .map_err(|source| {
-                discard(&dir);
-                ExecutorError::AttemptDir {
-                    attempt: id,
-                    source,
-                }
-            })?;
+        let folder = NewFolder {
+            state: self.state.clone(),
+            attempt: id,
+            record: launch_record(spec, self.engine.name()),
+            prompt: prompt.to_owned(),
+            secrets: secrets.to_vec(),
+        };
+        let made = tokio::task::spawn_blocking(move || folder.make()).await?;
+        let lease = made.map_err(|source| {
+            discard(&dir);
+            ExecutorError::AttemptDir {
+                attempt: id,
+                source,
+            }
+        })?;
         let new = NewAttempt {
             id,
             engine: self.engine.name().to_owned(),
             spec: spec.clone(),
+            state,
             created_at: self.clock.now(),
         };
         Ok((new, dir, lease))
-    }
-
-    fn make_folder(
-        &self,
-        dir: &AttemptDir,
-        spec: &LaunchSpec,
-        prompt: &str,
-        secrets: &[(String, String)],
-    ) -> io::Result<Lease> {
-        self.state.make_attempt(dir.attempt(), prompt, secrets)?;
-        let record = serde_json::to_vec_pretty(&launch_record(spec, self.engine.name()))?;
-        write_durably(&dir.launch_json(), &record)?;
-        // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
-        match Lease::acquire(dir)? {
-            Acquired::Ours(lease) => Ok(lease),
-            Acquired::Held => Err(io::Error::other("its new lock is held by somebody else")),
-        }
     }
 
     /// Runs a submitted attempt to its report.
@@ -283,7 +299,7 @@ impl Supervisor {
         let drive = Drive {
             engine: &self.engine,
             store: &self.store,
-            clock: self.clock.as_ref(),
+            clock: &self.clock,
             dir,
             tenure,
             control,
@@ -305,12 +321,10 @@ impl Supervisor {
         control: &Control,
         progress: OnProgress<'_>,
     ) -> Result<Recovery, ExecutorError> {
-        let failed = |source| ExecutorError::AttemptDir { attempt, source };
-        let dir = self.state.restore_attempt(attempt).map_err(failed)?;
-        let Acquired::Ours(lease) = Lease::acquire(&dir).map_err(failed)? else {
+        let dir = self.state.attempt(attempt);
+        let Some((tenure, lease)) = self.take(attempt).await? else {
             return Ok(Recovery::Supervised(attempt));
         };
-        let tenure = self.store.take_over(attempt).await?;
         let attempt = self.row(attempt).await?;
         let submitted = Submitted {
             attempt,
@@ -320,6 +334,16 @@ impl Supervisor {
         };
         let report = self.run(submitted, sinks, control, progress).await?;
         Ok(Recovery::Finished(Box::new(report)))
+    }
+
+    /// Takes the lease of a recorded attempt, and its next generation; `None` if a living process has it.
+    async fn take(&self, attempt: AttemptId) -> Result<Option<(Tenure, Lease)>, ExecutorError> {
+        let failed = |source| ExecutorError::AttemptDir { attempt, source };
+        let dir = self.state.restore_attempt(attempt).map_err(failed)?;
+        match Lease::acquire(&dir).map_err(failed)? {
+            Acquired::Ours(lease) => Ok(Some((self.store.take_over(attempt).await?, lease))),
+            Acquired::Held => Ok(None),
+        }
     }
 
     /// Finishes every open attempt that no living process supervises, all at the same time; returns how many were open.
@@ -349,63 +373,6 @@ impl Supervisor {
             done(recovery);
         }
         Ok(count)
-    }
-
-    /// Stops a run and waits for its end state.
-    ///
-    /// The reason is recorded first. A run that a living process supervises is stopped at the engine and ended
-    /// by that process; one that a dead process left is ended here. `grace` is how long the agent may take to leave by
-    /// itself: zero kills at once, `None` is as long as its launch spec says.
-    ///
-    /// # Errors
-    ///
-    /// [`ExecutorError::NoSuchRun`], or whatever keeps it from being stopped.
-    pub async fn stop(
-        &self,
-        run: RunId,
-        by: &str,
-        grace: Option<Duration>,
-    ) -> Result<Stopped, ExecutorError> {
-        let no_such_run = || ExecutorError::NoSuchRun {
-            text: run.to_string(),
-        };
-        let attempt = self.store.latest(run).await?.ok_or_else(no_such_run)?;
-        if let Some(report) = attempt.report {
-            return Ok(Stopped::WasFinished(Box::new(report)));
-        }
-        self.store
-            .request_stop(attempt.id, StopReason::Cancelled { by: by.to_owned() })
-            .await?;
-        let mut policy = attempt.spec.stop.clone();
-        policy.grace = grace.unwrap_or(policy.grace);
-        let mut control = Control::new(by);
-        control.grace = grace;
-        let mut told = false;
-        loop {
-            match self
-                .recover(attempt.id, Vec::new(), &control, &|_| {})
-                .await?
-            {
-                Recovery::Finished(report) => return Ok(Stopped::Finished(report)),
-                Recovery::Failed(_, error) => return Err(error),
-                Recovery::Supervised(_) => {}
-            }
-            let row = self.row(attempt.id).await?;
-            if let Some(report) = row.report {
-                return Ok(Stopped::Finished(Box::new(report)));
-            }
-            if !told && let Some(handle) = &row.handle {
-                match self.engine.recover(handle).await? {
-                    Recovered::Running(workload) => {
-                        workload.stop(&policy).await?;
-                        told = true;
-                    }
-                    Recovered::Exited(..) | Recovered::Gone => told = true,
-                    Recovered::Created(_) => {}
-                }
-            }
-            tokio::time::sleep(STOP_CHECK).await;
-        }
     }
 
     /// Finds the one run whose id begins or ends with `text`.
@@ -451,11 +418,9 @@ impl Supervisor {
     ///
     /// [`ExecutorError::AttemptDir`] if its folder cannot be used.
     pub fn is_supervised(&self, attempt: AttemptId) -> Result<bool, ExecutorError> {
-        match Lease::acquire(&self.state.attempt(attempt)) {
-            Ok(Acquired::Held) => Ok(true),
-            Ok(Acquired::Ours(_)) => Ok(false),
+        match Lease::is_held(&self.state.attempt(attempt)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(ExecutorError::AttemptDir { attempt, source }),
+            held => held.map_err(|source| ExecutorError::AttemptDir { attempt, source }),
         }
     }
 
@@ -464,6 +429,33 @@ impl Supervisor {
         row.ok_or_else(|| ExecutorError::NoSuchRun {
             text: attempt.to_string(),
         })
+    }
+}
+
+/// The folder of a new attempt, to be made.
+struct NewFolder {
+    state: StateDir,
+    attempt: AttemptId,
+    record: serde_json::Value,
+    prompt: String,
+    secrets: Vec<(String, String)>,
+}
+
+impl NewFolder {
+    /// Makes the folder with all that is in it from the beginning, and takes its lease. Blocks.
+    fn make(&self) -> io::Result<Lease> {
+        let dir = self
+            .state
+            .make_attempt(self.attempt, &self.prompt, &self.secrets)?;
+        write_durably(
+            &dir.launch_json(),
+            &serde_json::to_vec_pretty(&self.record)?,
+        )?;
+        // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
+        match Lease::acquire(&dir)? {
+            Acquired::Ours(lease) => Ok(lease),
+            Acquired::Held => Err(io::Error::other("its new lock is held by somebody else")),
+        }
     }
 }
 

@@ -1,0 +1,189 @@
+//! The end of an attempt: its report, and what is cleaned up after it.
+//!
+//! Owns: the report's content, and the order in which it becomes durable and the rest is removed.
+//! Reads: the attempt's row.
+//! Never: removes anything before the report is durable.
+
+use std::io;
+
+use dark_factory_agents::Agent;
+use dark_factory_spool::ExitRecord;
+use dark_factory_types::{ByteSize, LogState, REPORT_VERSION, Report, Transport, Verdict};
+
+use super::drive::Drive;
+use super::facts::{EngineEnd, Facts, Started};
+use super::pump::Collected;
+use crate::engine::{EngineError, Handle, Recovered, Workload};
+use crate::error::ExecutorError;
+use crate::spec::StopPolicy;
+use crate::state_dir::write_durably;
+use crate::store::{Attempt, Transition};
+
+impl Drive<'_> {
+    /// Decides the outcome, makes it durable, and cleans up.
+    pub(super) async fn finish(
+        &self,
+        attempt: &Attempt,
+        agent: &'static dyn Agent,
+        end: &EngineEnd,
+        workload: Option<Box<dyn Workload>>,
+        collected: Collected,
+    ) -> Result<Report, ExecutorError> {
+        // Read again: the row has changed while we waited.
+        let row = self.store.attempt(attempt.id).await?;
+        let row = row.as_ref().unwrap_or(attempt);
+        let report = self.report(row, agent, end, collected);
+        let json =
+            serde_json::to_vec_pretty(&report).map_err(|error| self.output_error(error.into()))?;
+        let path = self.dir.report_json();
+        self.write_patiently(move || write_durably(&path, &json))
+            .await?;
+        self.advance(Transition::Finished(Box::new(report.clone())))
+            .await?;
+        self.clean_up(row.handle.as_ref(), workload, &report).await;
+        Ok(report)
+    }
+
+    fn report(
+        &self,
+        row: &Attempt,
+        agent: &'static dyn Agent,
+        end: &EngineEnd,
+        collected: Collected,
+    ) -> Report {
+        let spec = &row.spec;
+        let facts = Facts {
+            engine: end,
+            record: collected.exit.as_ref(),
+            exec_failed: collected.exec_failed.as_ref(),
+            damage: collected.damage.as_deref(),
+            started: if collected.started_at.is_some() {
+                Started::Yes
+            } else {
+                Started::No
+            },
+            transport: spec.transport,
+            limits: &spec.limits,
+        };
+        let verdict = collected.conclusion.verdict;
+        let outcome = facts.outcome(&verdict, row.stop.as_ref(), agent.proof());
+        let mut warnings = collected.warnings;
+        warnings.extend(facts.warnings(outcome.kind));
+        let never_started = matches!(end, EngineEnd::NeverStarted(_));
+        Report {
+            version: REPORT_VERSION,
+            attempt_id: row.id,
+            file: spec.file.clone(),
+            engine: row.engine.clone(),
+            agent: spec.agent.clone(),
+            container: spec.container_name(row.id),
+            image: row.image.clone(),
+            outcome: outcome.kind,
+            cause: outcome.cause,
+            exit: Some(facts.exit()),
+            verdict: if never_started {
+                Verdict::Silent
+            } else {
+                verdict
+            },
+            stop_reason: facts.stop_reason(row.stop.as_ref()),
+            log: if never_started {
+                LogState::Complete
+            } else {
+                collected.log
+            },
+            transport: spec.transport,
+            unsealed: spec.transport == Transport::Attach,
+            root_owner: spec.is_root_owner(),
+            limits: spec.limits.record(),
+            usage: collected.conclusion.usage,
+            model: collected.conclusion.model,
+            session_id: collected.conclusion.session_id,
+            peak_memory: collected
+                .exit
+                .as_ref()
+                .and_then(|e| e.peak_memory)
+                .map(ByteSize),
+            oom_kills: collected.exit.as_ref().and_then(|e| e.oom_kills),
+            cpu_ms: collected.exit.as_ref().map(cpu_ms),
+            stdout_bytes: collected.totals[0],
+            stderr_bytes: collected.totals[1],
+            last_tool: collected.conclusion.last_tool,
+            warnings,
+            created_at: row.created_at,
+            started_at: row.started_at.or(collected.started_at),
+            finished_at: self.clock.now(),
+        }
+    }
+
+    /// Removes the container and what only a running attempt needs; a failure is left to `recover`.
+    pub(super) async fn clean_up(
+        &self,
+        handle: Option<&Handle>,
+        workload: Option<Box<dyn Workload>>,
+        report: &Report,
+    ) {
+        if let Err(error) = self
+            .remove_container(handle, workload, report.transport)
+            .await
+        {
+            tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
+            return;
+        }
+        let dir = self.dir.clone();
+        let complete = report.log == LogState::Complete;
+        let removed = tokio::task::spawn_blocking(move || {
+            for path in [dir.mount(), dir.secrets()] {
+                remove(std::fs::remove_dir_all(path));
+            }
+            if complete {
+                remove(std::fs::remove_file(dir.spool()));
+            }
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "files that only a running attempt needs stay");
+        }
+        if let Err(error) = self.store.mark_removed(self.tenure).await {
+            tracing::warn!(%error, "the attempt is cleaned up again by the next `dark-factory recover`");
+        }
+    }
+
+    async fn remove_container(
+        &self,
+        handle: Option<&Handle>,
+        workload: Option<Box<dyn Workload>>,
+        transport: Transport,
+    ) -> Result<(), EngineError> {
+        // Only attached containers may have been adopted; one without our label stays where it is.
+        if transport == Transport::Attach && !self.is_ours().await? {
+            return Ok(());
+        }
+        if let Some(workload) = workload {
+            return workload.remove().await;
+        }
+        let Some(handle) = handle else { return Ok(()) };
+        match self.engine.recover(handle).await? {
+            Recovered::Gone => Ok(()),
+            Recovered::Created(workload) | Recovered::Exited(_, workload) => {
+                workload.remove().await
+            }
+            Recovered::Running(workload) => {
+                workload.stop(&StopPolicy::kill()).await?;
+                workload.remove().await
+            }
+        }
+    }
+}
+
+fn remove(result: io::Result<()>) {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "a file that only a running attempt needs stays");
+        }
+        _ => {}
+    }
+}
+
+fn cpu_ms(record: &ExitRecord) -> u64 {
+    (record.user_us + record.system_us) / 1000
+}

@@ -1,0 +1,369 @@
+//! Watches a running workload: to its end, or to the moment at which it has to be stopped or frozen.
+//!
+//! Owns: the attempt's deadlines, and carrying out requests to stop, pause and resume it.
+//! Reads: the store's requests, the pump's signs of life, the clocks.
+//! Never: changes anything because the engine does not answer; never acts before the store knows why.
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use dark_factory_types::{Proof, StopReason};
+
+use super::drive::{Drive, RETRY};
+use super::facts::EngineEnd;
+use super::pulse::{Pulse, Signs};
+use super::pump::Pumping;
+use super::{Progress, TimeLimit};
+use crate::clock::Moment;
+use crate::engine::{EngineError, EngineExit, Recovered, Workload};
+use crate::error::ExecutorError;
+use crate::nudge::Nudges;
+use crate::spec::StopPolicy;
+use crate::store::{Attempt, Motion};
+
+/// How often the store is looked into without a nudge, should one be missed.
+const SAFETY_LOOK: Duration = Duration::from_secs(30);
+
+/// A stop under way; ready never, because the workload's end is seen by whoever waits for it.
+type Stopping<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// What is being done to the workload.
+struct Acts<'a> {
+    stopping: Option<Stopping<'a>>,
+    /// The grace of the stop that is under way.
+    grace: Option<Duration>,
+    told_full: bool,
+}
+
+/// The deadlines of a running workload.
+struct Deadlines {
+    started: Moment,
+    /// How long it was frozen.
+    paused: Duration,
+    wall: Option<Duration>,
+    idle: Option<Duration>,
+    linger: Option<Duration>,
+    disk: Duration,
+    /// When it last began to run: at its start, or when it was thawed.
+    going_since: Moment,
+}
+
+/// What has become due.
+enum Due {
+    /// Nothing, for this long.
+    Not(Duration),
+    /// To stop the workload.
+    Stop(StopReason),
+    /// To leave it alone until the disk has room.
+    LeaveOpen,
+}
+
+impl Drive<'_> {
+    /// Waits for the workload's end.
+    pub(super) async fn watch(
+        &self,
+        attempt: &Attempt,
+        workload: &dyn Workload,
+        pump: &mut Pumping,
+    ) -> Result<EngineEnd, ExecutorError> {
+        let nudges = Nudges::watch(&self.dir).map_err(|error| self.output_error(error))?;
+        let pulse = pump.pulse();
+        let mut deadlines = self.deadlines(attempt)?;
+        let mut acts = Acts {
+            stopping: None,
+            grace: None,
+            told_full: false,
+        };
+        let mut end = std::pin::pin!(self.end_of(workload));
+        let mut killed = false;
+        loop {
+            let motion = self
+                .heed_requests(attempt, workload, &mut deadlines, &mut acts)
+                .await?;
+            let signs = pulse.signs();
+            self.tell_of_room(&signs, &mut acts);
+            let wait = match self.due(&deadlines, &signs, motion, &acts) {
+                Due::Not(wait) => wait,
+                Due::LeaveOpen => return Err(self.disk_full()),
+                Due::Stop(reason) => {
+                    self.request_stop(reason).await?;
+                    continue;
+                }
+            };
+            let is_stopping = acts.stopping.is_some();
+            let stopping = async {
+                match &mut acts.stopping {
+                    Some(stopping) => stopping.await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                end = &mut end => return end,
+                error = pump.failure() => return Err(error),
+                () = stopping => {}
+                () = self.control.kill.cancelled(), if !killed => killed = true,
+                () = self.control.cancel.cancelled(), if !is_stopping && !killed => {}
+                nudged = nudges.next() => nudged.map_err(|error| self.output_error(error))?,
+                () = pulse.changed() => {}
+                () = self.clock.alarm(wait) => {}
+            }
+        }
+    }
+
+    /// Waits for the workload's end, through any time in which the engine does not answer.
+    async fn end_of(&self, workload: &dyn Workload) -> Result<EngineEnd, ExecutorError> {
+        loop {
+            let silence = match ended(workload.wait().await) {
+                Ok(end) => return Ok(end),
+                Err(error) => error,
+            };
+            self.engine_is_silent(&silence).await?;
+            loop {
+                tokio::time::sleep(RETRY).await;
+                match self.engine.recover(workload.handle()).await {
+                    Ok(Recovered::Gone) => {
+                        self.engine_answers().await?;
+                        return Ok(EngineEnd::Gone);
+                    }
+                    Ok(Recovered::Created(_) | Recovered::Running(_) | Recovered::Exited(..)) => {
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = %error.sentence(), "the engine does not answer yet");
+                    }
+                }
+            }
+            self.engine_answers().await?;
+        }
+    }
+
+    /// Does what the store, or our own caller, asks for.
+    async fn heed_requests<'w>(
+        &'w self,
+        attempt: &Attempt,
+        workload: &'w dyn Workload,
+        deadlines: &mut Deadlines,
+        acts: &mut Acts<'w>,
+    ) -> Result<Motion, ExecutorError> {
+        let stop = self.stop_requested().await?;
+        let row = self.store.attempt(attempt.id).await?;
+        let pause = row.map(|row| row.pause).unwrap_or_default();
+        let wanted = match &stop {
+            // A frozen process hears no signal.
+            Some(_) => Motion::Going,
+            None => pause.wanted,
+        };
+        let motion = match (wanted, pause.since) {
+            (Motion::Going, None) => Motion::Going,
+            (Motion::Frozen, since) => {
+                self.freeze(workload, deadlines, since).await?;
+                Motion::Frozen
+            }
+            (Motion::Going, Some(since)) => self.thaw(workload, deadlines, &since).await?,
+        };
+        let Some(stop) = stop else {
+            return Ok(motion);
+        };
+        let grace = if self.control.kill.is_cancelled() {
+            Duration::ZERO
+        } else {
+            stop.grace.unwrap_or(attempt.spec.stop.grace)
+        };
+        // Begun once, and once more only by somebody in more of a hurry.
+        if acts.grace.is_none_or(|begun| grace < begun) {
+            self.patiently(|| self.store.begin_stop(attempt.id, self.clock.now()))
+                .await?;
+            if acts.grace.is_none() {
+                (self.progress)(Progress::Stopping(describe(&stop.reason)));
+            }
+            acts.grace = Some(grace);
+            let policy = StopPolicy {
+                grace,
+                ..attempt.spec.stop.clone()
+            };
+            acts.stopping = Some(Box::pin(stop_at_last(workload, policy)));
+        }
+        Ok(motion)
+    }
+
+    /// Freezes the workload; that it does is recorded first, in its favour.
+    async fn freeze(
+        &self,
+        workload: &dyn Workload,
+        deadlines: &Deadlines,
+        since: Option<Moment>,
+    ) -> Result<(), ExecutorError> {
+        let is_new = since.is_none();
+        if is_new {
+            let now = self.clock.moment();
+            self.patiently(|| {
+                self.store
+                    .set_paused(self.tenure, Some(now.clone()), deadlines.paused)
+            })
+            .await?;
+        }
+        match workload.pause().await {
+            Ok(()) if is_new => (self.progress)(Progress::Paused),
+            Ok(()) | Err(EngineError::NoSuchContainer { .. }) => {}
+            // The next look tries again.
+            Err(error) => tracing::warn!(error = %error.sentence(), "not frozen yet"),
+        }
+        Ok(())
+    }
+
+    /// Lets the workload go on, and then accounts for the time.
+    async fn thaw(
+        &self,
+        workload: &dyn Workload,
+        deadlines: &mut Deadlines,
+        since: &Moment,
+    ) -> Result<Motion, ExecutorError> {
+        match workload.unpause().await {
+            Ok(()) | Err(EngineError::NoSuchContainer { .. }) => {}
+            Err(error) => {
+                tracing::warn!(error = %error.sentence(), "not thawed yet");
+                return Ok(Motion::Frozen);
+            }
+        }
+        let now = self.clock.moment();
+        let total = deadlines.paused + since.until(&now);
+        self.patiently(|| self.store.set_paused(self.tenure, None, total))
+            .await?;
+        deadlines.paused = total;
+        deadlines.going_since = now;
+        (self.progress)(Progress::Resumed);
+        Ok(Motion::Going)
+    }
+
+    fn tell_of_room(&self, signs: &Signs, acts: &mut Acts<'_>) {
+        let is_full = signs.full.is_some();
+        if std::mem::replace(&mut acts.told_full, is_full) != is_full {
+            (self.progress)(match is_full {
+                true => Progress::DiskFull,
+                false => Progress::DiskRoom,
+            });
+        }
+    }
+
+    fn deadlines(&self, attempt: &Attempt) -> Result<Deadlines, ExecutorError> {
+        let spec = &attempt.spec;
+        let proof = dark_factory_agents::agent(&spec.agent).map(|agent| agent.proof());
+        let started = self.started(attempt)?;
+        Ok(Deadlines {
+            paused: attempt.pause.total,
+            wall: match self.control.time_limit {
+                TimeLimit::AsLaunched => spec.limits.timeout,
+                TimeLimit::Instead(limit) => limit,
+            },
+            idle: spec.limits.idle,
+            // Others say that they are done by leaving.
+            linger: spec
+                .completion_grace
+                .filter(|_| proof == Some(Proof::Stream)),
+            disk: self.control.disk_patience,
+            going_since: started.clone(),
+            started,
+        })
+    }
+
+    /// Returns what is due now, or how long until something may be.
+    fn due(&self, deadlines: &Deadlines, signs: &Signs, motion: Motion, acts: &Acts<'_>) -> Due {
+        let now = self.clock.moment();
+        let mut wait = SAFETY_LOOK;
+        if let Some(full) = &signs.full {
+            match left(deadlines.disk, full.awake_until(&now)) {
+                Some(left) => wait = wait.min(left),
+                None => return Due::LeaveOpen,
+            }
+        }
+        if motion == Motion::Frozen || acts.grace.is_some() {
+            return Due::Not(wait);
+        }
+        let last = |sign: &Option<Moment>| {
+            let since = sign.as_ref().map(|sign| sign.awake_until(&now));
+            let going = deadlines.going_since.awake_until(&now);
+            since.map_or(going, |since| since.min(going))
+        };
+        let ran = deadlines
+            .started
+            .until(&now)
+            .saturating_sub(deadlines.paused);
+        // A result that is there counts before the time that is up.
+        let lingered = signs.result.as_ref().and(deadlines.linger);
+        let idle = deadlines.idle.filter(|_| signs.full.is_none());
+        let limits = [
+            lingered.map(|grace| (grace, last(&signs.result), StopReason::Lingered { grace })),
+            deadlines
+                .wall
+                .map(|limit| (limit, ran, StopReason::Deadline { limit })),
+            idle.map(|limit| (limit, last(&signs.output), StopReason::Idle { limit })),
+        ];
+        for (limit, spent, reason) in limits.into_iter().flatten() {
+            match left(limit, spent) {
+                Some(left) => wait = wait.min(left),
+                None => return Due::Stop(reason),
+            }
+        }
+        Due::Not(wait)
+    }
+
+    /// Ends once a full disk was borne for long enough.
+    pub(super) async fn out_of_room(&self, pulse: &Pulse) {
+        loop {
+            let wait = match pulse.signs().full {
+                None => SAFETY_LOOK,
+                Some(full) => {
+                    let spent = full.awake_until(&self.clock.moment());
+                    match left(self.control.disk_patience, spent) {
+                        Some(left) => left,
+                        None => return,
+                    }
+                }
+            };
+            tokio::select! {
+                () = pulse.changed() => {}
+                () = self.clock.alarm(wait) => {}
+            }
+        }
+    }
+}
+
+/// Stops a workload, as often as it takes for the engine to do so.
+async fn stop_at_last(workload: &dyn Workload, policy: StopPolicy) {
+    loop {
+        match workload.stop(&policy).await {
+            // Whoever waits for the end is told by the engine as well.
+            Ok(()) => return pending().await,
+            Err(error) => {
+                tracing::warn!(error = %error.sentence(), "stopping again in a moment");
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Returns what a wait says of the workload's end; an error says nothing about it.
+fn ended(exit: Result<EngineExit, EngineError>) -> Result<EngineEnd, EngineError> {
+    match exit {
+        Ok(exit) => Ok(EngineEnd::Exited(exit)),
+        Err(EngineError::NoSuchContainer { .. }) => Ok(EngineEnd::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns how much of a limit is left; `None` if nothing is.
+fn left(limit: Duration, spent: Duration) -> Option<Duration> {
+    limit.checked_sub(spent).filter(|left| !left.is_zero())
+}
+
+fn describe(reason: &StopReason) -> String {
+    match reason {
+        StopReason::Deadline { .. } => "its time limit passed".to_owned(),
+        StopReason::Idle { .. } => "it printed nothing for too long".to_owned(),
+        StopReason::Lingered { .. } => "it has given its result and does not leave".to_owned(),
+        StopReason::Cancelled { by } => format!("cancelled by {by}"),
+        _ => "a limit was reached".to_owned(),
+    }
+}

@@ -1,0 +1,254 @@
+//! Requests to a run, from whatever process: stop it, freeze it, let it go on, wait for its end.
+//!
+//! Owns: recording a request before anything is done about it.
+//! Reads: the lease, to know whether somebody lives who does it.
+//! Never: takes a run from a living supervisor.
+
+use std::time::Duration;
+
+use dark_factory_types::{AttemptId, Report, RunId, StopReason};
+
+use super::{Recovery, Supervisor};
+use crate::attempt::{Control, OnProgress, OnSilence};
+use crate::engine::Recovered;
+use crate::error::ExecutorError;
+use crate::lease::Lease;
+use crate::nudge::nudge;
+use crate::sink::Sink;
+use crate::spec::StopPolicy;
+use crate::store::{Attempt, AttemptState, Motion};
+
+/// How long a living supervisor may take to act on a stop, before it is done for it.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// How often a run is looked at that is to be frozen or thawed by its supervisor.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a stop came to.
+#[derive(Debug)]
+pub enum Stopped {
+    /// It has ended, and this is how.
+    Finished(Box<Report>),
+    /// It had ended before.
+    WasFinished(Box<Report>),
+}
+
+impl Supervisor {
+    /// Stops a run and waits for its end state.
+    ///
+    /// The reason is recorded first. A run that a living process supervises is stopped and ended by that process; if
+    /// it does not begin with that, the engine is asked to stop the container all the same. One that a dead process
+    /// left is ended here. `grace` is how long the agent may take to leave by itself: zero kills at once, `None` is as
+    /// long as its launch spec says.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`], or whatever keeps it from being stopped; the request stays recorded.
+    pub async fn stop(
+        &self,
+        run: RunId,
+        by: &str,
+        grace: Option<Duration>,
+    ) -> Result<Stopped, ExecutorError> {
+        let attempt = self.latest(run).await?;
+        if let Some(report) = attempt.report {
+            return Ok(Stopped::WasFinished(Box::new(report)));
+        }
+        let reason = StopReason::Cancelled { by: by.to_owned() };
+        let heard = self
+            .store
+            .request_stop(attempt.id, reason, grace)
+            .await?
+            .is_some();
+        self.nudge(attempt.id)?;
+        let mut control = Control::new(by);
+        control.on_silence = OnSilence::LeaveOpen;
+        let mut overdue = Some(ANSWER);
+        loop {
+            match self
+                .recover(attempt.id, Vec::new(), &control, &|_| {})
+                .await?
+            {
+                Recovery::Finished(report) if heard => return Ok(Stopped::Finished(report)),
+                // The workload had ended already, and only its output was still being collected.
+                Recovery::Finished(report) => return Ok(Stopped::WasFinished(report)),
+                Recovery::Failed(_, error) => return Err(error),
+                Recovery::Supervised(_) => {}
+            }
+            let patience = overdue.unwrap_or(Duration::MAX);
+            tokio::select! {
+                released = self.released(attempt.id) => released?,
+                () = tokio::time::sleep(patience), if overdue.is_some() => {
+                    overdue = None;
+                    self.stop_for_supervisor(attempt.id).await?;
+                }
+            }
+        }
+    }
+
+    /// Has the engine stop a container whose supervisor lives and does not act.
+    async fn stop_for_supervisor(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+        let row = self.row(attempt).await?;
+        let (Some(handle), AttemptState::Starting | AttemptState::Running) =
+            (&row.handle, row.state)
+        else {
+            return Ok(());
+        };
+        if let Recovered::Running(workload) = self.engine.recover(handle).await? {
+            self.store.begin_stop(attempt, self.clock.now()).await?;
+            let asked = row.stop.as_ref().and_then(|stop| stop.grace);
+            let policy = StopPolicy {
+                grace: asked.unwrap_or(row.spec.stop.grace),
+                ..row.spec.stop.clone()
+            };
+            workload.stop(&policy).await?;
+        }
+        Ok(())
+    }
+
+    /// Freezes a run's processes, or lets them go on, and waits until that is done; returns whether the run is still
+    /// there to have it done to.
+    ///
+    /// What is asked for is recorded first. A run that nobody supervises is frozen or thawed here.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`], [`ExecutorError::NotRunning`] if there is nothing to freeze yet, or whatever keeps
+    /// it from being done.
+    pub async fn set_motion(&self, run: RunId, motion: Motion) -> Result<Moved, ExecutorError> {
+        let attempt = self.latest(run).await?;
+        if attempt.state < AttemptState::Starting {
+            return Err(ExecutorError::NotRunning {
+                run,
+                state: attempt.state,
+            });
+        }
+        if attempt.report.is_none() {
+            self.store.request_pause(attempt.id, motion).await?;
+            self.nudge(attempt.id)?;
+        }
+        loop {
+            let row = self.row(attempt.id).await?;
+            if row.state >= AttemptState::Stopping {
+                return Ok(Moved::HasEnded);
+            }
+            if is_as_wanted(&row, motion) {
+                return Ok(Moved::Done);
+            }
+            if !self.is_supervised(attempt.id)? {
+                self.move_orphan(attempt.id, motion).await?;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Freezes or thaws the container of a run that nobody supervises.
+    async fn move_orphan(&self, attempt: AttemptId, motion: Motion) -> Result<(), ExecutorError> {
+        let Some((tenure, _lease)) = self.take(attempt).await? else {
+            return Ok(());
+        };
+        let row = self.row(attempt).await?;
+        let Some(handle) = &row.handle else {
+            return Ok(());
+        };
+        let Recovered::Running(workload) = self.engine.recover(handle).await? else {
+            return Err(ExecutorError::NotRunning {
+                run: attempt.run(),
+                state: row.state,
+            });
+        };
+        let now = self.clock.moment();
+        let (since, total) = match (motion, row.pause.since) {
+            (Motion::Frozen, since) => (since.or(Some(now)), row.pause.total),
+            (Motion::Going, Some(since)) => (None, row.pause.total + since.until(&now)),
+            (Motion::Going, None) => (None, row.pause.total),
+        };
+        // What counts in the run's favour is recorded first.
+        match motion {
+            Motion::Frozen => {
+                self.store.set_paused(tenure, since, total).await?;
+                workload.pause().await?;
+            }
+            Motion::Going => {
+                workload.unpause().await?;
+                self.store.set_paused(tenure, since, total).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a run's end: lets a living supervisor bring it there, or does so itself if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::run`].
+    pub async fn wait(
+        &self,
+        run: RunId,
+        sinks: Vec<Box<dyn Sink>>,
+        control: &Control,
+        progress: OnProgress<'_>,
+    ) -> Result<Report, ExecutorError> {
+        let attempt = self.latest(run).await?;
+        let mut sinks = Some(sinks);
+        loop {
+            if self.is_supervised(attempt.id)? {
+                self.released(attempt.id).await?;
+                continue;
+            }
+            let row = self.row(attempt.id).await?;
+            if let Some(report) = row.report {
+                return Ok(report);
+            }
+            let sinks = sinks.take().unwrap_or_default();
+            match self.recover(attempt.id, sinks, control, progress).await? {
+                Recovery::Finished(report) => return Ok(*report),
+                Recovery::Failed(_, error) => return Err(error),
+                Recovery::Supervised(_) => {}
+            }
+        }
+    }
+
+    /// Waits until no living process supervises an attempt.
+    ///
+    /// Cancel-safe; a thread stays behind until the attempt is released.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::AttemptDir`] if its folder cannot be used.
+    pub async fn released(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+        let dir = self.state.attempt(attempt);
+        let released = tokio::task::spawn_blocking(move || Lease::wait_until_released(&dir));
+        released
+            .await?
+            .map_err(|source| ExecutorError::AttemptDir { attempt, source })
+    }
+
+    async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
+        let latest = self.store.latest(run).await?;
+        latest.ok_or_else(|| ExecutorError::NoSuchRun {
+            text: run.to_string(),
+        })
+    }
+
+    fn nudge(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+        nudge(&self.state.attempt(attempt))
+            .map_err(|source| ExecutorError::AttemptDir { attempt, source })
+    }
+}
+
+/// What asking a run to freeze or to go on came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// It does what was asked for.
+    Done,
+    /// It has ended, or is being stopped.
+    HasEnded,
+}
+
+fn is_as_wanted(row: &Attempt, motion: Motion) -> bool {
+    match motion {
+        Motion::Frozen => row.pause.since.is_some(),
+        Motion::Going => row.pause.since.is_none(),
+    }
+}
