@@ -11,6 +11,7 @@ pub mod containers;
 pub mod engine;
 pub mod error;
 pub mod execute;
+pub mod failpoint;
 pub mod host;
 pub mod lease;
 pub mod mount_source;

@@ -15,6 +15,7 @@ use super::facts::{EngineEnd, Facts, Started};
 use super::pump::Collected;
 use crate::engine::{EngineError, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
+use crate::failpoint::reach;
 use crate::spec::StopPolicy;
 use crate::state_dir::write_durably;
 use crate::store::{Attempt, Transition};
@@ -36,8 +37,10 @@ impl Drive<'_> {
         let json =
             serde_json::to_vec_pretty(&report).map_err(|error| self.output_error(error.into()))?;
         let path = self.dir.report_json();
+        self.reach("report", "before").await?;
         self.write_patiently(move || write_durably(&path, &json))
             .await?;
+        self.reach("report", "after").await?;
         self.advance(Transition::Finished(Box::new(report.clone())))
             .await?;
         self.clean_up(row.handle.as_ref(), workload, &report).await;
@@ -130,6 +133,9 @@ impl Drive<'_> {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
         }
+        if self.reach("files", "before").await.is_err() {
+            return;
+        }
         let dir = self.dir.clone();
         let complete = report.log == LogState::Complete;
         let removed = tokio::task::spawn_blocking(move || {
@@ -146,6 +152,12 @@ impl Drive<'_> {
         if let Err(error) = self.store.mark_removed(self.tenure).await {
             tracing::warn!(%error, "the attempt is cleaned up again by the next `dark-factory recover`");
         }
+    }
+
+    async fn reach(&self, point: &str, side: &str) -> Result<(), ExecutorError> {
+        reach(["attempt", point, side])
+            .await
+            .map_err(|error| self.output_error(io::Error::other(error)))
     }
 
     async fn remove_container(

@@ -21,6 +21,7 @@ pub use state::AttemptState;
 
 use crate::clock::Moment;
 use crate::engine::Handle;
+use crate::failpoint::reach;
 
 /// A store operation that did not complete.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +174,7 @@ impl Store {
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn add(&self, attempt: NewAttempt) -> Result<Added, StoreError> {
         self.write(
+            "add",
             "record a new attempt",
             move |tx| match row::open_attempt_of(tx, &attempt.spec.file)? {
                 Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
@@ -197,7 +199,7 @@ impl Store {
         handle: Handle,
         started: Moment,
     ) -> Result<Option<Tenure>, StoreError> {
-        self.write("record an adopted container", move |tx| {
+        self.write("adopt", "record an adopted container", move |tx| {
             let open = row::select(
                 tx,
                 "state <> 'finished' AND handle IS NOT NULL AND '' = :key",
@@ -232,7 +234,7 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn take_over(&self, attempt: AttemptId) -> Result<Tenure, StoreError> {
-        self.write("take over an attempt", move |tx| {
+        self.write("take_over", "take over an attempt", move |tx| {
             let generation = tx
                 .query_row(
                     "UPDATE attempt SET generation = generation + 1 WHERE id = :id RETURNING generation",
@@ -257,9 +259,11 @@ impl Store {
         transition: Transition,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.write("change an attempt's state", move |tx| {
-            row::advance(tx, tenure, &transition, at)
-        })
+        self.write(
+            transition.target().as_str(),
+            "change an attempt's state",
+            move |tx| row::advance(tx, tenure, &transition, at),
+        )
         .await
     }
 
@@ -277,7 +281,7 @@ impl Store {
         reason: StopReason,
         grace: Option<Duration>,
     ) -> Result<Option<StopReason>, StoreError> {
-        self.write("record a stop request", move |tx| {
+        self.write("request_stop", "record a stop request", move |tx| {
             row::request_stop(tx, attempt, &reason, grace)
         })
         .await
@@ -290,7 +294,7 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn begin_stop(&self, attempt: AttemptId, at: Timestamp) -> Result<(), StoreError> {
-        self.write("record that a stop begins", move |tx| {
+        self.write("begin_stop", "record that a stop begins", move |tx| {
             row::begin_stop(tx, attempt, at)
         })
         .await
@@ -308,7 +312,7 @@ impl Store {
         attempt: AttemptId,
         wanted: Motion,
     ) -> Result<(), StoreError> {
-        self.write("record a pause request", move |tx| {
+        self.write("request_pause", "record a pause request", move |tx| {
             tx.execute(
                 "UPDATE attempt SET pause_wanted = ?2 WHERE id = ?1 AND state NOT IN ('collecting', 'finished')",
                 (attempt.to_string(), i64::from(wanted == Motion::Frozen)),
@@ -331,7 +335,7 @@ impl Store {
         total: Duration,
     ) -> Result<(), StoreError> {
         let operation = "record a pause";
-        self.write(operation, move |tx| {
+        self.write("paused", operation, move |tx| {
             let since = since
                 .map(|since| row::to_json("moment", &since))
                 .transpose()?;
@@ -357,7 +361,7 @@ impl Store {
         silence: Option<Silence>,
     ) -> Result<(), StoreError> {
         let operation = "record whether the engine answers";
-        self.write(operation, move |tx| {
+        self.write("silence", operation, move |tx| {
             let (since, why) = silence
                 .map(|silence| (silence.since.to_string(), silence.why))
                 .unzip();
@@ -389,7 +393,7 @@ impl Store {
     /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
     pub async fn mark_removed(&self, tenure: Tenure) -> Result<(), StoreError> {
         let operation = "mark an attempt as removed";
-        self.write(operation, move |tx| {
+        self.write("removed", operation, move |tx| {
             row::update(tx, tenure, operation, "removed = 1", &[])
         })
         .await
@@ -488,13 +492,28 @@ impl Store {
         .await
     }
 
+    /// Writes in one transaction, between the fail points `store.NAME.before` and `store.NAME.after`.
     async fn write<T: Send + 'static>(
         &self,
+        name: &'static str,
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.transact(operation, TransactionBehavior::Immediate, work)
+        self.reach(name, "before").await?;
+        let result = self
+            .transact(operation, TransactionBehavior::Immediate, work)
+            .await;
+        self.reach(name, "after").await?;
+        result
+    }
+
+    async fn reach(&self, name: &str, side: &str) -> Result<(), StoreError> {
+        reach(["store", name, side])
             .await
+            .map_err(|error| StoreError::Unreadable {
+                what: "place that a test broke",
+                source: error.into(),
+            })
     }
 
     async fn read<T: Send + 'static>(

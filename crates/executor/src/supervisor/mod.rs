@@ -20,6 +20,7 @@ use crate::attempt::{Control, Drive, OnProgress};
 use crate::clock::Clock;
 use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
+use crate::failpoint::reach;
 use crate::lease::{Acquired, Lease};
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
@@ -100,6 +101,8 @@ impl Supervisor {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ExecutorError> {
         let state = StateDir::open(state_dir, helper).map_err(ExecutorError::StateDir)?;
+        #[cfg(feature = "failpoints")]
+        let engine: Arc<dyn Engine> = Arc::new(crate::failpoint::FaultyEngine(engine));
         let owner = OwnerId(random_run_id().to_string());
         let store = Store::open(&state.store(), &owner)?;
         Ok(Self {
@@ -259,13 +262,16 @@ impl Supervisor {
             secrets: secrets.to_vec(),
         };
         let made = tokio::task::spawn_blocking(move || folder.make()).await?;
-        let lease = made.map_err(|source| {
-            discard(&dir);
-            ExecutorError::AttemptDir {
-                attempt: id,
-                source,
-            }
-        })?;
+        let reached = reach(["attempt", "folder", "after"]).await;
+        let lease = made
+            .and_then(|lease| reached.map(|()| lease).map_err(io::Error::other))
+            .map_err(|source| {
+                discard(&dir);
+                ExecutorError::AttemptDir {
+                    attempt: id,
+                    source,
+                }
+            })?;
         let new = NewAttempt {
             id,
             engine: self.engine.name().to_owned(),
