@@ -1,6 +1,6 @@
 //! The record layout of a spool: the one record of what a workload printed.
 //!
-//! Owns: the byte layout of records, their checks, and the exit record's fields.
+//! Owns: the byte layout of records, their checks, the exit record's fields, and the numbers that both sides agree on.
 //! Reads: nothing.
 //! Never: opens files, knows about engines, or decides what a record means for an outcome.
 //!
@@ -33,6 +33,11 @@ pub const MAX_PAYLOAD: usize = 1 << 20;
 pub const MAX_ID_LEN: usize = 16;
 /// First byte of the handover message that carries the spool's file descriptor.
 pub const HANDOVER_VERSION: u8 = 1;
+/// Number of the signal that makes the helper kill everything at once, drain, and write its exit record.
+///
+/// It is `SIGRTMIN+1` as glibc and the Docker Engine count; other C libraries begin elsewhere, so only the number means
+/// the same everywhere.
+pub const KILL_EVERYTHING_SIGNAL: i32 = 35;
 /// Exit status of the helper when no supervisor handed it a spool in time; the agent was not started.
 pub const EXIT_NO_SUPERVISOR: i32 = 120;
 /// Exit status of the helper when its own set-up failed; the agent was not started.

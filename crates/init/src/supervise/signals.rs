@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use dark_factory_init::KILL_EVERYTHING_SIGNAL;
+use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};

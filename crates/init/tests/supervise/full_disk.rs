@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::supervisor::{Launch, script};
-use dark_factory_init::{KILL_EVERYTHING_SIGNAL, spew};
-use dark_factory_spool::End;
+use dark_factory_init::spew;
+use dark_factory_spool::{End, KILL_EVERYTHING_SIGNAL};
 use tempfile::TempDir;
 
 struct SmallDisk(TempDir);

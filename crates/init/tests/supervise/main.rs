@@ -14,10 +14,10 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use dark_factory_init::{KILL_EVERYTHING_SIGNAL, long_line, spew};
+use dark_factory_init::{long_line, spew};
 use dark_factory_spool::{
     EXIT_EXEC_FAILED, EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End,
-    HANDOVER_VERSION, Kind,
+    HANDOVER_VERSION, KILL_EVERYTHING_SIGNAL, Kind,
 };
 use supervisor::{Launch, Recorded, append_only, script, shell};
 
