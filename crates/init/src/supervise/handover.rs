@@ -68,8 +68,12 @@ pub(super) fn take_spool(
     let address = SocketAddrUnix::new(socket)
         .map_err(|error| Failure::set_up("bad handover socket path", error))?;
     loop {
-        let error = match try_once(&address, deadline, signals) {
-            Ok(Some(message)) => return accept(message),
+        let error = match try_once(&address, deadline, signals)? {
+            Ok(Some(message)) => {
+                // Asked for while the message was on its way; nothing was started yet.
+                stop_if_asked(signals)?;
+                return accept(message);
+            }
             // A supervisor that ended before it sent may be replaced by one that recovers the run.
             Ok(None) => "the supervisor closed the connection".to_owned(),
             Err(error) => error.to_string(),
@@ -89,34 +93,45 @@ pub(super) fn take_spool(
 }
 
 /// Makes one connection and waits for its message; `None` if it ends without one.
+///
+/// The outer error is that of a wait which is over: a stop was asked for.
 fn try_once(
     address: &SocketAddrUnix,
     deadline: Instant,
     signals: &Signals,
-) -> rustix::io::Result<Option<Message>> {
-    // Non-blocking, because a full backlog would otherwise hold us past the deadline.
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, address)?;
+) -> Result<rustix::io::Result<Option<Message>>, Failure> {
+    let socket = match connected(address) {
+        Ok(socket) => socket,
+        Err(error) => return Ok(Err(error)),
+    };
     loop {
         match receive(&socket) {
-            Err(Errno::AGAIN) => {}
-            received => return received,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            received => return Ok(received),
         }
         let now = Instant::now();
         if now >= deadline {
-            return Err(Errno::TIMEDOUT);
+            return Ok(Err(Errno::TIMEDOUT));
         }
         let mut fds = [
             PollFd::new(&socket, PollFlags::IN),
             PollFd::new(signals, PollFlags::IN),
         ];
-        poll(&mut fds, Some(&timespec(deadline - now)))?;
-        if !fds[1].revents().is_empty() {
-            // The caller looks at the signal before it connects again.
-            return Ok(receive(&socket).unwrap_or(None));
+        match poll(&mut fds, Some(&timespec(deadline - now))) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Ok(Err(error)),
         }
+        // Any other signal leaves the connection alone: the supervisor listens only once.
+        stop_if_asked(signals)?;
     }
+}
+
+fn connected(address: &SocketAddrUnix) -> rustix::io::Result<OwnedFd> {
+    // Non-blocking, because a full backlog would otherwise hold us past the deadline.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, address)?;
+    Ok(socket)
 }
 
 fn accept(message: Message) -> Result<File, Failure> {

@@ -19,8 +19,9 @@ use dark_factory_spool::{
     EXIT_EXEC_FAILED, EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End,
     HANDOVER_VERSION, KILL_EVERYTHING_SIGNAL, Kind,
 };
-use supervisor::{Launch, Recorded, append_only, script, shell};
+use supervisor::{Launch, Recorded, append_only, script, send, shell};
 
+const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
 
 fn run(text: &str) -> Recorded {
@@ -182,6 +183,18 @@ fn a_stop_before_the_handover_ends_the_wait() {
     running.signal(SIGTERM);
 
     assert_eq!(running.finish().code, Some(EXIT_NO_SUPERVISOR));
+}
+
+#[test]
+fn a_signal_that_asks_for_no_stop_does_not_cost_the_handover() {
+    let running = Launch::new(&script("print hello")).start_alone();
+    let stream = running.accept();
+
+    running.signal(SIGUSR1);
+    running.wait_until_signals_are_taken();
+    send(&stream, HANDOVER_VERSION, &append_only(running.spool()));
+
+    assert_eq!(running.finish().text(), "hello\n");
 }
 
 #[test]

@@ -112,6 +112,22 @@ impl Launch {
     }
 }
 
+/// Sends one handover message to a helper that has connected.
+pub(crate) fn send(stream: &UnixStream, version: u8, file: &File) {
+    let fds = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let message = [version];
+    sendmsg(
+        stream,
+        &[IoSlice::new(&message)],
+        &mut control,
+        SendFlags::empty(),
+    )
+    .unwrap();
+}
+
 /// Creates a spool.
 pub(crate) fn append_only(path: &Path) -> File {
     OpenOptions::new()
@@ -142,19 +158,7 @@ impl Running {
 
     /// Sends one handover message.
     pub(crate) fn hand_over(&self, version: u8, file: &File) {
-        let stream = self.accept();
-        let fds = [file.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let message = [version];
-        sendmsg(
-            &stream,
-            &[IoSlice::new(&message)],
-            &mut control,
-            SendFlags::empty(),
-        )
-        .unwrap();
+        send(&self.accept(), version, file);
     }
 
     /// Returns the spool's path.
@@ -170,6 +174,15 @@ impl Running {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// Waits until the helper has taken every signal that it was sent.
+    pub(crate) fn wait_until_signals_are_taken(&self) {
+        let path = format!("/proc/{}/status", self.child.id());
+        patiently("the helper takes its signals", || {
+            let status = fs::read_to_string(&path).ok()?;
+            status.contains("ShdPnd:\t0000000000000000").then_some(())
+        });
     }
 
     /// Waits until the recorded stdout contains `text`; returns all of it.
