@@ -13,7 +13,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: dark-factory-init run --socket PATH --id ATTEMPT_ID [--stdin PATH] [--connect-timeout SECONDS] -- ARGV...
+usage: dark-factory-init run --socket PATH --id ATTEMPT_ID [--stdin PATH] [--connect-timeout SECONDS]
+                             [--log-limit BYTES] -- ARGV...
        dark-factory-init agent [-e SCRIPT | FILE]
 ";
 

@@ -19,13 +19,17 @@ use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
 use rustix::process::Pid;
 
 /// `POSIX_SPAWN_SETSID` of glibc, for which `nix` has no name.
 const SPAWN_SETSID: i32 = 0x80;
 /// Out-of-memory score adjustment of the agent: the kernel picks it before the helper, whose end would cost the record.
 const AGENT_OOM_SCORE: i32 = 500;
+/// Largest size that an agent may give a pipe, where the system does not say.
+const USUAL_LARGEST_PIPE: u64 = 1 << 20;
+/// Largest pipe that room is kept for, so that a host that allows huge ones does not lose its disk to reserves.
+const LARGEST_PIPE_COVERED: u64 = 16 << 20;
 
 /// Closes every descriptor above stderr that the engine or a shell left open.
 ///
@@ -53,6 +57,18 @@ pub(super) fn output_pipes() -> rustix::io::Result<([OwnedFd; 2], [OwnedFd; 2])>
         fcntl_setfl(reader, fcntl_getfl(reader)? | OFlags::NONBLOCK)?;
     }
     Ok(([out_reader, err_reader], [out_writer, err_writer]))
+}
+
+/// Returns the bytes that one of the agent's pipes may hold.
+///
+/// The agent may enlarge its pipes at any time, up to the system's limit; a process with `CAP_SYS_RESOURCE` beyond it.
+pub(super) fn largest_pipe(pipe: &OwnedFd) -> u64 {
+    let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(USUAL_LARGEST_PIPE);
+    let present = fcntl_getpipe_size(pipe).map_or(0, |size| u64::try_from(size).unwrap_or(0));
+    limit.max(present).min(LARGEST_PIPE_COVERED)
 }
 
 /// Our own out-of-memory preference, lent to the agent while it is spawned.

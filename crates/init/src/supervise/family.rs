@@ -1,12 +1,12 @@
 //! The agent's processes: the main one, and whatever it leaves behind.
 //!
-//! Owns: reaping, the main process's end, and killing.
+//! Owns: reaping, the main process's end and what was done to it before, and killing.
 //! Reads: `/proc` to find orphans when it is not PID 1.
 //! Never: reads their output; see `pump`.
 
 use std::fs;
 
-use dark_factory_spool::End;
+use dark_factory_spool::{End, Intervention};
 use nix::sys::signal::{Signal as NixSignal, kill};
 use nix::unistd::Pid as NixPid;
 use rustix::io::Errno;
@@ -38,6 +38,7 @@ pub(super) struct Family {
     reach: Reach,
     main: Option<Pid>,
     end: Option<End>,
+    intervention: Option<Intervention>,
     killing: bool,
     leftovers: u64,
 }
@@ -55,6 +56,7 @@ impl Family {
             },
             main: None,
             end: None,
+            intervention: None,
             killing: false,
             leftovers: 0,
         })
@@ -75,7 +77,17 @@ impl Family {
         self.end
     }
 
-    /// Returns whether everything was told to die.
+    /// Returns what was first done to the main process before it ended.
+    pub(super) fn intervention(&self) -> Option<Intervention> {
+        self.intervention
+    }
+
+    /// Returns whether everything was killed.
+    pub(super) fn was_killed(&self) -> bool {
+        self.killing
+    }
+
+    /// Returns whether the main process has ended, or everything was killed.
     pub(super) fn is_dying(&self) -> bool {
         self.killing || self.end.is_some()
     }
@@ -115,10 +127,28 @@ impl Family {
     }
 
     /// Sends a signal to the main process, if it still runs.
-    pub(super) fn forward(&self, signal: Signal) {
+    pub(super) fn forward(&mut self, signal: Signal) {
+        if ends_by_default(signal) {
+            self.note(Intervention::Signal(signal.as_raw()));
+        }
         if let Some(main) = self.main {
             // Not yet reaped, so the number is still its own.
             let _sent = kill_process(main, signal);
+        }
+    }
+
+    /// Kills every process within reach, the main one among them.
+    pub(super) fn kill_main(&mut self, why: Intervention) {
+        self.note(why);
+        self.kill_all();
+    }
+
+    /// Notes what is about to be done to the main process, unless it has ended or something was done before.
+    fn note(&mut self, intervention: Intervention) {
+        // Its end may be waiting behind the signal that asks for this.
+        self.reap();
+        if self.main.is_some() {
+            self.intervention.get_or_insert(intervention);
         }
     }
 
@@ -139,6 +169,21 @@ impl Family {
             }
         }
     }
+}
+
+/// Returns whether a process that has made no arrangements ends of this signal.
+fn ends_by_default(signal: Signal) -> bool {
+    let ignored_or_stopping = [
+        Signal::CHILD,
+        Signal::CONT,
+        Signal::URG,
+        Signal::WINCH,
+        Signal::STOP,
+        Signal::TSTP,
+        Signal::TTIN,
+        Signal::TTOU,
+    ];
+    !ignored_or_stopping.contains(&signal)
 }
 
 /// Lists our direct children, zombies included.

@@ -22,6 +22,8 @@ pub(super) struct Options {
     pub(super) stdin: Option<PathBuf>,
     /// How long a supervisor may take to hand the spool over.
     pub(super) connect_timeout: Duration,
+    /// Bytes of output, of both streams together, after which the agent is killed.
+    pub(super) log_limit: Option<u64>,
     /// The agent's program and arguments; never empty.
     pub(super) argv: Vec<OsString>,
 }
@@ -33,6 +35,7 @@ impl Options {
         let mut id = None;
         let mut stdin = None;
         let mut connect_timeout = DEFAULT_CONNECT_TIMEOUT;
+        let mut log_limit = None;
         let mut args = args.iter();
         while let Some(name) = args.next() {
             if name == OsStr::new("--") {
@@ -46,6 +49,7 @@ impl Options {
                 Some("--id") => id = value.to_str().and_then(RecordId::new),
                 Some("--stdin") => stdin = Some(PathBuf::from(value)),
                 Some("--connect-timeout") => connect_timeout = seconds(value)?,
+                Some("--log-limit") => log_limit = Some(bytes(value)?),
                 _ => return Err(format!("unknown option {}", name.display())),
             }
         }
@@ -58,6 +62,7 @@ impl Options {
             id: id.ok_or("--id is missing or not an attempt id")?,
             stdin,
             connect_timeout,
+            log_limit,
             argv,
         })
     }
@@ -69,6 +74,13 @@ fn seconds(value: &OsStr) -> Result<Duration, String> {
         .and_then(|text| text.parse().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("{} is not a number of seconds", value.display()))
+}
+
+fn bytes(value: &OsStr) -> Result<u64, String> {
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("{} is not a number of bytes", value.display()))
 }
 
 #[cfg(test)]
@@ -90,6 +102,15 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_limited_only_where_a_limit_is_named() {
+        let limited = parse("--socket s --id a-1 --log-limit 1024 -- prog").unwrap();
+        let unlimited = parse("--socket s --id a-1 -- prog").unwrap();
+
+        assert_eq!(limited.log_limit, Some(1024));
+        assert_eq!(unlimited.log_limit, None);
+    }
+
+    #[test]
     fn incomplete_or_unknown_arguments_are_refused() {
         for line in [
             "--socket s --id a-1",
@@ -98,6 +119,7 @@ mod tests {
             "--socket s -- prog",
             "--socket s --id seventeen-letters -- prog",
             "--socket s --id a-1 --connect-timeout -1 -- prog",
+            "--socket s --id a-1 --log-limit 1k -- prog",
             "--socket s --id a-1 --what x -- prog",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -2,16 +2,16 @@
 //!
 //! Owns: the helper's ends of the pipes, the stream offsets, and the loop that everything happens in.
 //! Reads: the pipes, the signal queue, resource usage.
-//! Never: holds more than one read, reads on while the disk is full, or waits for the engine's log.
+//! Never: holds more than one read, reads while the disk is full, or waits for the engine's log.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use dark_factory_spool::{End, ExitRecord, Kind, Stream};
+use dark_factory_spool::{End, ExitRecord, HEADER_LEN, Intervention, Kind, Stream};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::Pid;
 
 use super::cgroup::MemoryFacts;
@@ -23,17 +23,21 @@ use super::tee::Tee;
 
 /// Largest single read: what a pipe holds by default.
 const READ_SIZE: usize = 64 * 1024;
+/// Room that one read may take: its record, the end of the stream, and the mark that there is room.
+const READ_ROOM: usize = READ_SIZE + 3 * HEADER_LEN;
 /// Most that is drained of one stream before leftovers are killed, so that a busy one cannot hold the end up.
 const DRAIN_LIMIT: usize = 1024 * 1024;
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
-/// How long a pipe may stay open, or a child unreaped, after everything within reach was killed.
+/// How long a child may stay unreaped after everything within reach was killed, and then a pipe open.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// One of the agent's streams.
 struct Source {
-    /// `None` once it was read to its end.
+    /// `None` once nothing more is read from it.
     pipe: Option<OwnedFd>,
+    /// Whether it was read to its end.
+    eof: bool,
     offset: u64,
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Pump {
     family: Family,
     sources: [Source; 2],
     tee: Tee,
+    log_limit: Option<u64>,
     stalled: Duration,
     /// Whether a stop was asked for before there was an agent to pass it to.
     stop_asked: bool,
@@ -59,16 +64,24 @@ pub(super) struct Pump {
 
 impl Pump {
     /// Puts the parts together; nothing is read yet.
-    pub(super) fn new(spool: Spool, signals: Signals, family: Family, pipes: [OwnedFd; 2]) -> Self {
+    pub(super) fn new(
+        spool: Spool,
+        signals: Signals,
+        family: Family,
+        pipes: [OwnedFd; 2],
+        log_limit: Option<u64>,
+    ) -> Self {
         Self {
             spool,
             signals,
             family,
             sources: pipes.map(|pipe| Source {
                 pipe: Some(pipe),
+                eof: false,
                 offset: 0,
             }),
             tee: Tee::new(),
+            log_limit,
             stalled: Duration::ZERO,
             stop_asked: false,
         }
@@ -116,23 +129,30 @@ impl Pump {
             if let Some(end) = self.family.end() {
                 break end;
             }
-            let ready = self.wait(self.spool.next_duty())?;
-            for stream in ready {
+            // What was told to die is not read from: else it could go on printing for as long as we read.
+            let watched: &[Stream] = match self.family.is_dying() {
+                true => &[],
+                false => &Stream::ALL,
+            };
+            for stream in self.wait(self.spool.next_duty(), watched)? {
                 self.take(stream, &mut buffer)?;
             }
             self.spool.look_after()?;
         };
-        self.drain(&mut buffer)?;
-        self.settle(&mut buffer)?;
+        if !self.family.was_killed() {
+            self.drain(&mut buffer)?;
+        }
+        self.bury()?;
+        self.empty_pipes(&mut buffer)?;
         self.write_exit(end)?;
         Ok(end)
     }
 
-    /// Waits for output or a signal; handles signals and returns the streams that can be read.
-    fn wait(&mut self, time: Duration) -> Result<impl Iterator<Item = Stream> + use<>, SpoolLost> {
-        let open: Vec<(Stream, &OwnedFd)> = Stream::ALL
-            .into_iter()
-            .filter_map(|stream| Some((stream, self.sources[stream.index()].pipe.as_ref()?)))
+    /// Waits for output of the streams, or a signal; handles signals and returns the streams that can be read.
+    fn wait(&mut self, time: Duration, streams: &[Stream]) -> Result<Vec<Stream>, SpoolLost> {
+        let open: Vec<(Stream, &OwnedFd)> = streams
+            .iter()
+            .filter_map(|&stream| Some((stream, self.sources[stream.index()].pipe.as_ref()?)))
             .collect();
         let mut fds: Vec<PollFd<'_>> = open
             .iter()
@@ -150,7 +170,7 @@ impl Pump {
             .map(|((stream, _), _)| *stream)
             .collect();
         self.answer_signals();
-        Ok(ready.into_iter())
+        Ok(ready)
     }
 
     fn answer_signals(&mut self) {
@@ -162,14 +182,64 @@ impl Pump {
                 Notice::KillEverything | Notice::Forward(_) if !self.family.was_started() => {
                     self.stop_asked |= notice.asks_to_stop();
                 }
-                Notice::KillEverything => self.family.kill_all(),
+                Notice::KillEverything => self.family.kill_main(Intervention::Kill),
                 Notice::Forward(signal) => self.family.forward(signal),
             }
         }
     }
 
+    /// Makes one read and one record of it while the agent runs, once there is room.
+    fn take(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), SpoolLost> {
+        self.await_room()?;
+        if !self.family.is_dying() {
+            self.read(stream, buffer)?;
+            self.keep_log_limit();
+        }
+        Ok(())
+    }
+
+    /// Waits until the disk has room for one more read; the wait is marked in the spool.
+    ///
+    /// One mark is taken from the reserve for each wait, and no wait ends before the reserve is whole again.
+    fn await_room(&mut self) -> Result<(), SpoolLost> {
+        if self.spool.make_room(READ_ROOM) == Progress::Done {
+            return Ok(());
+        }
+        self.mark(Kind::Full)?;
+        while !self.family.is_dying() {
+            self.pause()?;
+            if self.spool.make_room(READ_ROOM) == Progress::Done {
+                return self.mark(Kind::Room);
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a record without payload, from the reserve; leaves it out where there is none.
+    fn mark(&mut self, kind: Kind) -> Result<(), SpoolLost> {
+        if !self.spool.can_mark() {
+            return Ok(());
+        }
+        let offset = self.sources[Stream::Stdout.index()].offset;
+        let mut record = self.spool.record(kind, Stream::Stdout, offset, &[]);
+        while self.spool.append(&mut record, Room::Any)? == Progress::Full && record.was_begun() {
+            self.pause()?;
+        }
+        Ok(())
+    }
+
+    /// Kills everything if the agent has printed more than it may.
+    ///
+    /// What it left in its pipes is recorded too, so that the log is complete.
+    fn keep_log_limit(&mut self) {
+        let printed = self.sources.iter().map(|source| source.offset).sum();
+        if self.log_limit.is_some_and(|limit| limit < printed) {
+            self.family.kill_main(Intervention::LogLimit);
+        }
+    }
+
     /// Makes one read and one record of it.
-    fn take(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Taken, SpoolLost> {
+    fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<Taken, SpoolLost> {
         let source = &mut self.sources[stream.index()];
         let Some(pipe) = &source.pipe else {
             return Ok(Taken::End);
@@ -177,6 +247,7 @@ impl Pump {
         match rustix::io::read(pipe, &mut *buffer) {
             Ok(0) => {
                 source.pipe = None;
+                source.eof = true;
                 self.put(Kind::Eof, stream, &[])?;
                 Ok(Taken::End)
             }
@@ -223,44 +294,64 @@ impl Pump {
         polled.map_err(SpoolLost::Broken).map(drop)
     }
 
-    /// Takes what the main process left in the pipes.
+    /// Takes what the main process left in the pipes, as far as the reserve stays whole: those it left may print on.
     fn drain(&mut self, buffer: &mut [u8]) -> Result<(), SpoolLost> {
         for stream in Stream::ALL {
             let mut drained = 0;
-            while let Taken::Bytes(length) = self.take(stream, buffer)? {
+            while drained < DRAIN_LIMIT
+                && self.spool.make_room(READ_ROOM) == Progress::Done
+                && let Taken::Bytes(length) = self.read(stream, buffer)?
+            {
                 drained += length;
-                if drained >= DRAIN_LIMIT {
-                    break;
-                }
             }
         }
         Ok(())
     }
 
-    /// Kills what is left, and reads until nobody can write any more.
-    fn settle(&mut self, buffer: &mut [u8]) -> Result<(), SpoolLost> {
+    /// Kills what is left and waits for its end; nothing is read, so that the pipes hold no more than they can.
+    fn bury(&mut self) -> Result<(), SpoolLost> {
+        let deadline = Instant::now() + SETTLE_TIME;
         // Those that have ended by themselves are not leftovers.
-        let mut children = self.family.reap();
+        while self.family.reap() == Children::Some {
+            self.family.kill_all();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.wait(left, &[])?;
+        }
+        Ok(())
+    }
+
+    /// Reads the pipes until nobody can write any more, or nothing more fits.
+    fn empty_pipes(&mut self, buffer: &mut [u8]) -> Result<(), SpoolLost> {
         let began = Instant::now();
         let stalled_before = self.stalled;
         loop {
-            if children == Children::Some {
-                self.family.kill_all();
-            }
-            let settled = children == Children::None
-                && self.sources.iter().all(|source| source.pipe.is_none());
             let waited = began
                 .elapsed()
                 .saturating_sub(self.stalled - stalled_before);
+            let settled = self.sources.iter().all(|source| source.pipe.is_none());
             if settled || waited >= SETTLE_TIME {
                 return Ok(());
             }
-            let ready = self.wait(SETTLE_TIME - waited)?;
-            for stream in ready {
-                self.take(stream, buffer)?;
+            for stream in self.wait(SETTLE_TIME - waited, &Stream::ALL)? {
+                self.take_rest(stream, buffer)?;
             }
-            children = self.family.reap();
         }
+    }
+
+    /// Makes one read and one record of it after the agent's end; stops reading the stream if that does not fit.
+    fn take_rest(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), SpoolLost> {
+        let room = self.spool.room_at_the_end(buffer.len());
+        let source = &mut self.sources[stream.index()];
+        let holds_bytes = |pipe: &OwnedFd| ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
+        if room == 0 && source.pipe.as_ref().is_some_and(holds_bytes) {
+            source.pipe = None;
+            return Ok(());
+        }
+        // An empty pipe is read for its end, which takes no buffer but a place for one byte.
+        self.read(stream, &mut buffer[..room.max(1)]).map(drop)
     }
 
     fn write_exit(&mut self, end: End) -> Result<(), SpoolLost> {
@@ -278,17 +369,14 @@ impl Pump {
         let record = ExitRecord {
             end,
             totals: [self.sources[0].offset, self.sources[1].offset],
-            eof: [
-                self.sources[0].pipe.is_none(),
-                self.sources[1].pipe.is_none(),
-            ],
+            eof: [self.sources[0].eof, self.sources[1].eof],
             user_us: micros(|usage| usage.user_time()),
             system_us: micros(|usage| usage.system_time()),
             max_rss: u64::try_from(max_rss_kib).unwrap_or(0).saturating_mul(1024),
             peak_memory: memory.peak,
             oom_kills: memory.oom_kills,
             leftovers: self.family.leftovers(),
-            intervention: None,
+            intervention: self.family.intervention(),
         };
         self.put(Kind::Exit, Stream::Stdout, &record.encode())?;
         self.spool.release_reserve();

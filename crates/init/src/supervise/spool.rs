@@ -4,8 +4,8 @@
 //! Reads: both clocks, for the records' stamps.
 //! Never: cuts or tears a record: one that did not fit is continued where it stopped.
 //!
-//! The last [`RESERVE`] bytes of room are kept for the end: they are allocated ahead of the data, and used only once
-//! the agent ends. So the rest of its output and the exit record fit even on a disk that is full.
+//! Room is kept for the end: it is allocated ahead of the data, and used only for what is in the agent's pipes when the
+//! agent ends, for the exit record, and for the note that the disk is full. So these fit on a disk that is full.
 
 use std::fmt;
 use std::fs::File;
@@ -14,11 +14,16 @@ use std::time::{Duration, Instant};
 
 use dark_factory_spool::{HEADER_LEN, Kind, RecordId, Stamp, Stream, encode_header};
 use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat, ftruncate};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Room that is kept for the end: two full pipes, one read, and the closing records.
-const RESERVE: u64 = 256 * 1024;
+/// Part of the reserve that output never takes: a mark, the ends of both streams, and the exit record.
+const CLOSING: u64 = 1024;
+/// Least that is in a pipe for each read, and so for each header, that it takes to empty it: a full page, whatever mode
+/// the agent puts the pipe in.
+const PIPE_PAGE: u64 = 4096;
+/// [`HEADER_LEN`], as files count.
+const HEADER: u64 = HEADER_LEN as u64;
 /// How much is allocated at once where there is plenty.
 const WINDOW: u64 = 1024 * 1024;
 /// How often data is synced.
@@ -73,6 +78,11 @@ pub(super) struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Returns whether some of it is written, so that nothing else may be before the rest is.
+    pub(super) fn was_begun(&self) -> bool {
+        self.written > 0
+    }
+
     fn left(&self) -> usize {
         HEADER_LEN + self.payload.len() - self.written
     }
@@ -85,13 +95,14 @@ pub(super) struct Spool {
     length: u64,
     allocated: u64,
     can_allocate: bool,
+    reserve: u64,
     unsynced_since: Option<Instant>,
     looked_after: Instant,
 }
 
 impl Spool {
-    /// Takes an append-only descriptor.
-    pub(super) fn new(file: File, id: RecordId) -> Result<Self, SpoolLost> {
+    /// Takes an append-only descriptor; each of the agent's pipes may hold `pipe` bytes.
+    pub(super) fn new(file: File, id: RecordId, pipe: u64) -> Result<Self, SpoolLost> {
         let stat = fstat(&file).map_err(SpoolLost::Broken)?;
         if stat.st_nlink == 0 {
             return Err(SpoolLost::Removed);
@@ -103,6 +114,7 @@ impl Spool {
             length,
             allocated: length,
             can_allocate: true,
+            reserve: 2 * (pipe + pipe.div_ceil(PIPE_PAGE) * HEADER) + CLOSING,
             unsynced_since: None,
             looked_after: Instant::now(),
         })
@@ -132,7 +144,7 @@ impl Spool {
         // A record that was begun is finished from the reserve rather than left torn.
         if room == Room::BeforeReserve
             && record.written == 0
-            && self.allocate(record.left()) == Progress::Full
+            && self.make_room(record.left()) == Progress::Full
         {
             return Ok(Progress::Full);
         }
@@ -159,21 +171,44 @@ impl Spool {
         Ok(Progress::Done)
     }
 
-    /// Allocates room for `length` bytes and the reserve behind them.
-    fn allocate(&mut self, length: usize) -> Progress {
-        let needed = self.length + u64::try_from(length).unwrap_or(0) + RESERVE;
+    /// Allocates room for `length` bytes and the whole reserve behind them.
+    pub(super) fn make_room(&mut self, length: usize) -> Progress {
+        self.allocate(length, self.reserve)
+    }
+
+    /// Returns how many of `wanted` bytes of output one record can take at the end, closing records not counted.
+    pub(super) fn room_at_the_end(&mut self, wanted: usize) -> usize {
+        if self.allocate(HEADER_LEN + wanted, CLOSING) == Progress::Done {
+            return wanted;
+        }
+        let left = self
+            .allocated
+            .saturating_sub(self.length + HEADER + CLOSING);
+        usize::try_from(left).map_or(wanted, |left| left.min(wanted))
+    }
+
+    /// Returns whether a record without payload can be taken from the reserve.
+    pub(super) fn can_mark(&self) -> bool {
+        self.allocated >= self.length + HEADER + CLOSING
+    }
+
+    /// Allocates room for `length` bytes and `behind` them.
+    fn allocate(&mut self, length: usize, behind: u64) -> Progress {
+        let needed = self.length + u64::try_from(length).unwrap_or(0) + behind;
         if !self.can_allocate || needed <= self.allocated {
             return Progress::Done;
         }
         let start = self.allocated.max(self.length);
         for end in [needed + WINDOW, needed] {
-            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, start, end - start) {
+            let allocated = retry_on_intr(|| {
+                fallocate(&self.file, FallocateFlags::KEEP_SIZE, start, end - start)
+            });
+            match allocated {
                 Ok(()) => {
                     self.allocated = end;
                     return Progress::Done;
                 }
                 Err(Errno::NOSPC | Errno::DQUOT) => {}
-                Err(Errno::INTR) => return Progress::Full,
                 // Not every file system can; then the exit record has no reserve.
                 Err(_) => {
                     self.can_allocate = false;

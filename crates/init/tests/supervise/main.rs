@@ -7,6 +7,8 @@
 )]
 
 mod full_disk;
+mod interventions;
+mod killed;
 mod supervisor;
 
 use std::ffi::OsString;

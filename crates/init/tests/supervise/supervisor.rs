@@ -61,15 +61,14 @@ impl Launch {
             .arg(folder.path().join("socket"))
             .args(options)
             .arg("--")
-            .args(argv)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Self {
+            .args(argv);
+        let mut launch = Self {
             spool: folder.path().join("spool"),
             folder,
             command,
-        }
+        };
+        launch.connect_streams();
+        launch
     }
 
     /// Puts the spool somewhere else.
@@ -82,6 +81,27 @@ impl Launch {
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
+    }
+
+    /// Has the helper started by a shell that first runs `preparation`, in a mount namespace that nobody else is in.
+    pub(crate) fn in_mounts_of_its_own(mut self, preparation: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-c"])
+            .arg(format!("{preparation} && exec \"$@\""))
+            .arg("sh")
+            .arg(self.command.get_program())
+            .args(self.command.get_args());
+        self.command = command;
+        self.connect_streams();
+        self
+    }
+
+    fn connect_streams(&mut self) {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
     }
 
     /// Returns the run's folder.
@@ -194,6 +214,28 @@ impl Running {
         })
     }
 
+    /// Waits until the spool holds `count` records of `kind`.
+    pub(crate) fn wait_for_records(&self, kind: Kind, count: usize) {
+        patiently(&format!("{count} records {kind:?}"), || {
+            let recording = Recording::read(&fs::read(&self.spool).ok()?);
+            (recording.count(kind) >= count).then_some(())
+        });
+    }
+
+    /// Waits until the spool is at least `length` bytes long.
+    pub(crate) fn wait_for_length(&self, length: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while fs::metadata(&self.spool).map_or(0, |data| data.len()) < length {
+            assert!(Instant::now() < deadline, "the spool does not grow");
+            thread::yield_now();
+        }
+    }
+
+    /// Kills the helper itself, and nothing else.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
     /// Returns whether the helper still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -296,11 +338,16 @@ pub(crate) struct Recording {
     pub(crate) exit: Option<ExitRecord>,
     /// The failed execution.
     pub(crate) exec_failed: Option<ExecFailed>,
-    /// Bytes at the end that are no whole record.
+    /// Bytes at the end that are the beginning of a record.
     pub(crate) rest: usize,
 }
 
 impl Recording {
+    /// Returns how many records of `kind` there are.
+    pub(crate) fn count(&self, kind: Kind) -> usize {
+        self.kinds.iter().filter(|&&found| found == kind).count()
+    }
+
     /// Decodes a spool; whatever is not contiguous fails the test.
     pub(crate) fn read(spool: &[u8]) -> Self {
         let mut recording = Self::default();
@@ -319,6 +366,10 @@ impl Recording {
             recording.add(header, payload);
             rest = &rest[consumed..];
         }
+        assert!(
+            matches!(decode(rest), Decoded::Partial { .. }),
+            "bytes that no helper wrote"
+        );
         recording.rest = rest.len();
         recording
     }
