@@ -304,6 +304,10 @@ fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     if spec.profile == Profile::Hardened || !spec.command.is_empty() {
         helper.extend(["--stdin", CONTAINER_PROMPT]);
     }
+    let log_limit = spec.limits.log.map(|limit| limit.0.to_string());
+    if let Some(limit) = &log_limit {
+        helper.extend(["--log-limit", limit]);
+    }
     helper.push("--");
     helper.into_iter().map(str::to_owned).collect()
 }

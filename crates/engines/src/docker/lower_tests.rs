@@ -234,6 +234,25 @@ fn the_helper_runs_a_command_in_place_of_the_images_entrypoint() {
 }
 
 #[test]
+fn the_helper_is_told_how_long_the_log_may_be() {
+    let mut spec = spec(Profile::Hardened);
+    spec.limits.log = Some(ByteSize(1 << 30));
+
+    let limited = request_of(&spec, &image(&[], &[])).unwrap();
+    spec.limits.log = None;
+    let unlimited = request_of(&spec, &image(&[], &[])).unwrap();
+
+    let options = limited.entrypoint.unwrap();
+    assert!(options.ends_with(&["--log-limit", "1073741824", "--"].map(str::to_owned)));
+    assert!(
+        !unlimited
+            .entrypoint
+            .unwrap()
+            .contains(&"--log-limit".to_owned())
+    );
+}
+
+#[test]
 fn without_a_command_the_helper_runs_what_the_image_says() {
     let spec = LaunchSpec {
         command: Vec::new(),
