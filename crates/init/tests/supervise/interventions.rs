@@ -2,12 +2,13 @@
 //!
 //! Owns: nothing.
 
+use std::fs;
 use std::process::Command;
 
 use dark_factory_init::spew;
 use dark_factory_spool::{End, Intervention, KILL_EVERYTHING_SIGNAL};
 
-use crate::supervisor::{Launch, Running, script, shell};
+use crate::supervisor::{Launch, Running, patiently, script, shell};
 
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
@@ -114,6 +115,10 @@ fn a_signal_that_comes_after_the_end_is_no_intervention() {
         .args(["-c", &format!("kill -9 {pid}")])
         .status()
         .unwrap();
+    patiently("the agent is a zombie", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.contains("State:\tZ").then_some(())
+    });
     running.signal(SIGTERM);
     running.signal(SIGCONT);
     let recorded = running.finish();
