@@ -1,7 +1,7 @@
 //! The fallback transport: the output as the engine passes it on, copied into a spool of ours.
 //!
-//! Owns: the attached connection, the queue behind it, and the spool of an attempt whose helper is not there.
-//! Reads: the engine's log, for what was missed.
+//! Owns: the queue of what is to be recorded, and the spool of an attempt whose helper is not there.
+//! Reads: the spool, for how far it is.
 //! Never: keeps the engine waiting: a client that stops reading would block the agent, and calls about it.
 //!
 //! Bytes are exact while the first connection lasts. Whatever breaks it (the engine's restart, ours, a disk too slow
@@ -10,51 +10,31 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::container::{AttachContainerResults, LogOutput};
-use bollard::errors::Error as ClientError;
-use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder};
-use bytes::Bytes;
+use bollard::container::AttachContainerResults;
+use bollard::query_parameters::AttachContainerOptionsBuilder;
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::spec::AttemptDir;
 use dark_factory_executor::spool::{SpoolReader, SpoolWriter, open_spool};
 use dark_factory_spool::{End, ExitRecord, Kind, Stream};
-use futures_util::{Stream as FutureStream, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{ATTACH, Fault};
+use super::client::ATTACH;
 use super::container::Container;
+use super::copier::{Copier, Item, Source};
 
 /// Chunks that may wait for the disk, each of at most 32 KiB: 32 MiB.
 const QUEUE: usize = 1024;
-/// How long the queue may be full before the connection is dropped; the engine bears a pause of that length.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(2);
-/// How far the end of the output and the container's end may be apart and still be one event.
-///
-/// A connection that breaks alone, so shortly before the container's end, is taken for that end: there is nothing by
-/// which the two could be told apart.
-const END_SPREAD: Duration = Duration::from_secs(2);
-/// How long to wait before an engine that did not answer is asked again.
-const RETRY: Duration = Duration::from_secs(1);
 /// How long an earlier writer may take to empty its queue, and how often it is asked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const GAP: &str = "the connection to the container's output was lost; source=logs, inexact";
-
-/// What is to be written next.
-#[derive(Debug)]
-enum Item {
-    Data(Stream, Bytes),
-    Gap,
-    Exit(i64),
-}
 
 /// The tasks that fill an attempt's spool; they end with the container, or when this is dropped.
 #[derive(Debug)]
@@ -148,12 +128,7 @@ impl Reader {
         let (written, may_write) = oneshot::channel();
         let (waiting, may_wait) = oneshot::channel();
         let cut = CancellationToken::new();
-        let copier = Copier {
-            container: container.clone(),
-            sent: spool.writer.offsets(),
-            queue,
-            cut: cut.clone(),
-        };
+        let copier = Copier::new(container, spool.writer.offsets(), queue, cut.clone());
         let (clock, name) = (Arc::clone(clock), container.name.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(copier.run(source, may_wait));
@@ -173,193 +148,6 @@ impl Reader {
         )
     }
 }
-
-/// Where output comes from.
-enum Source {
-    /// The attached connection.
-    Attached(Output),
-    /// The engine's log.
-    Log,
-}
-
-type Output = std::pin::Pin<Box<dyn FutureStream<Item = Result<LogOutput, ClientError>> + Send>>;
-
-/// How a copy ended.
-enum Copied {
-    /// The stream ended.
-    All,
-    /// It broke, or was dropped because the queue stayed full.
-    Some,
-    /// Nobody takes what is copied.
-    Nobody,
-}
-
-/// Passes output on from the engine to the queue.
-struct Copier {
-    container: Container,
-    /// Bytes of each stream that the spool has or that are queued.
-    sent: [u64; 2],
-    queue: mpsc::Sender<Item>,
-    cut: CancellationToken,
-}
-
-impl Copier {
-    async fn run(mut self, source: Source, started: oneshot::Receiver<()>) {
-        let exact = match source {
-            Source::Attached(output) => self.copy_attached(output, started).await,
-            Source::Log => None,
-        };
-        let code = match exact {
-            Some(code) => Some(code),
-            None => self.copy_log().await,
-        };
-        if let Some(code) = code {
-            self.send(Item::Exit(code)).await;
-        }
-    }
-
-    /// Copies the attached connection; returns the exit code if that was all output.
-    ///
-    /// The end of the connection alone proves nothing: a killed engine closes it the same way. Only together with
-    /// the exit code, told on a connection that was open all the while, it does.
-    async fn copy_attached(
-        &mut self,
-        output: Output,
-        started: oneshot::Receiver<()>,
-    ) -> Option<i64> {
-        let container = self.container.clone();
-        let mut ended = pin!(async {
-            match started.await {
-                Ok(()) => container.ended().await.ok(),
-                Err(_) => None,
-            }
-        });
-        let copied = {
-            let mut copied = pin!(self.copy(output));
-            tokio::select! {
-                copied = &mut copied => copied,
-                code = &mut ended => {
-                    let code = code?;
-                    let copied = timeout(END_SPREAD, copied).await.ok()?;
-                    return matches!(copied, Copied::All).then_some(code);
-                }
-            }
-        };
-        match copied {
-            Copied::All => timeout(END_SPREAD, ended).await.ok()?,
-            Copied::Some | Copied::Nobody => None,
-        }
-    }
-
-    async fn copy(&mut self, mut output: Output) -> Copied {
-        let cut = self.cut.clone();
-        loop {
-            let next = tokio::select! {
-                next = output.next() => next,
-                () = cut.cancelled() => return Copied::Some,
-            };
-            let (stream, bytes) = match next {
-                Some(Ok(LogOutput::StdOut { message })) => (Stream::Stdout, message),
-                Some(Ok(LogOutput::StdErr { message })) => (Stream::Stderr, message),
-                Some(Ok(LogOutput::StdIn { .. })) => continue,
-                // A frame that was cut off comes without its header.
-                Some(Ok(LogOutput::Console { .. }) | Err(_)) => return Copied::Some,
-                None => return Copied::All,
-            };
-            let length = bytes.len() as u64;
-            match self
-                .queue
-                .send_timeout(Item::Data(stream, bytes), QUEUE_PATIENCE)
-                .await
-            {
-                Ok(()) => self.sent[stream.index()] += length,
-                Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Copied::Some,
-                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Copied::Nobody,
-            }
-        }
-    }
-
-    /// Copies from the engine's log what is not there yet, until the container's end; returns the exit code.
-    async fn copy_log(&mut self) -> Option<i64> {
-        if !self.send(Item::Gap).await {
-            return None;
-        }
-        loop {
-            // A slow reader of the log holds nobody up.
-            self.copy_log_once(Follow::Yes).await.ok()?;
-            match self.container.ended().await {
-                // The stream of a log that is followed may end too early.
-                Ok(code) => match self.copy_log_once(Follow::No).await.ok()? {
-                    Copied::All => return Some(code),
-                    Copied::Some | Copied::Nobody => {}
-                },
-                Err(EngineError::NoSuchContainer { .. }) => return None,
-                Err(_) => {}
-            }
-            if self.queue.is_closed() {
-                return None;
-            }
-            sleep(RETRY).await;
-        }
-    }
-
-    /// Copies the log once; an error says that there is no log to be had.
-    async fn copy_log_once(&mut self, follow: Follow) -> Result<Copied, NoLog> {
-        let Ok(docker) = self.container.client.docker().await else {
-            return Ok(Copied::Some);
-        };
-        let options = LogsOptionsBuilder::default()
-            .follow(matches!(follow, Follow::Yes))
-            .stdout(true)
-            .stderr(true)
-            .tail("all")
-            .build();
-        let mut log = pin!(docker.logs(&self.container.id, Some(options)));
-        let mut skip = self.sent;
-        while let Some(next) = log.next().await {
-            let (stream, mut bytes) = match next {
-                Ok(LogOutput::StdOut { message }) => (Stream::Stdout, message),
-                Ok(LogOutput::StdErr { message }) => (Stream::Stderr, message),
-                Ok(LogOutput::StdIn { .. }) => continue,
-                Ok(LogOutput::Console { .. }) => return Ok(Copied::Some),
-                Err(error) => {
-                    return match self.container.client.fault(super::client::LOGS, error) {
-                        Fault::Status { .. } => Err(NoLog),
-                        Fault::Other(_) => Ok(Copied::Some),
-                    };
-                }
-            };
-            let known = usize::try_from(skip[stream.index()])
-                .unwrap_or(usize::MAX)
-                .min(bytes.len());
-            skip[stream.index()] -= known as u64;
-            let fresh = bytes.split_off(known);
-            if fresh.is_empty() {
-                continue;
-            }
-            self.sent[stream.index()] += fresh.len() as u64;
-            if !self.send(Item::Data(stream, fresh)).await {
-                return Ok(Copied::Nobody);
-            }
-        }
-        Ok(Copied::All)
-    }
-
-    /// Queues an item, however long that takes; false if nobody takes it.
-    async fn send(&self, item: Item) -> bool {
-        self.queue.send(item).await.is_ok()
-    }
-}
-
-/// Whether a log is read beyond what it holds now.
-#[derive(Clone, Copy)]
-enum Follow {
-    Yes,
-    No,
-}
-
-/// The engine has no log of the container.
-struct NoLog;
 
 /// How far the record of an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -73,6 +73,7 @@ pub(super) const KILL: Operation = Operation::new("signal the container", 20);
 pub(super) const PAUSE: Operation = Operation::new("pause the container", 20);
 pub(super) const UNPAUSE: Operation = Operation::new("let the container go on", 20);
 pub(super) const REMOVE: Operation = Operation::new("remove the container", 30);
+pub(super) const EVENTS: Operation = Operation::new("tell what happened to the container", 10);
 pub(super) const LIST: Operation = Operation::new("list containers", 30);
 
 /// A call that did not succeed.

@@ -4,6 +4,9 @@
 //! Reads: status codes.
 //! Never: decides when a call is made.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bollard::errors::Error as ClientError;
 use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status,
@@ -16,13 +19,19 @@ use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Handle, Oo
 use dark_factory_types::{AttemptId, Transport};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::time::{sleep, timeout};
 
+use super::causes::{self, Witness};
 use super::client::{Client, Fault, INSPECT, KILL, PAUSE, REMOVE, START, UNPAUSE, WAIT};
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "docker";
 /// Version of [`HandleState`].
 const HANDLE_VERSION: u32 = 1;
+/// How long a wait may be silent before the engine is asked about the container otherwise, the first time and from
+/// then on.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(30);
 
 /// What a handle holds for us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +69,13 @@ pub(super) enum Signalled {
     Sent,
     /// There is nothing that runs.
     Ended,
+}
+
+/// Whether a container's processes go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Motion {
+    Frozen,
+    Free,
 }
 
 impl Container {
@@ -154,9 +170,29 @@ impl Container {
 
     /// Waits until the container does not run, and returns the exit code; one that never ran has code 0.
     ///
+    /// A wait is silent for as long as the container runs, and so is an engine that froze, or that is at the other
+    /// end of a broken network. So every now and then the engine is asked on a connection of its own: it answers, or
+    /// it cannot be reached. What it answers counts also where the wait missed it.
+    ///
     /// Cancel-safe.
     pub(super) async fn ended(&self) -> Result<i64, EngineError> {
-        self.wait("not-running").await
+        let mut waiting = pin!(self.wait("not-running"));
+        let mut silence = FIRST_LOOK;
+        loop {
+            tokio::select! {
+                biased;
+                ended = &mut waiting => return ended,
+                () = sleep(silence) => silence = LOOK,
+            }
+            let state = tokio::select! {
+                biased;
+                ended = &mut waiting => return ended,
+                state = self.state() => state?,
+            };
+            if phase(&state) == Phase::Ended {
+                return Ok(state.exit_code.unwrap_or_default());
+            }
+        }
     }
 
     /// Waits until the container is gone.
@@ -170,10 +206,12 @@ impl Container {
     /// Waits until the container has ended, and says how.
     ///
     /// Cancel-safe.
-    pub(super) async fn exit(&self) -> Result<EngineExit, EngineError> {
+    pub(super) async fn exit(&self, witness: Witness) -> Result<EngineExit, EngineError> {
         let code = self.ended().await?;
         match self.state().await {
-            Ok(state) if phase(&state) == Phase::Ended => Ok(exit(&state)),
+            Ok(state) if phase(&state) == Phase::Ended => {
+                Ok(causes::exit(&self.client, &self.id, &state, witness).await)
+            }
             // Whoever removed it did so after the engine had told the code.
             Err(EngineError::NoSuchContainer { .. }) => Ok(EngineExit {
                 code,
@@ -208,6 +246,40 @@ impl Container {
         }
     }
 
+    /// Sends a signal to the container's first process, and sees to it that the process can take it.
+    ///
+    /// A frozen process takes no signal. The engine thaws a container for some signals, depending on its stop signal.
+    pub(super) async fn kill_thawed(&self, signal: &str) -> Result<Signalled, EngineError> {
+        if self.kill(signal).await? == Signalled::Ended {
+            return Ok(Signalled::Ended);
+        }
+        match self.unpause().await {
+            // A signal may have ended it before the engine was asked.
+            Ok(()) | Err(EngineError::NoSuchContainer { .. }) => Ok(Signalled::Sent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Kills the container and waits for its end; one that does not run is no error.
+    pub(super) async fn kill_to_the_end(&self) -> Result<(), EngineError> {
+        if self.kill_thawed("SIGKILL").await? == Signalled::Ended {
+            return Ok(());
+        }
+        match timeout(KILL.deadline, self.ended()).await {
+            Ok(Ok(_) | Err(EngineError::NoSuchContainer { .. })) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(self.outlives_kill()),
+        }
+    }
+
+    /// Returns the error for a container that runs on after it was killed.
+    pub(super) fn outlives_kill(&self) -> EngineError {
+        EngineError::Failed {
+            operation: format!("kill container {}", self.name),
+            source: "it was sent SIGKILL and still runs".into(),
+        }
+    }
+
     /// Freezes the container's processes; one that is frozen is no error.
     pub(super) async fn pause(&self) -> Result<(), EngineError> {
         let docker = self.client.docker().await?;
@@ -215,7 +287,7 @@ impl Container {
             .client
             .call(PAUSE, docker.pause_container(&self.id))
             .await;
-        self.is_frozen(paused, true).await
+        self.settled(paused, Motion::Frozen).await
     }
 
     /// Lets the container's processes go on; one that is not frozen is no error.
@@ -225,15 +297,14 @@ impl Container {
             .client
             .call(UNPAUSE, docker.unpause_container(&self.id))
             .await;
-        self.is_frozen(unpaused, false).await
+        self.settled(unpaused, Motion::Free).await
     }
 
-    /// Makes of a conflict what the container's state makes of it: it may be as it was to be.
-    async fn is_frozen(&self, done: Result<(), Fault>, wanted: bool) -> Result<(), EngineError> {
-        let fault = match done {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
+    /// Makes of a refusal what the container's state makes of it: it may be as it was to be.
+    ///
+    /// Engines refuse to freeze a frozen container, and to thaw one that is not, with one status or another.
+    async fn settled(&self, done: Result<(), Fault>, wanted: Motion) -> Result<(), EngineError> {
+        let Err(fault) = done else { return Ok(()) };
         if !matches!(
             fault,
             Fault::Status {
@@ -244,8 +315,13 @@ impl Container {
             return Err(self.error(fault));
         }
         let state = self.state().await?;
+        let motion = if state.paused == Some(true) {
+            Motion::Frozen
+        } else {
+            Motion::Free
+        };
         match phase(&state) {
-            Phase::Running if state.paused == Some(wanted) => Ok(()),
+            Phase::Running if motion == wanted => Ok(()),
             Phase::Running => Err(self.error(fault)),
             Phase::Created | Phase::Ended => Err(self.gone()),
         }
@@ -274,7 +350,7 @@ impl Container {
             Err(EngineError::NoSuchContainer { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(state) if state.status == Some(Status::REMOVING) => {
-                match tokio::time::timeout(REMOVE.deadline, self.removed()).await {
+                match timeout(REMOVE.deadline, self.removed()).await {
                     Ok(removed) => removed,
                     Err(elapsed) => Err(self.client.unreachable(REMOVE, elapsed)),
                 }
@@ -356,19 +432,5 @@ pub(super) fn phase(state: &ContainerState) -> Phase {
             | Status::EMPTY,
         )
         | None => Phase::Running,
-    }
-}
-
-/// Returns how a container with this state ended.
-pub(super) fn exit(state: &ContainerState) -> EngineExit {
-    EngineExit {
-        code: state.exit_code.unwrap_or_default(),
-        oom_killed: if state.oom_killed == Some(true) {
-            OomSeen::Yes
-        } else {
-            OomSeen::No
-        },
-        error: state.error.clone().filter(|error| !error.is_empty()),
-        ended_by: EndedBy::Unknown,
     }
 }

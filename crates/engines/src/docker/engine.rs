@@ -29,8 +29,9 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::attach::Reader;
+use super::causes::{self, Witness};
 use super::client::{CREATE, Client, Fault, LIST};
-use super::container::{Container, ENGINE, Phase, Signalled, exit, inspect, phase};
+use super::container::{Container, ENGINE, Phase, inspect, phase};
 use super::endpoint::DockerEndpoint;
 use super::workload::DockerWorkload;
 use super::{images, lower, probe};
@@ -136,6 +137,15 @@ impl DockerEngine {
             Err(Fault::Status { code: 404, .. }) => return Ok(None),
             Err(fault) => return Err(fault.into()),
         };
+        // The engine also takes a name for the beginning of an id; then nothing has the name.
+        if found
+            .name
+            .as_deref()
+            .map(|name| name.trim_start_matches('/'))
+            != Some(name)
+        {
+            return Ok(None);
+        }
         match &found.id {
             Some(id) if is_of(&found, owner, attempt) => Ok(Some(id.clone())),
             _ => Err(EngineError::NameTaken {
@@ -159,9 +169,8 @@ impl DockerEngine {
             is_started(dir).map_err(|source| local("reading the output spool", source))?;
         match (phase, was_started) {
             // Started once more it would be another run; and one that took its spool needs nothing of us.
-            (Phase::Ended | Phase::Running, true) => {
-                return Ok(DockerWorkload::new(container, handle, None));
-            }
+            (Phase::Running, true) => return Ok(DockerWorkload::running(container, handle, None)),
+            (Phase::Ended, true) => return Ok(DockerWorkload::found(container, handle, None)),
             (Phase::Ended, false) => {
                 let code = state.exit_code.unwrap_or_default();
                 return Err(container.untaken(format!("it ended before with code {code}")));
@@ -179,7 +188,7 @@ impl DockerEngine {
             Err(EngineError::Handover { .. }) if is_started(dir).unwrap_or(false) => {}
             result => result?,
         }
-        Ok(DockerWorkload::new(container, handle, None))
+        Ok(DockerWorkload::running(container, handle, None))
     }
 
     async fn start_attached(
@@ -188,14 +197,19 @@ impl DockerEngine {
         handle: &Handle,
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
-        if phase(&container.state().await?) != Phase::Created {
+        let phase = phase(&container.state().await?);
+        if phase != Phase::Created {
             let reader = Reader::resume(&container, dir, &self.clock).await?;
-            return Ok(DockerWorkload::new(container, handle, reader));
+            return Ok(if phase == Phase::Running {
+                DockerWorkload::running(container, handle, reader)
+            } else {
+                DockerWorkload::found(container, handle, reader)
+            });
         }
         let (reader, started) = Reader::attach(&container, dir, &self.clock).await?;
         container.start().await?;
         started.tell();
-        Ok(DockerWorkload::new(container, handle, Some(reader)))
+        Ok(DockerWorkload::running(container, handle, Some(reader)))
     }
 }
 
@@ -280,11 +294,13 @@ impl Engine for DockerEngine {
             Err(EngineError::NoSuchContainer { .. }) => return Ok(Recovered::Gone),
             Err(error) => return Err(error),
         };
-        let workload = DockerWorkload::new(container, handle, None);
         Ok(match phase(&state) {
-            Phase::Created => Recovered::Created(workload),
-            Phase::Running => Recovered::Running(workload),
-            Phase::Ended => Recovered::Exited(exit(&state), workload),
+            Phase::Created => Recovered::Created(DockerWorkload::found(container, handle, None)),
+            Phase::Running => Recovered::Running(DockerWorkload::running(container, handle, None)),
+            Phase::Ended => {
+                let exit = causes::exit(&self.client, &container.id, &state, Witness::Absent).await;
+                Recovered::Exited(exit, DockerWorkload::found(container, handle, None))
+            }
         })
     }
 
@@ -333,6 +349,10 @@ impl Engine for DockerEngine {
             Err(Fault::Status { code: 404, .. }) => return Ok(()),
             Err(fault) => return Err(fault.into()),
         };
+        // Whatever else the engine finds by this id is not the container that was listed.
+        if found.id.as_ref() != Some(&container.id) {
+            return Ok(());
+        }
         if label(&found, LABEL_OWNER) != Some(&owner.to_string()) {
             return Err(EngineError::NotOurs {
                 name: container.name.clone(),
@@ -344,9 +364,7 @@ impl Engine for DockerEngine {
             name: container.name.clone(),
             transport: Transport::Spool,
         };
-        if container.kill("SIGKILL").await? == Signalled::Sent {
-            container.ended().await?;
-        }
+        container.kill_to_the_end().await?;
         container.remove().await
     }
 }

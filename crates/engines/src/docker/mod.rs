@@ -5,8 +5,10 @@
 //! Never: decides an outcome.
 
 mod attach;
+mod causes;
 mod client;
 mod container;
+mod copier;
 mod endpoint;
 mod engine;
 pub mod images;
@@ -15,6 +17,7 @@ mod lower;
 mod ping;
 mod probe;
 pub mod seed;
+mod tail;
 mod workload;
 
 pub use endpoint::DockerEndpoint;

@@ -13,11 +13,10 @@ use dark_factory_types::Transport;
 use tokio::time::timeout;
 
 use super::attach::Reader;
+use super::causes::{HELPER_KILL, Witness};
 use super::client::KILL;
 use super::container::{Container, Signalled};
 
-/// Tells the helper to kill all processes and to finish the record: `SIGRTMIN+1` as glibc counts.
-const HELPER_KILL: &str = "SIGRTMIN+1";
 /// How long the helper may take for that.
 const HELPER_GRACE: Duration = Duration::from_secs(5);
 
@@ -26,23 +25,42 @@ pub(super) struct DockerWorkload {
     container: Container,
     handle: Handle,
     reader: Option<Reader>,
+    witness: Witness,
 }
 
 impl DockerWorkload {
-    pub(super) fn new(container: Container, handle: &Handle, reader: Option<Reader>) -> Box<Self> {
+    /// Stands for a container that runs, whose output is read by `reader` if there is no helper in it.
+    pub(super) fn running(
+        container: Container,
+        handle: &Handle,
+        reader: Option<Reader>,
+    ) -> Box<Self> {
         Box::new(Self {
             container,
             handle: handle.clone(),
             reader,
+            witness: Witness::Present,
+        })
+    }
+
+    /// Stands for a container that does not run (any more), or of which that is not known.
+    pub(super) fn found(
+        container: Container,
+        handle: &Handle,
+        reader: Option<Reader>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            witness: Witness::Absent,
+            ..*Self::running(container, handle, reader)
         })
     }
 
     /// Sends a signal; if that hangs, once more without our own connection, which may be the cause.
     async fn kill(&self, signal: &str) -> Result<Signalled, EngineError> {
-        match (self.container.kill(signal).await, &self.reader) {
+        match (self.container.kill_thawed(signal).await, &self.reader) {
             (Err(EngineError::Unreachable { .. }), Some(reader)) => {
                 reader.cut();
-                self.container.kill(signal).await
+                self.container.kill_thawed(signal).await
             }
             (result, _) => result,
         }
@@ -75,7 +93,7 @@ impl Workload for DockerWorkload {
     }
 
     async fn wait(&self) -> Result<EngineExit, EngineError> {
-        let exit = self.container.exit().await?;
+        let exit = self.container.exit(self.witness).await?;
         if let Some(reader) = &self.reader {
             reader.finished().await;
         }
@@ -89,16 +107,16 @@ impl Workload for DockerWorkload {
             return Ok(());
         }
         if self.container.transport == Transport::Spool
-            && self.kill_and_wait(HELPER_KILL, HELPER_GRACE).await? == Ended::Yes
+            && self
+                .kill_and_wait(&HELPER_KILL.to_string(), HELPER_GRACE)
+                .await?
+                == Ended::Yes
         {
             return Ok(());
         }
         match self.kill_and_wait("SIGKILL", KILL.deadline).await? {
             Ended::Yes => Ok(()),
-            Ended::No => Err(EngineError::Failed {
-                operation: "kill the container".to_owned(),
-                source: "it was sent SIGKILL and still runs".into(),
-            }),
+            Ended::No => Err(self.container.outlives_kill()),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Answers that never arrive, though the engine did what it was asked for.
 
+use std::time::Duration;
+
 use dark_factory_executor::engine::{Engine, EngineError, Recovered};
 use dark_factory_spool::End;
 
@@ -10,7 +12,7 @@ use super::proxy::{Mishap, Proxy};
 async fn a_container_whose_create_was_not_answered_is_found_again() {
     let lab = Lab::new();
     let (spec, dir) = (lab.spec("print hello"), lab.attempt());
-    let proxy = Proxy::new(Mishap::LoseAnswer("/containers/create"));
+    let proxy = Proxy::new([Mishap::LoseAnswer("/containers/create")]);
 
     let handle = proxy
         .engine()
@@ -27,7 +29,7 @@ async fn a_start_that_was_not_answered_is_a_run_if_the_spool_was_taken() {
     let lab = Lab::new();
     let (spec, dir) = (lab.spec("print hello; exit 3"), lab.attempt());
     let handle = lab.create(&spec, &dir).await;
-    let proxy = Proxy::new(Mishap::LoseAnswer("/start"));
+    let proxy = Proxy::new([Mishap::LoseAnswer("/start")]);
 
     // Which of the two comes first, the helper or the lost answer, is the engine's choice.
     let workload = match proxy.engine().start(&spec, &handle, &dir).await {
@@ -48,7 +50,7 @@ async fn a_start_that_was_not_answered_is_a_run_if_the_spool_was_taken() {
 async fn a_wait_that_was_not_answered_says_nothing_about_the_container() {
     let lab = Lab::new();
     let (workload, _dir) = lab.start(&lab.spec("sleep 1; exit 3")).await;
-    let proxy = Proxy::new(Mishap::LoseAnswer("/wait"));
+    let proxy = Proxy::new([Mishap::LoseAnswer("/wait")]);
     let Recovered::Running(unlucky) = proxy.engine().recover(workload.handle()).await.unwrap()
     else {
         panic!("not running")
@@ -71,7 +73,7 @@ async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
     );
     let dir = lab.attempt();
     let handle = lab.create(&spec, &dir).await;
-    let proxy = Proxy::new(Mishap::Cut("/attach"));
+    let proxy = Proxy::new([Mishap::Cut("/attach")]);
     let workload = proxy.engine().start(&spec, &handle, &dir).await.unwrap();
     wait_for_file(&lab.project.path().join("begun")).await;
 
@@ -88,4 +90,84 @@ async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
     assert_eq!(spool.gaps.len(), 2);
     assert_eq!(spool.exit.as_ref().unwrap().end, End::Code(4));
     assert_eq!(inspect(&handle.container, "{{.State.ExitCode}}"), "4");
+}
+
+#[tokio::test]
+async fn an_attach_that_breaks_just_before_the_end_is_a_gap_too() {
+    let lab = Lab::new();
+    let spec = lab.attached(
+        "print one; write /workspace/begun; wait-file /workspace/go; print two; stderr three; exit 4",
+    );
+    let dir = lab.attempt();
+    let handle = lab.create(&spec, &dir).await;
+    let proxy = Proxy::new([Mishap::Cut("/attach")]);
+    let workload = proxy.engine().start(&spec, &handle, &dir).await.unwrap();
+    wait_for_file(&lab.project.path().join("begun")).await;
+
+    proxy.cut();
+    std::fs::write(lab.project.path().join("go"), "").unwrap();
+    let exit = workload.wait().await.unwrap();
+
+    assert_eq!(exit.code, 4);
+    let spool = Spool::read(&dir);
+    assert_eq!(
+        (spool.text().as_str(), spool.stderr().as_str()),
+        ("one\ntwo\n", "three\n")
+    );
+    assert_eq!(spool.gaps.len(), 2);
+    assert!(spool.is_complete());
+}
+
+#[tokio::test]
+async fn a_log_that_an_engine_in_trouble_does_not_give_is_asked_for_again() {
+    let lab = Lab::new();
+    let spec = lab
+        .attached("print one; write /workspace/begun; wait-file /workspace/go; print two; exit 4");
+    let dir = lab.attempt();
+    let handle = lab.create(&spec, &dir).await;
+    let proxy = Proxy::new([Mishap::Cut("/attach"), Mishap::Fail("/logs", 3)]);
+    let workload = proxy.engine().start(&spec, &handle, &dir).await.unwrap();
+    wait_for_file(&lab.project.path().join("begun")).await;
+
+    proxy.cut();
+    std::fs::write(lab.project.path().join("go"), "").unwrap();
+    let exit = workload.wait().await.unwrap();
+
+    assert_eq!(exit.code, 4);
+    let spool = Spool::read(&dir);
+    assert_eq!(spool.text(), "one\ntwo\n");
+    assert!(spool.is_complete());
+}
+
+#[tokio::test]
+async fn an_engine_that_takes_a_wait_and_never_answers_again_is_unreachable() {
+    let lab = Lab::new();
+    let (workload, _dir) = lab.start(&lab.spec("sleep 120")).await;
+    let proxy = Proxy::new([Mishap::Freeze("/wait")]);
+    let Recovered::Running(frozen) = proxy.engine().recover(workload.handle()).await.unwrap()
+    else {
+        panic!("not running")
+    };
+
+    let waited = tokio::time::timeout(Duration::from_secs(60), frozen.wait()).await;
+
+    let error = waited.unwrap().unwrap_err();
+    assert!(
+        matches!(error, EngineError::Unreachable { .. }),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_wait_whose_connection_went_silent_still_tells_the_end() {
+    let lab = Lab::new();
+    let (workload, _dir) = lab.start(&lab.spec("sleep 1; exit 3")).await;
+    let proxy = Proxy::new([Mishap::Mute("/wait")]);
+    let Recovered::Running(muted) = proxy.engine().recover(workload.handle()).await.unwrap() else {
+        panic!("not running")
+    };
+
+    let waited = tokio::time::timeout(Duration::from_secs(60), muted.wait()).await;
+
+    assert_eq!(waited.unwrap().unwrap().code, 3);
 }

@@ -11,9 +11,12 @@
 )]
 
 mod attach;
+mod causes;
 mod hardening;
 mod lab;
 mod lifecycle;
 mod lost_answers;
+mod pausing;
 mod proxy;
 mod refusals;
+mod removal;

@@ -167,7 +167,7 @@ impl Found {
         // Stopping and removing concern no attempt.
         let attempt = self.label(LABEL_ATTEMPT).and_then(|id| id.parse().ok());
         let handle = container.handle(attempt.unwrap_or_else(no_attempt));
-        DockerWorkload::new(container, &handle, None)
+        DockerWorkload::found(container, &handle, None)
     }
 
     fn container(&self, transport: Transport) -> Container {
