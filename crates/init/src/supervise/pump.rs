@@ -291,7 +291,10 @@ impl Pump {
         }
         self.spool.look_after()?;
         self.stalled += began.elapsed();
-        polled.map_err(SpoolLost::Broken).map(drop)
+        match polled {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(SpoolLost::Broken(error)),
+        }
     }
 
     /// Takes what the main process left in the pipes, as far as the reserve stays whole: those it left may print on.
