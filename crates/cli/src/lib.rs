@@ -65,7 +65,7 @@ fn run() -> ExitCode {
     };
     logging::start();
     #[cfg(feature = "failpoints")]
-    dark_factory_executor::failpoint::set_up();
+    let _points = dark_factory_executor::failpoint::set_up();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

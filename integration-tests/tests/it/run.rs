@@ -425,7 +425,9 @@ status: approved
     assert_eq!(launch["image"], image);
     assert_eq!(
         report(&run)["limits"],
-        json!({ "memory": 96 << 20, "cpus": "0.5", "pids": 50, "timeout_ms": 120_000 })
+        json!({
+            "memory": 96 << 20, "cpus": "0.5", "pids": 50, "timeout_ms": 120_000, "idle_ms": null, "log": 1 << 30
+        })
     );
     assert_eq!(launch["labels"], json!({ "team": "red", "level": "1" }));
     assert!(

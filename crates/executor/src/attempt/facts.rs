@@ -207,11 +207,13 @@ impl Facts<'_> {
             "the container engine went down and took the container with it; with live-restore it would run on"
                 .to_owned()
         } else {
-            let how = match exit.status {
-                ExitStatus::Code(code) => format!(" (exit code {code})"),
-                _ => String::new(),
-            };
-            format!("{} from outside ended the agent{how}", signal_name(signal))
+            let name = signal_name(signal);
+            match exit.status {
+                ExitStatus::Code(code) => {
+                    format!("{name} from outside ended the agent (exit code {code})")
+                }
+                _ => format!("{name} from outside killed the agent"),
+            }
         };
         Some(Outcome::new(OutcomeKind::Killed, cause))
     }

@@ -33,11 +33,11 @@ enum Action {
     Hang,
 }
 
-/// Reads what the points are to do.
+/// Reads what the points are to do, for as long as the returned value lives.
 #[cfg(feature = "failpoints")]
-pub fn set_up() {
-    // Points stay set as long as the process lives.
-    std::mem::forget(fail::FailScenario::setup());
+#[must_use]
+pub fn set_up() -> impl Sized {
+    fail::FailScenario::setup()
 }
 
 /// Reaches the point of this name, whose parts are joined by dots; the future then fails, hangs, or is ready at once. A kill has happened before there is a future.

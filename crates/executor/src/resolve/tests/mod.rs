@@ -415,7 +415,13 @@ fn the_seed_profile_has_the_seeds_defaults() {
     assert_eq!(spec.agent, "claude");
     assert!(spec.command.is_empty());
     assert_eq!(spec.user, User::Image);
-    assert_eq!(spec.limits, Limits::default());
+    assert_eq!(
+        spec.limits,
+        Limits {
+            log: Some(ByteSize(1 << 30)),
+            ..Limits::default()
+        }
+    );
     let env: Vec<_> = spec
         .env
         .iter()
