@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
@@ -26,25 +27,25 @@ pub fn nudge(dir: &AttemptDir) -> io::Result<()> {
         .map(drop)
 }
 
+/// How often the store is looked into where nothing can be watched for.
+const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
+
 /// The receiving end of an attempt's nudges.
 #[derive(Debug)]
 pub struct Nudges {
-    watch: Readable,
+    /// `None` where the system has no watch left for us: a user may have 128 of them.
+    watch: Option<Readable>,
 }
 
 impl Nudges {
     /// Watches for nudges from now on; must be called within a runtime.
     ///
-    /// # Errors
-    ///
-    /// The operating system's error.
-    pub fn watch(dir: &AttemptDir) -> io::Result<Self> {
-        nudge(dir)?;
-        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&watch, dir.nudge(), WatchFlags::CLOSE_WRITE)?;
-        Ok(Self {
-            watch: Readable::new(watch)?,
-        })
+    /// Where that is not possible, there is a nudge every second.
+    pub fn watch(dir: &AttemptDir) -> Self {
+        let watch = watch(dir)
+            .inspect_err(|error| tracing::debug!(%error, "no watch for nudges"))
+            .ok();
+        Self { watch }
     }
 
     /// Waits for the next nudge; several at once count as one. Cancel-safe.
@@ -53,14 +54,25 @@ impl Nudges {
     ///
     /// The operating system's error.
     pub async fn next(&self) -> io::Result<()> {
-        self.watch.read(&mut [0; 4096]).await.map(drop)
+        match &self.watch {
+            Some(watch) => watch.read(&mut [0; 4096]).await.map(drop),
+            None => {
+                tokio::time::sleep(UNWATCHED_LOOK).await;
+                Ok(())
+            }
+        }
     }
+}
+
+fn watch(dir: &AttemptDir) -> io::Result<Readable> {
+    nudge(dir)?;
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, dir.nudge(), WatchFlags::CLOSE_WRITE)?;
+    Readable::new(watch)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use dark_factory_types::RunId;
 
     use super::*;
@@ -73,7 +85,7 @@ mod tests {
             folder.path().to_owned(),
             folder.path().join("init"),
         );
-        let nudges = Nudges::watch(&dir).unwrap();
+        let nudges = Nudges::watch(&dir);
 
         nudge(&dir).unwrap();
         nudge(&dir).unwrap();

@@ -125,7 +125,7 @@ impl Drive<'_> {
             handle: attempt.handle.clone(),
             ended: None,
             failures: 0,
-            silent: false,
+            silent: attempt.silence.is_some(),
         };
         if attempt.state == AttemptState::Queued {
             self.advance(Transition::Preparing).await?;
@@ -139,13 +139,19 @@ impl Drive<'_> {
                 Some(_) => Wanted::Yes,
                 None => Wanted::No,
             };
-            match self.step(attempt, &mut launch).await {
-                Ok(Some(launched)) => return Ok(launched),
-                Ok(None) => launch.failures = 0,
-                Err(error) => self.ask_again_later(&mut launch, error).await?,
-            }
-            if std::mem::take(&mut launch.silent) && launch.failures == 0 {
+            let launched = match self.step(attempt, &mut launch).await {
+                Ok(launched) => launched,
+                Err(error) => {
+                    self.ask_again_later(&mut launch, error).await?;
+                    continue;
+                }
+            };
+            launch.failures = 0;
+            if std::mem::take(&mut launch.silent) {
                 self.engine_answers().await?;
+            }
+            if let Some(launched) = launched {
+                return Ok(launched);
             }
         }
     }

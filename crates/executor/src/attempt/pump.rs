@@ -28,6 +28,8 @@ use crate::spool::{ReadError, SpoolReader, open_spool};
 
 /// How long the pump sleeps at most before it looks at the spool again, should an event be missed.
 const SAFETY_WAKE_MS: u16 = 1000;
+/// The same where the spool cannot be watched.
+const UNWATCHED_WAKE_MS: u16 = 50;
 
 /// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
 #[derive(Debug, Clone)]
@@ -226,11 +228,7 @@ impl Pump {
     fn run(mut self, end: &EndSignal) -> Result<Collected, ExecutorError> {
         let attempt = self.dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-            .map_err(|error| output(error.into()))?;
-        inotify
-            .add_watch(&self.dir.spool(), AddWatchFlags::IN_MODIFY)
-            .map_err(|error| output(error.into()))?;
+        let changes = watch_spool(&self.dir);
         loop {
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
             let ended = end.ended.load(Ordering::Acquire);
@@ -246,7 +244,7 @@ impl Pump {
                 break;
             }
             self.readers.run_log.flush().map_err(output)?;
-            wait_for_change(&inotify, &end.wake).map_err(output)?;
+            wait_for_change(changes.as_ref(), &end.wake).map_err(output)?;
         }
         self.finish().map_err(output)
     }
@@ -432,16 +430,26 @@ fn write_stamped(log: &mut impl Write, stamp: &str, text: &str) -> io::Result<()
     Ok(())
 }
 
-fn wait_for_change(inotify: &Inotify, wake: &EventFd) -> io::Result<()> {
-    let mut fds = [
-        PollFd::new(inotify.as_fd(), PollFlags::POLLIN),
-        PollFd::new(wake.as_fd(), PollFlags::POLLIN),
-    ];
-    match poll(&mut fds, PollTimeout::from(SAFETY_WAKE_MS)) {
+/// Watches the spool; `None` where the system has no watch left for us: a user may have 128 of them.
+fn watch_spool(dir: &AttemptDir) -> Option<Inotify> {
+    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).and_then(|inotify| {
+        inotify.add_watch(&dir.spool(), AddWatchFlags::IN_MODIFY)?;
+        Ok(inotify)
+    });
+    watch
+        .inspect_err(|error| tracing::debug!(%error, "the spool is looked at instead of watched"))
+        .ok()
+}
+
+fn wait_for_change(changes: Option<&Inotify>, wake: &EventFd) -> io::Result<()> {
+    let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+    fds.extend(changes.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
+    let time = changes.map_or(UNWATCHED_WAKE_MS, |_| SAFETY_WAKE_MS);
+    match poll(&mut fds, PollTimeout::from(time)) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    match inotify.read_events() {
+    match changes.map_or(Ok(Vec::new()), Inotify::read_events) {
         Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),
         Err(error) => Err(error.into()),
     }

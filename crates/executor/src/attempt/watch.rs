@@ -67,7 +67,7 @@ impl Drive<'_> {
         workload: &dyn Workload,
         pump: &mut Pumping,
     ) -> Result<EngineEnd, ExecutorError> {
-        let nudges = Nudges::watch(&self.dir).map_err(|error| self.output_error(error))?;
+        let nudges = Nudges::watch(&self.dir);
         let pulse = pump.pulse();
         let mut deadlines = self.deadlines(attempt)?;
         let mut acts = Acts {
