@@ -16,14 +16,14 @@ use bollard::Docker;
 use bollard::models::{ContainerState, EventMessage};
 use bollard::query_parameters::EventsOptionsBuilder;
 use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, OomSeen};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::client::{Client, EVENTS, INFO};
 
 /// How long the engine may be silent before it has told all that it remembers of a container whose end it forgot.
-const SILENCE: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_millis(500);
 /// Events that an engine may remember at most before some may have been forgotten: it keeps 256, and more may come
 /// while we ask.
 const MEMORY: usize = 200;
@@ -37,6 +37,8 @@ const SIGINT: i32 = 2;
 const SIGQUIT: i32 = 3;
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// The code that an engine gives to what it left running and does not find again.
+const LOST: i64 = 255;
 /// The signal that the helper is told with to kill all processes and to finish the record: glibc's `SIGRTMIN+1`.
 ///
 /// The same number as `KILL_EVERYTHING_SIGNAL` of the helper, which is a program and no dependency.
@@ -65,15 +67,6 @@ enum Event {
     Died {
         at: i64,
     },
-}
-
-/// What is known of the engine that tells of an end: is it the one that started the container?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Restart {
-    /// It is, or its containers outlive it.
-    Harmless,
-    /// It is another one, and its containers do not outlive a restart.
-    EndsContainers,
 }
 
 /// Returns how a container with this state ended, and why, as far as the engine tells.
@@ -113,15 +106,15 @@ async fn ask(
         return Ok((Vec::new(), EndedBy::Unknown));
     };
     let events = remembered(client, id, started).await?;
-    let restart = if events.contains(&Event::Started) {
-        Restart::Harmless
-    } else {
-        restart(client).await?
-    };
-    let ended_by = match restart {
-        Restart::Harmless => request(code, &events),
-        Restart::EndsContainers => engine_down(code, &events, witness),
-    };
+    let is_same_engine = events.contains(&Event::Started);
+    if !is_same_engine
+        && engine_down(code, &events, witness) == EndedBy::EngineDown
+        && let Some(events) = since_restart(client, id).await?
+    {
+        let ended_by = engine_down(code, &events, witness);
+        return Ok((events, ended_by));
+    }
+    let ended_by = request(code, &events);
     Ok((events, ended_by))
 }
 
@@ -178,44 +171,39 @@ fn event(message: &EventMessage) -> Option<Event> {
     }
 }
 
-/// Finds out whether an engine that does not remember a container's start is another one than started it.
-async fn restart(client: &Client) -> Result<Restart, EngineError> {
+/// Returns what an engine remembers of a container that it did not start, but found when it came up.
+///
+/// `None` if it may be the one that started it, or if its containers outlive it.
+async fn since_restart(client: &Client, id: &str) -> Result<Option<Vec<Event>>, EngineError> {
     let docker = client.docker().await?;
-    let info = client
-        .call(INFO, docker.info())
-        .await
-        .map_err(EngineError::from)?;
-    if info.live_restore_enabled != Some(false) {
-        return Ok(Restart::Harmless);
-    }
-    let Some(now) = info.system_time.as_deref().and_then(|at| at.parse().ok()) else {
-        return Ok(Restart::Harmless);
+    let info = client.call(INFO, docker.info()).await?;
+    let now = info.system_time.as_deref().and_then(|at| at.parse().ok());
+    let (Some(false), Some(now)) = (info.live_restore_enabled, now) else {
+        return Ok(None);
     };
+    let memory = client.call(EVENTS, memory(docker, now)).await?;
     // One that remembers little has forgotten nothing: it was not there when the container started.
-    let known = client
-        .call(EVENTS, count(docker, now))
-        .await
-        .map_err(EngineError::from)?;
-    Ok(if known < MEMORY {
-        Restart::EndsContainers
-    } else {
-        Restart::Harmless
-    })
+    if memory.len() >= MEMORY {
+        return Ok(None);
+    }
+    let is_of = |message: &&EventMessage| {
+        let actor = message.actor.as_ref();
+        actor.and_then(|actor| actor.id.as_deref()) == Some(id)
+    };
+    let events: Vec<Event> = memory.iter().filter(is_of).filter_map(event).collect();
+    Ok((!events.contains(&Event::Started)).then_some(events))
 }
 
-/// Counts what the engine remembers.
-async fn count(docker: &Docker, now: Timestamp) -> Result<usize, bollard::errors::Error> {
+/// Returns all that the engine remembers.
+async fn memory(
+    docker: &Docker,
+    now: Timestamp,
+) -> Result<Vec<EventMessage>, bollard::errors::Error> {
     let options = EventsOptionsBuilder::default()
         .since("1")
         .until(&seconds(now))
         .build();
-    let mut stream = docker.events(Some(options));
-    let mut known = 0;
-    while let Some(next) = stream.next().await {
-        next?;
-        known += 1;
-    }
-    Ok(known)
+    docker.events(Some(options)).try_collect().await
 }
 
 /// Returns a time as the engine's queries take it.
@@ -257,18 +245,21 @@ fn is_shortly_before(at: i64, died: Option<i64>) -> bool {
 
 /// Returns whether the engine's own going down ended a container, asked of the engine that came after it.
 ///
-/// An engine that comes back after a crash ends the containers that it finds running, and remembers these ends; of
-/// one that ended by itself meanwhile it remembers nothing. One that shuts down ends them first, and then no end is
-/// remembered either: only whoever was waiting knows that nothing else ended it before, and only the code tells that
-/// from a process that ended just then by itself.
+/// An engine that comes back after a crash signals the containers that it finds running, and remembers that and their
+/// ends; of one that ended meanwhile it remembers nothing. One that shuts down ends them first, and then no end is remembered
+/// either: only whoever was waiting knows that nothing else ended it before, and only the code tells that from a
+/// process that ended just then by itself.
 fn engine_down(code: i64, events: &[Event], witness: Witness) -> EndedBy {
     let died = events
         .iter()
         .any(|event| matches!(event, Event::Died { .. }));
-    let is_killed = [SIGTERM, SIGKILL]
+    let signalled = events
         .iter()
-        .any(|signal| code == 128 + i64::from(*signal));
-    if died || (is_killed && witness == Witness::Present) {
+        .any(|event| matches!(event, Event::Signalled { .. }));
+    let is_killed = [SIGTERM, SIGKILL]
+        .map(|signal| 128 + i64::from(signal))
+        .contains(&code);
+    if (died && signalled) || ((is_killed || code == LOST) && witness == Witness::Present) {
         EndedBy::EngineDown
     } else {
         EndedBy::Unknown
@@ -373,6 +364,13 @@ mod tests {
                 "crash, ended by itself meanwhile",
                 5,
                 &[],
+                Present,
+                EndedBy::Unknown,
+            ),
+            (
+                "ended by itself, and the start is forgotten",
+                1,
+                &[died(5)],
                 Present,
                 EndedBy::Unknown,
             ),

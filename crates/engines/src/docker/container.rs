@@ -19,7 +19,7 @@ use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Handle, Oo
 use dark_factory_types::{AttemptId, Transport};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::causes::{self, Witness};
 use super::client::{Client, Fault, INSPECT, KILL, PAUSE, REMOVE, START, UNPAUSE, WAIT};
@@ -32,6 +32,9 @@ const HANDLE_VERSION: u32 = 1;
 /// then on.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(30);
+/// How long the engine may take to see a container as frozen or thawed, and how often it is asked.
+const SETTLING: Duration = Duration::from_secs(5);
+const SETTLING_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a handle holds for us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -282,48 +285,66 @@ impl Container {
 
     /// Freezes the container's processes; one that is frozen is no error.
     pub(super) async fn pause(&self) -> Result<(), EngineError> {
-        let docker = self.client.docker().await?;
-        let paused = self
-            .client
-            .call(PAUSE, docker.pause_container(&self.id))
-            .await;
-        self.settled(paused, Motion::Frozen).await
+        self.settle(Motion::Frozen).await
     }
 
     /// Lets the container's processes go on; one that is not frozen is no error.
     pub(super) async fn unpause(&self) -> Result<(), EngineError> {
-        let docker = self.client.docker().await?;
-        let unpaused = self
-            .client
-            .call(UNPAUSE, docker.unpause_container(&self.id))
-            .await;
-        self.settled(unpaused, Motion::Free).await
+        self.settle(Motion::Free).await
     }
 
-    /// Makes of a refusal what the container's state makes of it: it may be as it was to be.
+    /// Freezes or thaws the container, until the engine says that it is so.
     ///
-    /// Engines refuse to freeze a frozen container, and to thaw one that is not, with one status or another.
-    async fn settled(&self, done: Result<(), Fault>, wanted: Motion) -> Result<(), EngineError> {
-        let Err(fault) = done else { return Ok(()) };
-        if !matches!(
-            fault,
-            Fault::Status {
-                code: 409 | 500,
-                ..
+    /// An engine's idea of a container follows what it did by some milliseconds. Until then it would refuse to thaw
+    /// what it has just frozen, and the other way round; and whether a refusal means "it is so already" or "not now"
+    /// is seen by the state alone.
+    async fn settle(&self, wanted: Motion) -> Result<(), EngineError> {
+        let begun = Instant::now();
+        let mut asked = self.set(wanted).await;
+        loop {
+            if let Err(Fault::Other(_)) = asked {
+                return asked.map_err(|fault| self.error(fault));
             }
-        ) {
-            return Err(self.error(fault));
+            let state = self.state().await?;
+            let motion = if state.paused == Some(true) {
+                Motion::Frozen
+            } else {
+                Motion::Free
+            };
+            match phase(&state) {
+                Phase::Created | Phase::Ended => return Err(self.gone()),
+                Phase::Running if motion == wanted => return Ok(()),
+                Phase::Running => {}
+            }
+            let is_late = begun.elapsed() > SETTLING;
+            match asked {
+                Err(fault) if is_late => return Err(self.error(fault)),
+                Err(_) => {
+                    sleep(SETTLING_PAUSE).await;
+                    asked = self.set(wanted).await;
+                }
+                Ok(()) if is_late => {
+                    return Err(EngineError::Failed {
+                        operation: format!("freeze or thaw container {}", self.name),
+                        source: format!("it did so, and says that it is not {wanted:?}").into(),
+                    });
+                }
+                Ok(()) => sleep(SETTLING_PAUSE).await,
+            }
         }
-        let state = self.state().await?;
-        let motion = if state.paused == Some(true) {
-            Motion::Frozen
-        } else {
-            Motion::Free
-        };
-        match phase(&state) {
-            Phase::Running if motion == wanted => Ok(()),
-            Phase::Running => Err(self.error(fault)),
-            Phase::Created | Phase::Ended => Err(self.gone()),
+    }
+
+    async fn set(&self, wanted: Motion) -> Result<(), Fault> {
+        let docker = self.client.docker().await?;
+        match wanted {
+            Motion::Frozen => {
+                let pause = docker.pause_container(&self.id);
+                self.client.call(PAUSE, pause).await
+            }
+            Motion::Free => {
+                let unpause = docker.unpause_container(&self.id);
+                self.client.call(UNPAUSE, unpause).await
+            }
         }
     }
 

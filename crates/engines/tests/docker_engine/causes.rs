@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::engine::{EndedBy, Engine, OomSeen, Recovered, Workload};
 use dark_factory_executor::spec::{LaunchSpec, Limits, StopPolicy};
 use dark_factory_types::ByteSize;
@@ -103,7 +104,26 @@ async fn whoever_comes_later_is_told_the_same() {
 }
 
 #[tokio::test]
-async fn a_childs_lack_of_memory_is_seen_though_the_container_ends_well() {
+async fn a_kill_is_a_request_also_where_the_engine_has_forgotten_the_start() {
+    let lab = Lab::new();
+    let workload = begun(&lab).await;
+    // An engine remembers 256 events.
+    for _ in 0..130 {
+        workload.pause().await.unwrap();
+        workload.unpause().await.unwrap();
+    }
+
+    docker(&["kill", &workload.handle().container]);
+    let exit = workload.wait().await.unwrap();
+
+    assert_eq!(
+        (exit.code, exit.ended_by),
+        (137, EndedBy::Request { signal: 9 })
+    );
+}
+
+#[tokio::test]
+async fn lack_of_memory_is_seen_if_the_engine_has_it_in_its_state_or_in_its_events() {
     let lab = Lab::new();
     let spec = LaunchSpec {
         limits: Limits {
@@ -112,11 +132,19 @@ async fn a_childs_lack_of_memory_is_seen_though_the_container_ends_well() {
         },
         ..lab.spec("allocate 256m")
     };
+    let (workload, _dir) = lab.start(&spec).await;
 
-    let (exit, spool) = lab.run(&spec).await;
+    let exit = workload.wait().await.unwrap();
 
-    // The engine misses some; then the helper's count is what is left.
-    let counted = spool.exit.unwrap().oom_kills > Some(0);
-    assert!(exit.oom_killed == OomSeen::Yes || counted, "{exit:?}");
+    let container = &workload.handle().container;
+    let events = docker(&[
+        "events",
+        "--since=0",
+        &format!("--until={}", SystemClock.now().as_second()),
+        "--filter=event=oom",
+        &format!("--filter=container={container}"),
+    ]);
+    let known = inspect(container, "{{.State.OOMKilled}}") == "true" || !events.is_empty();
+    assert_eq!(exit.oom_killed == OomSeen::Yes, known, "{exit:?} {events}");
     assert_eq!(exit.ended_by, EndedBy::Unknown);
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use dark_factory_executor::engine::{Engine, EngineError, Recovered};
+use dark_factory_executor::spec::LaunchSpec;
 use dark_factory_spool::End;
 
-use super::lab::{Lab, Spool, inspect, wait_for_file};
+use super::lab::{Lab, Spool, docker, inspect, wait_for_file};
 use super::proxy::{Mishap, Proxy};
 
 #[tokio::test]
@@ -22,6 +23,30 @@ async fn a_container_whose_create_was_not_answered_is_found_again() {
 
     assert_eq!(lab.create(&spec, &dir).await, handle);
     assert_eq!(lab.engine.list_owned(&lab.owner).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_begins_an_id_is_not_taken_by_that_container() {
+    let lab = Lab::new();
+    let other = lab.create(&lab.spec("print hello"), &lab.attempt()).await;
+    let spec = LaunchSpec {
+        container: Some(inspect(&other.container, "{{.Id}}")[..12].to_owned()),
+        ..lab.spec("print hello")
+    };
+    let dir = lab.attempt();
+    let proxy = Proxy::new([Mishap::LoseRequest("/containers/create")]);
+
+    // Nothing was created: the engine's answer about the name is about the other container.
+    let lost = proxy.engine().create(&spec, &lab.owner, &dir).await;
+    let created = lab.engine.create(&spec, &lab.owner, &dir).await.unwrap();
+
+    assert!(
+        matches!(lost, Err(EngineError::Unreachable { .. })),
+        "{lost:?}"
+    );
+    assert_ne!(created, other);
+    // Its name would confuse the removal of both.
+    docker(&["rm", &created.container]);
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ const FAILURE: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\nContent-Type: app
 pub(crate) enum Mishap {
     /// The engine does it, and its answer is lost.
     LoseAnswer(&'static str),
+    /// The engine never hears of it.
+    LoseRequest(&'static str),
     /// The connection lasts until [`Proxy::cut`].
     Cut(&'static str),
     /// The first so many are answered with an internal error.
@@ -34,6 +36,7 @@ impl Mishap {
     fn concerns(self, line: &str) -> bool {
         match self {
             Self::LoseAnswer(text)
+            | Self::LoseRequest(text)
             | Self::Cut(text)
             | Self::Fail(text, _)
             | Self::Mute(text)
@@ -113,6 +116,7 @@ impl Shared {
             Some(Mishap::Fail(_, times)) if self.failed.fetch_add(1, Ordering::SeqCst) < *times => {
                 return client.write_all(FAILURE);
             }
+            Some(Mishap::LoseRequest(_)) => return Ok(()),
             Some(Mishap::LoseAnswer(_)) => {
                 engine.write_all(&first[..length])?;
                 // With the answer's first bytes the engine has done what it was asked for.
