@@ -16,6 +16,7 @@ use bollard::Docker;
 use bollard::models::{ContainerState, EventMessage};
 use bollard::query_parameters::EventsOptionsBuilder;
 use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, OomSeen};
+use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -30,7 +31,14 @@ const MEMORY: usize = 200;
 /// How long before the end a signal may have been asked for that the process handled by leaving.
 const LEAVING: Duration = Duration::from_secs(60);
 /// Signals that ask a process to leave, and the helper's own.
-const LEAVE: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, HELPER_KILL];
+const LEAVE: [i32; 6] = [
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGKILL,
+    SIGTERM,
+    KILL_EVERYTHING_SIGNAL,
+];
 
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
@@ -39,11 +47,6 @@ const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 /// The code that an engine gives to what it left running and does not find again.
 const LOST: i64 = 255;
-/// The signal that the helper is told with to kill all processes and to finish the record: glibc's `SIGRTMIN+1`.
-///
-/// The same number as `KILL_EVERYTHING_SIGNAL` of the helper, which is a program and no dependency.
-pub(super) const HELPER_KILL: i32 = 35;
-
 /// Whether whoever asks has seen the container run, and has waited for its end ever since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Witness {

@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dark_factory_executor::engine::{EngineError, EngineExit, Handle, Workload};
 use dark_factory_executor::spec::StopPolicy;
+use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
 use dark_factory_types::Transport;
 use tokio::time::timeout;
 
 use super::attach::Reader;
-use super::causes::{HELPER_KILL, Witness};
+use super::causes::Witness;
 use super::client::KILL;
 use super::container::{Container, Signalled};
 
@@ -108,7 +109,7 @@ impl Workload for DockerWorkload {
         }
         if self.container.transport == Transport::Spool
             && self
-                .kill_and_wait(&HELPER_KILL.to_string(), HELPER_GRACE)
+                .kill_and_wait(&KILL_EVERYTHING_SIGNAL.to_string(), HELPER_GRACE)
                 .await?
                 == Ended::Yes
         {
