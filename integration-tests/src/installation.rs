@@ -17,6 +17,7 @@ use crate::dark_factory_bin;
 pub struct Installation {
     // Checked before the folder that it is about is removed.
     _leftovers: Leftovers,
+    host: Option<String>,
     folder: TempDir,
 }
 
@@ -31,13 +32,23 @@ impl Installation {
         reason = "it creates folders; a default would hide that"
     )]
     pub fn new() -> Self {
+        Self::on(None)
+    }
+
+    /// Creates an installation whose engine is at this `DOCKER_HOST`, or where the environment says.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for its folder.
+    pub fn on(host: Option<String>) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("dark-factory-test-")
             .tempdir()
             .expect("a temporary folder");
         fs::create_dir(folder.path().join("home")).expect("a home folder");
         Self {
-            _leftovers: Leftovers::of(&folder.path().join("state")),
+            _leftovers: Leftovers::on(host.clone(), &folder.path().join("state")),
+            host,
             folder,
         }
     }
@@ -62,6 +73,9 @@ impl Installation {
             .env("DARK_FACTORY_STATE_DIR", self.state_dir())
             .env("HOME", self.folder.path().join("home"))
             .stdin(std::process::Stdio::null());
+        if let Some(host) = &self.host {
+            command.env("DOCKER_HOST", host);
+        }
         command
     }
 }
@@ -69,13 +83,19 @@ impl Installation {
 /// Fails the test at its end if containers of an installation are left, and removes them.
 #[derive(Debug)]
 pub struct Leftovers {
+    host: Option<String>,
     state_dir: PathBuf,
 }
 
 impl Leftovers {
     /// Watches the installation with this state folder.
     pub fn of(state_dir: &Path) -> Self {
+        Self::on(None, state_dir)
+    }
+
+    fn on(host: Option<String>, state_dir: &Path) -> Self {
         Self {
+            host,
             state_dir: state_dir.to_path_buf(),
         }
     }
@@ -87,7 +107,7 @@ impl Leftovers {
     /// If the engine does not answer.
     pub fn containers(&self) -> Vec<String> {
         // Each of its containers mounts a folder of the attempt, and no other container does.
-        let ids = docker(&[
+        let ids = self.docker(&[
             "ps",
             "--all",
             "--quiet",
@@ -96,8 +116,7 @@ impl Leftovers {
         ]);
         ids.lines()
             .filter(|id| {
-                let mut inspect = Command::new("docker");
-                inspect.args([
+                let mut inspect = self.command(&[
                     "inspect",
                     "--format",
                     "{{range .Mounts}}{{println .Source}}{{end}}",
@@ -112,13 +131,35 @@ impl Leftovers {
             .map(str::to_owned)
             .collect()
     }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        let output = self
+            .command(arguments)
+            .output()
+            .expect("docker can be started");
+        assert!(
+            output.status.success() || thread::panicking(),
+            "docker {arguments:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(arguments);
+        if let Some(host) = &self.host {
+            command.env("DOCKER_HOST", host);
+        }
+        command
+    }
 }
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
         let left = self.containers();
         for id in &left {
-            docker(&["rm", "--force", id]);
+            self.docker(&["rm", "--force", id]);
         }
         assert!(
             left.is_empty() || thread::panicking(),
@@ -126,17 +167,4 @@ impl Drop for Leftovers {
             left.join(" ")
         );
     }
-}
-
-fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker")
-        .args(arguments)
-        .output()
-        .expect("docker can be started");
-    assert!(
-        output.status.success() || thread::panicking(),
-        "docker {arguments:?} failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,7 +1,7 @@
 //! Support for tests that run the real binary on a real engine.
 //!
-//! Owns: throw-away installations and projects, the model server, the faulty engine socket, the check that no
-//! container is left.
+//! Owns: throw-away installations, projects and engines, the model server, the faulty engine socket, the check that
+//! no container is left.
 //! Reads: the environment that `cargo xtask test` prepares; `cargo xtask env` prints it.
 //! Never: ships, or stands in for an engine. What is missing fails the test and says what to run.
 
@@ -13,8 +13,10 @@
 
 mod installation;
 mod model;
+mod private_engine;
 mod project;
 mod proxy;
+mod traces;
 
 use std::env;
 use std::fs;
@@ -23,8 +25,10 @@ use std::path::PathBuf;
 
 pub use installation::{Installation, Leftovers};
 pub use model::MockModel;
+pub use private_engine::{LiveRestore, PrivateEngine};
 pub use project::{PROJECT_OWNER, Project};
-pub use proxy::{EngineProxy, Fault};
+pub use proxy::{EngineProxy, Fault, Instead};
+pub use traces::Traces;
 
 /// Returns the image of the scripted agent: `/bin/agent` takes `-e SCRIPT`, `claude` a prompt on its standard input.
 ///

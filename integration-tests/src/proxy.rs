@@ -1,13 +1,13 @@
-//! An engine's socket with faults: forwards to the real engine, and holds, loses or cuts what a test names.
+//! An engine's socket with faults: forwards to the real engine, and holds, delays, loses or cuts what a test names.
 //!
 //! Owns: a socket of its own, and every connection through it.
 //! Reads: the first line of each request.
-//! Never: answers in the engine's place, or alters what the engine says.
+//! Never: alters what the engine says, or answers in its place but where a test names that fault.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub(crate) const ENGINE: &str = "/var/run/docker.sock";
 /// How long a test waits for a request, and a held one for its release.
 const PATIENCE: Duration = Duration::from_secs(30);
 const HEAD_END: &[u8] = b"\r\n\r\n";
+/// The message of every answer in the engine's place.
+const INSTEAD: &str = "a fault of the test";
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,48 @@ pub enum Fault {
     HoldReply,
     /// The engine does it, and the connection breaks before its reply.
     LoseReply,
+    /// The engine does it, and the connection breaks after this many bytes of its reply's head.
+    CutHead(usize),
+    /// The engine does it, and the connection breaks after this many bytes of its reply's body, as it is encoded.
+    CutBody(usize),
+    /// It reaches the engine this much later.
+    DelayRequest(Duration),
+    /// The engine does it, and its reply comes whole, this much later.
+    DelayReply(Duration),
+    /// The engine never hears of it; this answer comes in its place.
+    Answer(Instead),
+    /// The connection to the engine is closed for writing behind the request, which must have no body, and its reply is
+    /// passed on.
+    CloseRequest,
+    /// The connection to the client is closed for writing at once, and the engine's side stays open to its end.
+    CloseReply,
+}
+
+/// What the proxy says in the engine's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instead {
+    /// Status 404.
+    NotFound,
+    /// Status 409.
+    Conflict,
+    /// Status 500.
+    ServerError,
+}
+
+impl Instead {
+    fn answer(self) -> String {
+        let status = match self {
+            Self::NotFound => "404 Not Found",
+            Self::Conflict => "409 Conflict",
+            Self::ServerError => "500 Internal Server Error",
+        };
+        let body = format!("{{\"message\":\"{INSTEAD}\"}}");
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+    }
 }
 
 /// A socket in front of the engine; ends with the test.
@@ -38,8 +82,10 @@ pub struct EngineProxy {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// The socket of the engine itself.
+    engine: PathBuf,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -82,15 +128,32 @@ impl EngineProxy {
         reason = "it opens a socket; a default would hide that"
     )]
     pub fn new() -> Self {
+        Self::before(Path::new(ENGINE))
+    }
+
+    /// Starts a proxy without faults before an engine with this socket.
+    ///
+    /// # Panics
+    ///
+    /// If its own socket cannot be made.
+    pub fn before(engine: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let listener = UnixListener::bind(folder.path().join("engine.sock")).expect("a socket");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            engine: engine.to_owned(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let shared = Arc::clone(&accepting);
-                // A broken connection is what this is for.
-                thread::spawn(move || shared.serve(client));
+                thread::spawn(move || {
+                    // An engine that is gone shows as a connection that breaks.
+                    if shared.serve(&client).is_err() {
+                        let _closed = client.shutdown(Shutdown::Both);
+                    }
+                });
             }
         });
         Self { folder, shared }
@@ -158,14 +221,26 @@ impl EngineProxy {
         self.shared.lock().link = Link::Up;
     }
 
+    /// Waits until there were this many requests of a kind; see [`EngineProxy::next`].
+    ///
+    /// # Panics
+    ///
+    /// If that takes more than 30 s.
+    pub fn wait_until_asked(&self, request: &str, times: usize) {
+        self.shared
+            .wait(request, |state| state.count(request) >= times);
+    }
+
     /// Returns how many requests of this kind there were; see [`EngineProxy::next`].
     pub fn count(&self, request: &str) -> usize {
-        self.shared
-            .lock()
-            .seen
-            .iter()
-            .filter(|line| is_like(line, request))
-            .count()
+        self.shared.lock().count(request)
+    }
+}
+
+impl State {
+    fn count(&self, request: &str) -> usize {
+        let like = |line: &&String| is_like(line, request);
+        self.seen.iter().filter(like).count()
     }
 }
 
@@ -207,7 +282,8 @@ impl Shared {
         }
     }
 
-    fn serve(&self, mut client: UnixStream) -> io::Result<()> {
+    fn serve(&self, client: &UnixStream) -> io::Result<()> {
+        let mut client = client.try_clone()?;
         let mut engine = {
             let mut state = self.lock();
             if state.link == Link::Down {
@@ -215,28 +291,52 @@ impl Shared {
                 self.changed.notify_all();
                 return Ok(());
             }
-            let engine = UnixStream::connect(ENGINE)?;
+            let engine = UnixStream::connect(&self.engine)?;
             state.open.push(client.try_clone()?);
             state.open.push(engine.try_clone()?);
             engine
         };
-        let Some(request) = read_head(&mut client)? else {
-            return Ok(());
-        };
+        let request = read_request(&mut client)?;
         let fault = self.note(&request);
-        if fault == Some(Fault::HoldRequest) && self.hold() == Release::Break {
-            return client.shutdown(Shutdown::Both);
+        match fault {
+            Some(Fault::HoldRequest) if self.hold() == Release::Break => {
+                return client.shutdown(Shutdown::Both);
+            }
+            Some(Fault::DelayRequest(delay)) => thread::sleep(delay),
+            Some(Fault::Answer(instead)) => return answer(client, instead),
+            _ => {}
         }
         engine.write_all(&request)?;
         let (from, to) = (client.try_clone()?, engine.try_clone()?);
         thread::spawn(move || send_body(from, to, fault));
-        if matches!(fault, None | Some(Fault::HoldRequest)) {
-            return pass_on(engine, client);
+        match fault {
+            None | Some(Fault::HoldRequest | Fault::DelayRequest(_) | Fault::Answer(_)) => {
+                return pass_on(engine, client);
+            }
+            Some(Fault::CloseRequest) => {
+                engine.shutdown(Shutdown::Write)?;
+                return pass_on(engine, client);
+            }
+            Some(Fault::CutHead(length)) => return pass_on(engine.take(length as u64), client),
+            Some(Fault::CutBody(length)) => {
+                let (mut reply, end) = read_to_head_end(&mut engine)?;
+                reply.truncate(end + HEAD_END.len() + length);
+                let left = end + HEAD_END.len() + length - reply.len();
+                client.write_all(&reply)?;
+                return pass_on(engine.take(left as u64), client);
+            }
+            Some(Fault::CloseReply) => client.shutdown(Shutdown::Write)?,
+            Some(Fault::HoldReply | Fault::LoseReply | Fault::DelayReply(_)) => {}
         }
         let mut reply = Vec::new();
         engine.read_to_end(&mut reply)?;
-        if fault == Some(Fault::HoldReply) && self.hold() == Release::GoOn {
-            client.write_all(&reply)?;
+        match fault {
+            Some(Fault::HoldReply) if self.hold() == Release::GoOn => client.write_all(&reply)?,
+            Some(Fault::DelayReply(delay)) => {
+                thread::sleep(delay);
+                client.write_all(&reply)?;
+            }
+            _ => {}
         }
         client.shutdown(Shutdown::Both)
     }
@@ -251,25 +351,30 @@ impl Shared {
             .iter()
             .position(|(wanted, _)| is_like(&line, wanted));
         state.seen.push(line);
+        self.changed.notify_all();
         due.map(|index| state.faults.remove(index).1)
     }
 }
 
 /// Reads a request up to the end of its head or further, and asks for the connection's end behind its reply.
-///
-/// `None` if there is no whole head.
-fn read_head(client: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
-    let mut request = Vec::new();
+fn read_request(client: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let (mut request, end) = read_to_head_end(client)?;
+    // One request a connection: what follows belongs to it, and the reply ends where the connection does.
+    request.splice(end..end, *b"\r\nConnection: close");
+    Ok(request)
+}
+
+/// Reads up to the end of a head or further; returns what was read, and where the head ends.
+fn read_to_head_end(stream: &mut UnixStream) -> io::Result<(Vec<u8>, usize)> {
+    let mut read = Vec::new();
     let mut chunk = [0; 4096];
     loop {
-        if let Some(end) = find(&request, HEAD_END) {
-            // One request a connection: what follows belongs to it, and the reply ends where the connection does.
-            request.splice(end..end, *b"\r\nConnection: close");
-            return Ok(Some(request));
+        if let Some(end) = find(&read, HEAD_END) {
+            return Ok((read, end));
         }
-        match client.read(&mut chunk)? {
-            0 => return Ok(None),
-            length => request.extend_from_slice(&chunk[..length]),
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => read.extend_from_slice(&chunk[..length]),
         }
     }
 }
@@ -283,8 +388,16 @@ fn send_body(mut client: UnixStream, mut engine: UnixStream, fault: Option<Fault
     }
 }
 
+/// Answers a request in the engine's place.
+fn answer(mut client: UnixStream, instead: Instead) -> io::Result<()> {
+    client.write_all(instead.answer().as_bytes())?;
+    client.shutdown(Shutdown::Write)?;
+    // A socket that is closed before everything in it was read would take the answer back.
+    io::copy(&mut client, &mut io::sink()).map(drop)
+}
+
 /// Passes a reply on to its end, as it comes; a client that is dead misses it.
-fn pass_on(mut engine: UnixStream, mut client: UnixStream) -> io::Result<()> {
+fn pass_on(mut engine: impl Read, mut client: UnixStream) -> io::Result<()> {
     let mut chunk = [0; 16 * 1024];
     loop {
         match engine.read(&mut chunk)? {

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use integration_tests::{EngineProxy, Installation, Project, agent_image};
+use integration_tests::{EngineProxy, Installation, PrivateEngine, Project, agent_image};
 use serde_json::Value;
 
 use crate::support::Ended;
@@ -33,7 +33,16 @@ pub(crate) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>
 
 /// Runs the docker command line and returns what it printed.
 pub(crate) fn docker(arguments: &[&str]) -> String {
-    let ended = Ended::of(Command::new("docker").args(arguments));
+    docker_on(None, arguments)
+}
+
+fn docker_on(host: Option<&str>, arguments: &[&str]) -> String {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    if let Some(host) = host {
+        command.env("DOCKER_HOST", host);
+    }
+    let ended = Ended::of(&mut command);
     assert_eq!(ended.code, 0, "docker {arguments:?}: {}", ended.stderr);
     ended.stdout
 }
@@ -96,36 +105,57 @@ pub(crate) struct Scene {
     pub(crate) installation: Installation,
     pub(crate) project: Project,
     pub(crate) prompt: PathBuf,
-    engine: Option<String>,
+    /// The engine itself, where it is not the machine's.
+    host: Option<String>,
+    /// How `dark-factory` reaches it, where that is another way.
+    proxy: Option<String>,
 }
 
 impl Scene {
     /// Sets a scene on the engine.
     pub(crate) fn new() -> Self {
+        Self::at(None)
+    }
+
+    /// Sets a scene on an engine of its own.
+    pub(crate) fn on(engine: &PrivateEngine) -> Self {
+        Self::at(Some(engine.host()))
+    }
+
+    fn at(host: Option<String>) -> Self {
         let project = Project::new();
         let prompt = project.write("prompt.md", "Do what the command says.\n");
         Self {
-            installation: Installation::new(),
+            installation: Installation::on(host.clone()),
             project,
             prompt,
-            engine: None,
+            host,
+            proxy: None,
         }
     }
 
     /// Sets a scene in which the engine is reached through a proxy.
     pub(crate) fn behind(proxy: &EngineProxy) -> Self {
-        Self {
-            engine: Some(proxy.host()),
-            ..Self::new()
-        }
+        Self::new().through(proxy)
+    }
+
+    /// Lets `dark-factory` reach the scene's engine through a proxy.
+    pub(crate) fn through(mut self, proxy: &EngineProxy) -> Self {
+        self.proxy = Some(proxy.host());
+        self
+    }
+
+    /// Runs the docker command line on the scene's engine and returns what it printed.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> String {
+        docker_on(self.host.as_deref(), arguments)
     }
 
     /// Returns a `dark-factory` command.
     pub(crate) fn dark_factory(&self, arguments: &[&str]) -> Command {
         let mut command = self.installation.dark_factory();
         command.args(arguments).current_dir(self.project.path());
-        if let Some(engine) = &self.engine {
-            command.env("DOCKER_HOST", engine);
+        if let Some(proxy) = &self.proxy {
+            command.env("DOCKER_HOST", proxy);
         }
         command
     }
@@ -188,7 +218,7 @@ impl Scene {
 
     /// Waits until the engine says that the one run's container has ended, for whatever reason.
     pub(crate) fn wait_for_container(&self) {
-        docker(&["wait", &self.container()]);
+        self.docker(&["wait", &self.container()]);
     }
 
     /// Returns the name of the one run's container.
@@ -204,7 +234,7 @@ impl Scene {
             .expect("a folder has a name")
             .to_string_lossy();
         let label = format!("label=dark-factory.attempt={attempt}");
-        let ids = docker(&["ps", "--all", "--quiet", "--filter", &label]);
+        let ids = self.docker(&["ps", "--all", "--quiet", "--filter", &label]);
         ids.lines().map(str::to_owned).collect()
     }
 
