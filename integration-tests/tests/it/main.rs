@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod answers;
 mod bad_input;
 mod bad_launch;
 mod bytes;
@@ -19,6 +20,7 @@ mod options;
 mod orphans;
 mod recovery;
 mod replay;
+mod restarts;
 mod run;
 mod scene;
 mod support;
