@@ -233,7 +233,6 @@ fn run_that_is_said_to_be_gone(proxy: &EngineProxy) -> Scene {
 }
 
 #[test]
-#[ignore = "hand-over: a container that a wait says is gone is not killed, and runs on behind a finished report"]
 fn a_living_container_that_a_wait_says_is_gone_is_lost_and_removed() {
     let scene = run_that_is_said_to_be_gone(&EngineProxy::new());
 

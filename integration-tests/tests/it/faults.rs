@@ -166,7 +166,6 @@ fn a_stop_that_does_not_reach_the_engine_ends_nothing() {
 }
 
 #[test]
-#[ignore = "hand-over: a stop that failed is recorded, so a later end of its own is reported as cancelled"]
 fn a_run_that_ended_by_itself_after_a_stop_in_vain_was_not_cancelled() {
     let proxy = EngineProxy::new();
     let scene = Scene::behind(&proxy);

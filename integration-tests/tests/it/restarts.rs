@@ -249,13 +249,11 @@ fn assert_no_end_of_its_own(code: u8) {
 }
 
 #[test]
-#[ignore = "hand-over: an agent that leaves with a code of its own on the engine's SIGTERM is taken at its word"]
 fn an_agent_that_its_engine_told_to_leave_has_not_failed() {
     assert_no_end_of_its_own(3);
 }
 
 #[test]
-#[ignore = "hand-over: an agent that leaves with a code of its own on the engine's SIGTERM is taken at its word"]
 fn an_agent_that_its_engine_told_to_leave_has_not_succeeded() {
     assert_no_end_of_its_own(0);
 }
@@ -339,8 +337,6 @@ fn an_engine_that_is_killed_in_the_middle_of_a_start_starts_the_agent_at_most_on
 }
 
 #[test]
-#[ignore = "hand-over: an engine that forgot a start says `created`, and a living run waits for it without end; it takes \
-            a busy machine to meet"]
 fn a_run_whose_start_the_engine_forgot_ends_as_its_record_says() {
     for _ in 0..20 {
         let mut engine = PrivateEngine::start(LiveRestore::On);

@@ -18,7 +18,8 @@ use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageConfig
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
-    Capabilities, Engine, EngineError, Handle, OwnedContainer, PullProgress, Recovered, Workload,
+    Capabilities, Engine, EngineError, Fate, Handle, OwnedContainer, PullProgress, Recovered,
+    Workload,
 };
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::host::HostView;
@@ -117,11 +118,16 @@ impl DockerEngine {
             }
             Err(Fault::Status { code: 409, .. }) => Ok(None),
             Err(Fault::Status { code: 404, .. }) => Err(images::missing(&spec.image)),
-            Err(Fault::Status { message, .. }) => Err(EngineError::CreateRefused {
+            Err(Fault::Status {
+                code: 400..500,
+                message,
+                ..
+            }) => Err(EngineError::CreateRefused {
                 name: name.to_owned(),
                 reason: message,
             }),
-            Err(Fault::Other(error)) => Err(error),
+            // A failure of its own: it may have made the container all the same.
+            Err(fault) => Err(fault.into()),
         }
     }
 
@@ -256,7 +262,7 @@ impl Engine for DockerEngine {
             let lost = match self.create_once(spec, &name, body.clone()).await {
                 Ok(Some(id)) => return Ok(handle(id)),
                 Ok(None) => None,
-                Err(error @ EngineError::Unreachable { .. }) => Some(error),
+                Err(error) if error.fate() == Fate::Unknown => Some(error),
                 Err(error) => return Err(error),
             };
             match (self.holder(&name, owner, attempt).await, lost) {
@@ -426,7 +432,7 @@ async fn await_handover(
 async fn ended(container: &Container) -> Result<i64, EngineError> {
     loop {
         match container.ended().await {
-            Err(EngineError::Unreachable { .. }) => tokio::time::sleep(RETRY).await,
+            Err(error) if error.fate() == Fate::Unknown => tokio::time::sleep(RETRY).await,
             ended => return ended,
         }
     }

@@ -61,6 +61,8 @@ struct Launch {
     handle: Option<Handle>,
     /// What the engine said of the container when it was looked at.
     ended: Option<(EngineEnd, Box<dyn Workload>)>,
+    /// The step that was taken last.
+    last: Option<Next>,
     /// How often the engine failed in a row.
     failures: u32,
     silent: bool,
@@ -73,8 +75,8 @@ impl Drive<'_> {
         attempt: Attempt,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Report, ExecutorError> {
-        if let Some(report) = attempt.report {
-            self.clean_up(attempt.handle.as_ref(), None, &report).await;
+        if let Some(report) = attempt.report.clone() {
+            self.clean_up(&attempt, None, &report).await;
             return Ok(report);
         }
         let Some(agent) = agent(&attempt.spec.agent) else {
@@ -124,6 +126,7 @@ impl Drive<'_> {
             },
             handle: attempt.handle.clone(),
             ended: None,
+            last: None,
             failures: 0,
             silent: attempt.silence.is_some(),
         };
@@ -141,10 +144,10 @@ impl Drive<'_> {
             };
             let launched = match self.step(attempt, &mut launch).await {
                 Ok(launched) => launched,
-                Err(error) => {
-                    self.ask_again_later(&mut launch, error).await?;
-                    continue;
-                }
+                Err(error) => match self.ask_again_later(&mut launch, error).await? {
+                    Some(given_up) => return Ok(given_up),
+                    None => continue,
+                },
             };
             launch.failures = 0;
             if std::mem::take(&mut launch.silent) {
@@ -164,7 +167,9 @@ impl Drive<'_> {
     ) -> Result<Option<Launched>, ExecutorError> {
         let spec = &attempt.spec;
         let known = &mut launch.known;
-        match (plan::next(known), &launch.handle) {
+        let next = plan::next(known);
+        launch.last = Some(next);
+        match (next, &launch.handle) {
             (Next::EnsureImage, _) => {
                 self.advance(Transition::Pulling).await?;
                 known.state = AttemptState::Pulling;
@@ -200,7 +205,7 @@ impl Drive<'_> {
                 }
             }
             (Next::Look, Some(handle)) => {
-                let (container, ended) = match self.engine.recover(handle).await? {
+                let (container, ended) = match self.look(handle).await? {
                     Recovered::Created(_) => (Container::Created, None),
                     Recovered::Running(_) => (Container::Running, None),
                     Recovered::Exited(exit, workload) => {
@@ -240,13 +245,24 @@ impl Drive<'_> {
         Ok(None)
     }
 
+    /// Asks the engine what became of a container; that it is gone has to be said twice.
+    pub(super) async fn look(&self, handle: &Handle) -> Result<Recovered, EngineError> {
+        match self.engine.recover(handle).await? {
+            Recovered::Gone if self.is_ours().await? => Err(EngineError::Failed {
+                operation: "say whether there is the container".to_owned(),
+                source: "it lists the container, and says that it does not know it".into(),
+            }),
+            recovered => Ok(recovered),
+        }
+    }
+
     /// Makes of a step's error what the next try needs: after a lost answer the engine is looked at before anything
-    /// is done again.
+    /// is done again. Returns the end of an attempt whose container the engine again and again fails to make or start.
     async fn ask_again_later(
         &self,
         launch: &mut Launch,
         error: ExecutorError,
-    ) -> Result<(), ExecutorError> {
+    ) -> Result<Option<Launched>, ExecutorError> {
         let ExecutorError::Engine(silence) = &error else {
             return Err(error);
         };
@@ -258,6 +274,15 @@ impl Drive<'_> {
             }
             _ => false,
         };
+        // It was looked for in between, so it is known that nothing of it runs.
+        let never_ran = match launch.last {
+            Some(Next::Create) => true,
+            Some(Next::Start) => launch.known.container == Container::Created,
+            _ => false,
+        };
+        if launch.failures > FAILURES && never_ran {
+            return Ok(Some(never_started(&silence.sentence())));
+        }
         self.engine_is_silent(silence).await?;
         if !goes_on {
             return Err(error);
@@ -269,7 +294,7 @@ impl Drive<'_> {
         };
         launch.ended = None;
         tokio::time::sleep(RETRY).await;
-        Ok(())
+        Ok(None)
     }
 
     /// Starts the container, or makes its output flow if it was started.

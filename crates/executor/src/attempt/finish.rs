@@ -13,7 +13,7 @@ use dark_factory_types::{ByteSize, LogState, REPORT_VERSION, Report, Transport, 
 use super::drive::Drive;
 use super::facts::{EngineEnd, Facts, Started};
 use super::pump::Collected;
-use crate::engine::{EngineError, Handle, Recovered, Workload};
+use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
 use crate::spec::StopPolicy;
@@ -43,7 +43,9 @@ impl Drive<'_> {
         self.reach("report", "after").await?;
         self.advance(Transition::Finished(Box::new(report.clone())))
             .await?;
-        self.clean_up(row.handle.as_ref(), workload, &report).await;
+        // One that was gone for a wait may be there all the same: it is looked for.
+        let workload = workload.filter(|_| *end != EngineEnd::Gone);
+        self.clean_up(row, workload, &report).await;
         Ok(report)
     }
 
@@ -122,14 +124,11 @@ impl Drive<'_> {
     /// Removes the container and what only a running attempt needs; a failure is left to `recover`.
     pub(super) async fn clean_up(
         &self,
-        handle: Option<&Handle>,
+        row: &Attempt,
         workload: Option<Box<dyn Workload>>,
         report: &Report,
     ) {
-        if let Err(error) = self
-            .remove_container(handle, workload, report.transport)
-            .await
-        {
+        if let Err(error) = self.remove_container(row, workload, report.transport).await {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
         }
@@ -162,18 +161,20 @@ impl Drive<'_> {
 
     async fn remove_container(
         &self,
-        handle: Option<&Handle>,
+        row: &Attempt,
         workload: Option<Box<dyn Workload>>,
         transport: Transport,
     ) -> Result<(), EngineError> {
         // Only attached containers may have been adopted; one without our label stays where it is.
-        if transport == Transport::Attach && !self.is_ours().await? {
+        if transport == Transport::Attach && row.handle.is_some() && !self.is_ours().await? {
             return Ok(());
         }
         if let Some(workload) = workload {
             return workload.remove().await;
         }
-        let Some(handle) = handle else { return Ok(()) };
+        let Some(handle) = &row.handle else {
+            return self.remove_unknown(row).await;
+        };
         match self.engine.recover(handle).await? {
             Recovered::Gone => Ok(()),
             Recovered::Created(workload) | Recovered::Exited(_, workload) => {
@@ -184,6 +185,20 @@ impl Drive<'_> {
                 workload.remove().await
             }
         }
+    }
+
+    /// Removes what a call to create made whose reply we never had.
+    async fn remove_unknown(&self, row: &Attempt) -> Result<(), EngineError> {
+        if row.image.is_none() {
+            return Ok(());
+        }
+        let owner = self.store.owner();
+        for container in self.engine.list_owned(owner).await? {
+            if container.attempt == Some(self.tenure.attempt) {
+                self.engine.remove_owned(owner, &container).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use super::pulse::{Pulse, Signs};
 use super::pump::Pumping;
 use super::{Progress, TimeLimit};
 use crate::clock::Moment;
-use crate::engine::{EngineError, EngineExit, Recovered, Workload};
+use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::nudge::Nudges;
 use crate::spec::StopPolicy;
@@ -115,28 +115,43 @@ impl Drive<'_> {
     /// Waits for the workload's end, through any time in which the engine does not answer.
     async fn end_of(&self, workload: &dyn Workload) -> Result<EngineEnd, ExecutorError> {
         loop {
-            let silence = match ended(workload.wait().await) {
-                Ok(end) => return Ok(end),
+            // One word is not enough to say of a living agent that it is gone.
+            let silence = match workload.wait().await {
+                Ok(exit) => return Ok(EngineEnd::Exited(exit)),
+                Err(EngineError::NoSuchContainer { .. }) => match self.look_again(workload).await {
+                    Ok(Some(end)) => return Ok(end),
+                    Ok(None) => {
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 Err(error) => error,
             };
             self.engine_is_silent(&silence).await?;
-            loop {
+            let end = loop {
                 tokio::time::sleep(RETRY).await;
-                match self.engine.recover(workload.handle()).await {
-                    Ok(Recovered::Gone) => {
-                        self.engine_answers().await?;
-                        return Ok(EngineEnd::Gone);
-                    }
-                    Ok(Recovered::Created(_) | Recovered::Running(_) | Recovered::Exited(..)) => {
-                        break;
-                    }
+                match self.look_again(workload).await {
+                    Ok(end) => break end,
                     Err(error) => {
                         tracing::debug!(error = %error.sentence(), "the engine does not answer yet");
                     }
                 }
-            }
+            };
             self.engine_answers().await?;
+            if let Some(end) = end {
+                return Ok(end);
+            }
         }
+    }
+
+    /// Asks what became of a container that was followed; `None` if its end is still to be waited for, or told.
+    async fn look_again(&self, workload: &dyn Workload) -> Result<Option<EngineEnd>, EngineError> {
+        Ok(match self.look(workload.handle()).await? {
+            Recovered::Running(_) | Recovered::Exited(..) => None,
+            // An engine that was killed in the middle of a start has forgotten it, and what runs with it.
+            Recovered::Created(_) | Recovered::Gone => Some(EngineEnd::Gone),
+        })
     }
 
     /// Does what the store, or our own caller, asks for.
@@ -341,15 +356,6 @@ async fn stop_at_last(workload: &dyn Workload, policy: StopPolicy) {
             }
         }
         tokio::time::sleep(RETRY).await;
-    }
-}
-
-/// Returns what a wait says of the workload's end; an error says nothing about it.
-fn ended(exit: Result<EngineExit, EngineError>) -> Result<EngineEnd, EngineError> {
-    match exit {
-        Ok(exit) => Ok(EngineEnd::Exited(exit)),
-        Err(EngineError::NoSuchContainer { .. }) => Ok(EngineEnd::Gone),
-        Err(error) => Err(error),
     }
 }
 
