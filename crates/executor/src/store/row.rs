@@ -278,10 +278,17 @@ pub(super) fn begin_stop(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let error = database("record that a stop begins");
+    let id = attempt.to_string();
+    tx.execute(
+        "UPDATE attempt SET stop_sent = 1 WHERE id = ?1 AND state IN ('starting', 'running')",
+        [&id],
+    )
+    .map_err(&error)?;
+    // One that is being started goes on to be running first: its supervisor may be about to record that.
     let generation = tx
         .query_row(
-            "UPDATE attempt SET state = ?2, stop_sent = 1 WHERE id = ?1 AND state IN ('starting', 'running') RETURNING generation",
-            (attempt.to_string(), AttemptState::Stopping.as_str()),
+            "UPDATE attempt SET state = ?2 WHERE id = ?1 AND state = 'running' RETURNING generation",
+            (&id, AttemptState::Stopping.as_str()),
             |row| row.get(0),
         )
         .optional()

@@ -76,7 +76,7 @@ impl AttemptState {
             (from, to) if from == to => true,
             (Queued, Preparing) | (Preparing, Pulling) => true,
             (Pulling, Creating) | (Creating, Starting) => true,
-            (Starting, Running | Stopping | Collecting) => true,
+            (Starting, Running) => true,
             (Running, Stopping | Collecting) | (Stopping, Collecting) => true,
             _ => false,
         }
