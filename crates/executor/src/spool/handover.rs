@@ -74,6 +74,7 @@ pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
 /// The listening end of a handover.
 #[derive(Debug)]
 pub struct Handover {
+    dir: AttemptDir,
     listener: UnixListener,
     path: PathBuf,
 }
@@ -97,7 +98,11 @@ impl Handover {
         let short = format!("/proc/self/fd/{}/socket", folder.as_raw_fd());
         let listener = UnixListener::bind(short)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o666))?;
-        Ok(Self { listener, path })
+        Ok(Self {
+            dir: dir.clone(),
+            listener,
+            path,
+        })
     }
 
     /// Waits for the helper and gives it the spool's descriptor, once.
@@ -111,6 +116,10 @@ impl Handover {
     pub async fn hand_over(&self, spool: &File) -> io::Result<()> {
         let (stream, _) = self.listener.accept().await?;
         std::fs::remove_file(&self.path)?;
+        // A start that a dead supervisor sent may arrive late, at a container that has ended, and run it once more.
+        if is_started(&self.dir)? {
+            return Err(io::Error::other("its agent was executed before"));
+        }
         let stream = stream.into_std()?;
         stream.set_nonblocking(false)?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
