@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_agents::{Agent, agent};
-use dark_factory_types::{ImageRecord, Report, StopReason};
+use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
 
 use super::derived::is_full;
 use super::facts::EngineEnd;
@@ -22,7 +22,7 @@ use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::sink::Sink;
-use crate::spec::{AttemptDir, LaunchSpec};
+use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{is_started, started_at};
 use crate::store::{
     Attempt, AttemptState, Silence, StopRequest, Store, StoreError, Tenure, Transition,
@@ -216,8 +216,16 @@ impl Drive<'_> {
                 known.container = container;
                 launch.ended = ended;
             }
+            (Next::Kill, Some(handle)) => {
+                if let Recovered::Running(workload) = self.engine.recover(handle).await? {
+                    self.patiently(|| self.store.begin_stop(attempt.id, self.clock.now()))
+                        .await?;
+                    workload.stop(&StopPolicy::kill()).await?;
+                }
+                known.container = Container::Handle;
+            }
             (Next::Start, Some(handle)) => {
-                let launched = self.start(spec, handle).await?;
+                let launched = self.start(spec, handle, known.container).await?;
                 if let Launched::Running(workload) = &launched
                     && known.state < AttemptState::Running
                 {
@@ -238,7 +246,7 @@ impl Drive<'_> {
             (Next::Collect(End::Stopped), _) => {
                 return Ok(Some(never_started("stopped before the start")));
             }
-            (Next::Collect(End::Gone | End::Exited) | Next::Look | Next::Start, _) => {
+            (Next::Collect(End::Gone | End::Exited) | Next::Look | Next::Kill | Next::Start, _) => {
                 return Ok(Some(Launched::Ended(EngineEnd::Gone, None)));
             }
         }
@@ -298,30 +306,53 @@ impl Drive<'_> {
     }
 
     /// Starts the container, or makes its output flow if it was started.
-    async fn start(&self, spec: &LaunchSpec, handle: &Handle) -> Result<Launched, ExecutorError> {
+    async fn start(
+        &self,
+        spec: &LaunchSpec,
+        handle: &Handle,
+        seen: Container,
+    ) -> Result<Launched, ExecutorError> {
         match self.engine.start(spec, handle, &self.dir).await {
             Ok(workload) => Ok(Launched::Running(workload)),
-            Err(error @ EngineError::Handover { .. }) => match self.engine.recover(handle).await? {
-                Recovered::Exited(exit, workload) => {
-                    Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)))
-                }
-                // It had its spool already, from a supervisor that died before the start record was there.
-                Recovered::Running(workload) if self.is_started()? => {
-                    Ok(Launched::Running(workload))
-                }
-                // It ran, and the engine has forgotten that: what it printed is all there is.
-                Recovered::Created(workload) if self.is_started()? => {
-                    Ok(Launched::Ended(EngineEnd::Gone, Some(workload)))
-                }
-                _ => refused(error),
-            },
+            Err(error @ EngineError::Handover { .. }) => self.untaken(handle, error).await,
             // Only one that nobody saw start may be said never to have started.
             Err(EngineError::NoSuchContainer { .. })
-                if self.is_started()? || self.was_running().await? =>
+                if self.is_started()?
+                    || self.was_running().await?
+                    || spec.transport == Transport::Attach && seen != Container::Created =>
             {
                 Ok(Launched::Ended(EngineEnd::Gone, None))
             }
             Err(error) => refused(error),
+        }
+    }
+
+    /// Finds out what became of a container that did not take its spool.
+    async fn untaken(
+        &self,
+        handle: &Handle,
+        error: EngineError,
+    ) -> Result<Launched, ExecutorError> {
+        match self.engine.recover(handle).await? {
+            Recovered::Exited(exit, workload) => {
+                Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)))
+            }
+            // It had its spool already, from a supervisor that died before the start record was there.
+            Recovered::Running(workload) if self.is_started()? => Ok(Launched::Running(workload)),
+            Recovered::Running(workload) => {
+                // Or it still has it, and nothing may be executed after the report says that nothing was.
+                workload.stop(&StopPolicy::kill()).await?;
+                match self.is_started()? {
+                    true => Ok(Launched::Running(workload)),
+                    false => refused(error),
+                }
+            }
+            // It ran, and the engine has forgotten that: what it printed is all there is.
+            Recovered::Created(workload) if self.is_started()? => {
+                Ok(Launched::Ended(EngineEnd::Gone, Some(workload)))
+            }
+            Recovered::Gone if self.is_started()? => Ok(Launched::Ended(EngineEnd::Gone, None)),
+            Recovered::Created(_) | Recovered::Gone => refused(error),
         }
     }
 

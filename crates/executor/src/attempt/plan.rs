@@ -71,6 +71,8 @@ pub(crate) enum Next {
     Look,
     /// Start the container; for one that was started, only make its output flow.
     Start,
+    /// Kill the container before its agent is executed, and look what became of it.
+    Kill,
     /// Nothing more is started: collect what there is.
     Collect(End),
 }
@@ -112,9 +114,10 @@ pub(crate) fn next(known: &Known) -> Next {
         Container::Made => Next::Create,
         Container::Handle => Next::Look,
         Container::Created => created(known),
-        // One whose agent is not executed yet needs no execution to be stopped.
-        Container::Running if is_unborn(known) => Next::Collect(End::Stopped),
+        // Its helper may have its spool and execute the agent at any moment: only the dead have not done so for good.
+        Container::Running if is_unborn(known) => Next::Kill,
         Container::Running => Next::Start,
+        Container::Ended if is_unborn(known) => Next::Collect(End::Stopped),
         // What it printed last may be nowhere but in the engine's log, which start reads.
         Container::Ended if known.transport == Transport::Attach => Next::Start,
         Container::Ended => Next::Collect(End::Exited),
@@ -136,10 +139,7 @@ fn created(known: &Known) -> Next {
     }
 }
 
-/// Returns whether a container is to be stopped whose agent was not executed yet.
+/// Returns whether a container that was started is to be stopped, and its agent was not executed yet.
 fn is_unborn(known: &Known) -> bool {
-    known.stop == Wanted::Yes
-        && known.agent == Executed::No
-        && known.transport == Transport::Spool
-        && known.state < AttemptState::Running
+    known.stop == Wanted::Yes && known.agent == Executed::No && known.transport == Transport::Spool
 }
