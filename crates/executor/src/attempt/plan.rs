@@ -143,3 +143,8 @@ fn created(known: &Known) -> Next {
 fn is_unborn(known: &Known) -> bool {
     known.stop == Wanted::Yes && known.agent == Executed::No && known.transport == Transport::Spool
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

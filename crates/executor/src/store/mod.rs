@@ -4,6 +4,8 @@
 //! Reads: nothing else.
 //! Never: talks to an engine.
 
+#[cfg(test)]
+pub(crate) mod reference;
 mod row;
 mod schema;
 mod state;

@@ -104,3 +104,38 @@ impl FromStr for AttemptState {
             .ok_or_else(|| UnknownState(text.to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::AttemptState as S;
+
+    #[test]
+    fn every_pair_of_states_is_allowed_or_forbidden_as_listed() {
+        let to = S::ALL;
+        let table = [
+            //             Q  Pr Pu Cr St Ru So Co F
+            (S::Queued, [1, 1, 0, 0, 0, 0, 0, 0, 1]),
+            (S::Preparing, [0, 1, 1, 0, 0, 0, 0, 0, 1]),
+            (S::Pulling, [0, 0, 1, 1, 0, 0, 0, 0, 1]),
+            (S::Creating, [0, 0, 0, 1, 1, 0, 0, 0, 1]),
+            (S::Starting, [0, 0, 0, 0, 1, 1, 0, 0, 1]),
+            (S::Running, [0, 0, 0, 0, 0, 1, 1, 1, 1]),
+            (S::Stopping, [0, 0, 0, 0, 0, 0, 1, 1, 1]),
+            (S::Collecting, [0, 0, 0, 0, 0, 0, 0, 1, 1]),
+            (S::Finished, [0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ];
+        for (from, allowed) in table {
+            for (to, allowed) in to.into_iter().zip(allowed) {
+                assert_eq!(from.may_become(to), allowed == 1, "{from} to {to}");
+            }
+        }
+        assert_eq!(table.map(|(from, _)| from), to);
+    }
+
+    #[test]
+    fn every_state_is_read_back_by_its_name() {
+        for state in S::ALL {
+            assert_eq!(state.as_str().parse::<S>().ok(), Some(state));
+        }
+    }
+}

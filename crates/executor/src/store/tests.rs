@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use dark_factory_types::{NetworkMode, OutcomeKind, Transport};
 use serde_json::json;
 
+mod rules;
+
 use super::*;
 use crate::clock::Moment;
 use crate::spec::{

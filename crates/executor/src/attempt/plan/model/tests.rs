@@ -1,0 +1,231 @@
+//! The explorations: of the real machine, and of worse ones that must be seen to fail.
+
+use std::time::Instant;
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use super::*;
+use crate::attempt::plan::{Container, End, Wanted, next};
+
+fn attempt(transport: Transport, faults: [u8; 3]) -> Attempt {
+    let [crashes, troubles, blows] = faults;
+    Attempt {
+        plan: next,
+        transport,
+        faults: Faults {
+            crashes,
+            troubles,
+            blows,
+        },
+        guard: Guard::Kept,
+        lease: LeaseRule::Kept,
+        sends: Sends::Nothing,
+        ends: Mutex::default(),
+    }
+}
+
+/// Explores every state, and says how many that were.
+fn explore(name: &str, model: Attempt) {
+    let began = Instant::now();
+    let checker = model
+        .checker()
+        .threads(2)
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    eprintln!(
+        "{name}: {} states, up to {} steps deep, in {:.1?}",
+        checker.unique_state_count(),
+        checker.max_depth(),
+        began.elapsed()
+    );
+    checker.assert_properties();
+}
+
+/// Returns whether a worse machine is seen to break a promise.
+#[track_caller]
+fn breaks(property: &'static str, model: Attempt) {
+    let checker = model
+        .checker()
+        .finish_when(HasDiscoveries::AnyOf([property].into_iter().collect()))
+        .spawn_bfs()
+        .join();
+    let found = checker.discovery(property);
+    assert!(found.is_some(), "{property}: it still holds");
+}
+
+#[test]
+fn with_a_helper_nothing_is_lost_and_nothing_runs_twice() {
+    explore("with a helper", attempt(Transport::Spool, [2, 1, 1]));
+}
+
+#[test]
+fn without_a_helper_nothing_is_lost_and_nothing_runs_twice() {
+    explore("without a helper", attempt(Transport::Attach, [2, 1, 1]));
+}
+
+#[test]
+fn a_write_that_arrives_after_its_process_was_replaced_changes_nothing() {
+    for transport in [Transport::Spool, Transport::Attach] {
+        let model = Attempt {
+            sends: Sends::Writes,
+            ..attempt(transport, [1, 0, 0])
+        };
+        explore(&format!("late writes, {transport:?}"), model);
+    }
+}
+
+#[test]
+fn with_a_helper_a_start_that_arrives_after_its_process_was_replaced_runs_nothing_twice() {
+    let model = Attempt {
+        sends: Sends::WritesAndCalls,
+        ..attempt(Transport::Spool, [2, 0, 0])
+    };
+    explore("late calls", model);
+}
+
+#[test]
+fn what_looks_into_the_spool_last_is_what_keeps_the_agent_from_running_twice() {
+    let faults = [1, 0, 1];
+    let engine_alone = Attempt {
+        plan: starts_what_ran,
+        ..attempt(Transport::Spool, faults)
+    };
+    // What it knows of the container may be old.
+    let plan_alone = Attempt {
+        guard: Guard::Dropped,
+        ..attempt(Transport::Spool, faults)
+    };
+
+    explore("the engine looks alone", engine_alone);
+    breaks("the agent is executed at most once", plan_alone);
+}
+
+/// A limit, not a promise: nothing but a helper can tell a start that arrives late from the one that is ours.
+#[test]
+fn without_a_helper_a_start_that_arrives_late_can_execute_the_agent_again() {
+    let model = Attempt {
+        sends: Sends::WritesAndCalls,
+        ..attempt(Transport::Attach, [1, 0, 0])
+    };
+    breaks("the agent is executed at most once", model);
+}
+
+#[test]
+fn the_lease_is_what_keeps_two_processes_apart() {
+    let model = Attempt {
+        lease: LeaseRule::Ignored,
+        ..attempt(Transport::Spool, [0, 0, 0])
+    };
+    breaks("no write of a living process is denied", model);
+}
+
+#[test]
+fn a_worse_plan_is_seen_to_fail() {
+    type Plan = fn(&Known) -> Next;
+    let worse: [(&'static str, Plan, [u8; 3]); 7] = [
+        (
+            "no container is made after the agent ran",
+            makes_again,
+            [1, 0, 1],
+        ),
+        (
+            "what is marked as removed is gone",
+            looks_for_nothing,
+            [1, 0, 0],
+        ),
+        (
+            "what is to be stopped is not started",
+            ignores_stops,
+            [0, 0, 0],
+        ),
+        (
+            "no agent is executed after its outcome",
+            leaves_unborn,
+            [1, 0, 0],
+        ),
+        (
+            "the outcome is what happened",
+            gives_up_on_silence,
+            [0, 1, 0],
+        ),
+        (
+            "no write of a living process is denied",
+            pulls_again,
+            [1, 0, 0],
+        ),
+        (
+            "a new process brings it to its end",
+            looks_forever,
+            [1, 0, 0],
+        ),
+    ];
+    for (property, plan, faults) in worse {
+        let model = Attempt {
+            plan,
+            ..attempt(Transport::Spool, faults)
+        };
+        breaks(property, model);
+    }
+}
+
+fn starts_what_ran(known: &Known) -> Next {
+    match (known.container, known.stop) {
+        (Container::Created, Wanted::No) => Next::Start,
+        _ => next(known),
+    }
+}
+
+fn makes_again(known: &Known) -> Next {
+    match known.container {
+        Container::Gone => Next::Create,
+        _ => next(known),
+    }
+}
+
+fn looks_for_nothing(known: &Known) -> Next {
+    match (known.container, known.stop) {
+        (Container::NoHandle, Wanted::Yes) => Next::Collect(End::Stopped),
+        _ => next(known),
+    }
+}
+
+fn ignores_stops(known: &Known) -> Next {
+    let forgotten = next(&Known {
+        stop: Wanted::No,
+        ..*known
+    });
+    match forgotten {
+        Next::Start => Next::Start,
+        _ => next(known),
+    }
+}
+
+/// Says that it was never started of one that is about to execute its agent.
+fn leaves_unborn(known: &Known) -> Next {
+    match next(known) {
+        Next::Kill => Next::Collect(End::Stopped),
+        planned => planned,
+    }
+}
+
+fn gives_up_on_silence(known: &Known) -> Next {
+    match known.container {
+        Container::Handle => Next::Collect(End::Gone),
+        _ => next(known),
+    }
+}
+
+fn pulls_again(known: &Known) -> Next {
+    match (known.container, known.stop) {
+        (Container::NoHandle, Wanted::No) => Next::EnsureImage,
+        _ => next(known),
+    }
+}
+
+fn looks_forever(known: &Known) -> Next {
+    match known.container {
+        Container::Ended => Next::Look,
+        _ => next(known),
+    }
+}
