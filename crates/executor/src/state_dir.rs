@@ -14,6 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::spec::AttemptDir;
 
+/// What the names of short-lived folders begin with.
+const SCRATCH: &str = "scratch-";
+
 /// The static helper executable, as bytes that whoever embeds the library brings.
 #[derive(Debug, Clone, Copy)]
 pub struct HelperExe(pub &'static [u8]);
@@ -37,6 +40,7 @@ impl StateDir {
             .canonicalize()
             .map_err(|error| with_path(path, &error))?;
         make_private(&path.join("runs"))?;
+        sweep(&path)?;
         let init = install(&path, helper)?;
         let state = Self { path, init };
         // SQLite would let everybody read it: it holds environments, and the folder may have been there before.
@@ -57,6 +61,15 @@ impl StateDir {
     /// Returns the folder that has a folder for each attempt.
     pub fn runs(&self) -> PathBuf {
         self.path.join("runs")
+    }
+
+    /// Makes a folder for something short-lived.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn scratch(&self) -> io::Result<Scratch> {
+        Scratch::new(&self.path)
     }
 
     /// Returns an attempt's folder, which may not exist.
@@ -101,24 +114,88 @@ impl StateDir {
     }
 }
 
+/// A folder for something short-lived, gone with its value; if its maker dies before, whoever opens the state folder
+/// next removes it.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Scratch {
+    fn new(state: &Path) -> io::Result<Self> {
+        loop {
+            let path = tempfile::Builder::new()
+                .prefix(SCRATCH)
+                .tempdir_in(state)?
+                .keep();
+            // Whoever sweeps may have had it before we locked it.
+            if let Ok(lock) = File::open(&path)
+                && lock.try_lock().is_ok()
+                && path.exists()
+            {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+
+    /// Returns the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::debug!(%error, "a short-lived folder stays until the next command");
+        }
+    }
+}
+
+/// Removes the short-lived folders of dead processes.
+fn sweep(state: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(state)? {
+        let entry = entry?;
+        let is_scratch = entry.file_name().to_string_lossy().starts_with(SCRATCH);
+        // One that cannot be opened is gone; one that is locked has a living maker.
+        if is_scratch
+            && let Ok(folder) = File::open(entry.path())
+            && folder.try_lock().is_ok()
+            && let Err(error) = fs::remove_dir_all(entry.path())
+        {
+            tracing::debug!(%error, "a dead process's short-lived folder stays");
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file whole or not at all: temporary file, sync, rename, sync of the folder.
+///
+/// One writer at a time: the temporary file has always the same name, so that one that a dead writer left is used by
+/// the next.
 ///
 /// # Errors
 ///
 /// The operating system's error, with the path that it is about.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with_mode(path, bytes, 0o600)
+    write_with_mode(path, &path.with_added_extension("new"), bytes, 0o600)
 }
 
-fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_with_mode(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(temporary)?;
         file.write_all(bytes)?;
-        file.as_file()
-            .set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(temporary, path)?;
         File::open(folder)?.sync_all()
     };
     write().map_err(|error| with_path(path, &error))
@@ -137,7 +214,9 @@ fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
     if fs::metadata(&path).is_ok_and(|found| found.len() == helper.0.len() as u64) {
         return Ok(path);
     }
-    write_with_mode(&path, helper.0, 0o555)?;
+    // Several processes may be here at once, each with a file of its own.
+    let scratch = Scratch::new(state)?;
+    write_with_mode(&path, &scratch.path().join("init"), helper.0, 0o555)?;
     Ok(path)
 }
 
@@ -192,6 +271,41 @@ mod tests {
         let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
 
         assert_eq!(mode(&state.store()), 0o600);
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_swept_and_what_a_living_one_uses_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+        let scratch = state.scratch().unwrap();
+        let dead = folder.path().join("scratch-dead");
+        fs::create_dir_all(dead.join("probe")).unwrap();
+
+        StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+
+        assert!(!dead.exists());
+        assert!(scratch.path().exists());
+        let used = scratch.path().to_owned();
+        drop(scratch);
+        assert!(!used.exists());
+    }
+
+    #[test]
+    fn a_temporary_file_that_a_dead_writer_left_is_used_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("report.json.new"), "half of a longer re").unwrap();
+
+        write_durably(&folder.path().join("report.json"), b"whole").unwrap();
+
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(names, ["report.json"]);
+        assert_eq!(
+            fs::read(folder.path().join("report.json")).unwrap(),
+            b"whole"
+        );
     }
 
     #[test]

@@ -137,9 +137,11 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Engine`] if it cannot be used.
+    /// [`ExecutorError::Engine`] if it cannot be used, or [`ExecutorError::StateDir`].
     pub async fn probe(&self) -> Result<Capabilities, ExecutorError> {
-        Ok(self.engine.probe(self.state.path()).await?)
+        // In a folder that goes with us, even if we are killed meanwhile.
+        let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
+        Ok(self.engine.probe(scratch.path()).await?)
     }
 
     /// Records a new run with its first attempt, durably, and takes its lease.
@@ -178,7 +180,7 @@ impl Supervisor {
                 return Err(self.refusal(open, spec.file.clone()));
             }
             Err(error) => {
-                discard(&dir);
+                self.discard_unrecorded(&dir).await;
                 return Err(error.into());
             }
         };
@@ -189,6 +191,14 @@ impl Supervisor {
             dir,
             lease,
         })
+    }
+
+    /// Removes the folder of an attempt whose recording failed; one that was recorded all the same, or may have been,
+    /// keeps it: whoever recovers it needs what is in it.
+    async fn discard_unrecorded(&self, dir: &AttemptDir) {
+        if let Ok(None) = self.store.attempt(dir.attempt()).await {
+            discard(dir);
+        }
     }
 
     /// Returns why a file with an open attempt is not run once more.
