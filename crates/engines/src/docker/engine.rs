@@ -22,6 +22,7 @@ use dark_factory_executor::engine::{
     Workload,
 };
 use dark_factory_executor::error::sentence;
+use dark_factory_executor::failpoint::reach;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
 use dark_factory_executor::spool::{Handover, is_started, open_spool};
@@ -384,6 +385,9 @@ async fn hand_over(
 ) -> Result<(), EngineError> {
     let handover =
         Handover::listen(dir).map_err(|source| local("listening for the container", source))?;
+    reach(["spool", "listening", "after"])
+        .await
+        .map_err(|error| local("listening for the container", std::io::Error::other(error)))?;
     let mut handed = pin!(handover.hand_over(spool));
     if phase == Phase::Created {
         let mut start = pin!(container.start());

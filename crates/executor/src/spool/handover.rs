@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use dark_factory_spool::{HANDOVER_VERSION, Kind};
@@ -17,6 +18,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use tokio::net::UnixListener;
 
 use super::{ReadError, SpoolReader};
+use crate::failpoint::reach;
 use crate::spec::AttemptDir;
 
 /// Opens the attempt's spool for appending, making it if it is not there.
@@ -105,7 +107,8 @@ impl Handover {
         })
     }
 
-    /// Waits for the helper and gives it the spool's descriptor, once.
+    /// Waits for the helper and gives it the spool's descriptor, once; a helper whose connection broke before that asks
+    /// again.
     ///
     /// The caller bounds the wait. Cancel-safe: a dropped future leaves the socket listening until the value
     /// is dropped, and the helper goes on trying.
@@ -114,26 +117,43 @@ impl Handover {
     ///
     /// The operating system's error.
     pub async fn hand_over(&self, spool: &File) -> io::Result<()> {
-        let (stream, _) = self.listener.accept().await?;
-        std::fs::remove_file(&self.path)?;
-        // A start that a dead supervisor sent may arrive late, at a container that has ended, and run it once more.
-        if is_started(&self.dir)? {
-            return Err(io::Error::other("its agent was executed before"));
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            // A start that a dead supervisor sent may arrive late, at a container that has ended, and run it once more.
+            if is_started(&self.dir)? {
+                return Err(io::Error::other("its agent was executed before"));
+            }
+            match give(stream.into_std()?, spool).await {
+                Ok(()) => break,
+                Err(error) => tracing::warn!(%error, "the helper is to ask for its spool again"),
+            }
         }
-        let stream = stream.into_std()?;
-        stream.set_nonblocking(false)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [spool.as_fd()];
-        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(io::Error::other("no room for one descriptor"));
+        // What was sent cannot be taken back by an error.
+        let _sent = reach(["spool", "handover", "after"]).await;
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the used socket stays until the attempt is cleaned up");
         }
-        sendmsg(
-            &stream,
-            &[io::IoSlice::new(&[HANDOVER_VERSION])],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?;
         Ok(())
     }
+}
+
+/// Sends the spool's descriptor over a connection.
+async fn give(stream: UnixStream, spool: &File) -> io::Result<()> {
+    reach(["spool", "handover", "before"])
+        .await
+        .map_err(io::Error::other)?;
+    stream.set_nonblocking(false)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [spool.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("no room for one descriptor"));
+    }
+    sendmsg(
+        &stream,
+        &[io::IoSlice::new(&[HANDOVER_VERSION])],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
 }
