@@ -8,7 +8,9 @@ use std::io;
 
 use dark_factory_agents::Agent;
 use dark_factory_spool::ExitRecord;
-use dark_factory_types::{ByteSize, LogState, REPORT_VERSION, Report, Transport, Verdict};
+use dark_factory_types::{
+    ByteSize, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Verdict,
+};
 
 use super::drive::Drive;
 use super::facts::{EngineEnd, Facts, Started};
@@ -74,7 +76,8 @@ impl Drive<'_> {
         let outcome = facts.outcome(&verdict, row.stop.as_ref(), agent.proof());
         let mut warnings = collected.warnings;
         warnings.extend(facts.warnings(outcome.kind));
-        let never_started = matches!(end, EngineEnd::NeverStarted(_));
+        let exit = facts.exit();
+        let never_started = exit.status == ExitStatus::NeverStarted;
         Report {
             version: REPORT_VERSION,
             attempt_id: row.id,
@@ -85,14 +88,15 @@ impl Drive<'_> {
             image: row.image.clone(),
             outcome: outcome.kind,
             cause: outcome.cause,
-            exit: Some(facts.exit()),
+            exit: Some(exit),
             verdict: if never_started {
                 Verdict::Silent
             } else {
                 verdict
             },
             stop_reason: facts.stop_reason(row.stop.as_ref()),
-            log: if never_started {
+            // An agent that was never executed has printed nothing.
+            log: if never_started && collected.damage.is_none() {
                 LogState::Complete
             } else {
                 collected.log
