@@ -16,7 +16,7 @@ use crate::dark_factory_bin;
 #[derive(Debug)]
 pub struct Installation {
     // Checked before the folder that it is about is removed.
-    _leftovers: Leftovers,
+    leftovers: Leftovers,
     host: Option<String>,
     folder: TempDir,
 }
@@ -47,7 +47,7 @@ impl Installation {
             .expect("a temporary folder");
         fs::create_dir(folder.path().join("home")).expect("a home folder");
         Self {
-            _leftovers: Leftovers::on(host.clone(), &folder.path().join("state")),
+            leftovers: Leftovers::on(host.clone(), &folder.path().join("state")),
             host,
             folder,
         }
@@ -56,6 +56,17 @@ impl Installation {
     /// Returns the state folder.
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// Returns the folder of everything that the installation has on the host.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Keeps the installation's folder for a person to look at, and removes its containers now.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
+        self.leftovers.remove();
     }
 
     /// Returns the `dark-factory` command in this installation, without the credentials and settings of the host.
@@ -107,29 +118,34 @@ impl Leftovers {
     /// If the engine does not answer.
     pub fn containers(&self) -> Vec<String> {
         // Each of its containers mounts a folder of the attempt, and no other container does.
-        let ids = self.docker(&[
+        let listed = self.docker(&[
             "ps",
             "--all",
-            "--quiet",
+            "--no-trunc",
             "--filter",
             "label=dark-factory.owner",
+            "--format",
+            "{{.ID}} {{.Mounts}}",
         ]);
-        ids.lines()
-            .filter(|id| {
-                let mut inspect = self.command(&[
-                    "inspect",
-                    "--format",
-                    "{{range .Mounts}}{{println .Source}}{{end}}",
-                    id,
-                ]);
-                // One that was removed meanwhile is not left.
-                let mounts = inspect.output().expect("docker can be started").stdout;
-                String::from_utf8_lossy(&mounts)
-                    .lines()
-                    .any(|source| Path::new(source).starts_with(&self.state_dir))
+        listed
+            .lines()
+            .filter_map(|line| {
+                let (id, mounts) = line.split_once(' ')?;
+                let mut mounts = mounts.split(',').map(Path::new);
+                mounts
+                    .any(|source| source.starts_with(&self.state_dir))
+                    .then(|| id.to_owned())
             })
-            .map(str::to_owned)
             .collect()
+    }
+
+    /// Removes the installation's containers; returns their ids.
+    fn remove(&self) -> Vec<String> {
+        let left = self.containers();
+        for id in &left {
+            self.docker(&["rm", "--force", id]);
+        }
+        left
     }
 
     fn docker(&self, arguments: &[&str]) -> String {
@@ -157,10 +173,7 @@ impl Leftovers {
 
 impl Drop for Leftovers {
     fn drop(&mut self) {
-        let left = self.containers();
-        for id in &left {
-            self.docker(&["rm", "--force", id]);
-        }
+        let left = self.remove();
         assert!(
             left.is_empty() || thread::panicking(),
             "containers were left behind: {}",

@@ -11,6 +11,8 @@
     reason = "test support: whatever goes wrong here fails the test that asked"
 )]
 
+pub mod chaos;
+pub mod engine_api;
 mod installation;
 mod model;
 mod private_engine;

@@ -45,6 +45,27 @@ impl Project {
         project
     }
 
+    /// Creates a project that git was never run in; a run takes it for one all the same.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for it.
+    pub fn unversioned() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("dark-factory-project-")
+            .tempdir()
+            .expect("a temporary folder");
+        fs::create_dir(folder.path().join(".git")).expect("a folder of the project");
+        let project = Self { folder };
+        project.hand_over();
+        project
+    }
+
+    /// Keeps the project's folder for a person to look at.
+    pub fn keep(&mut self) {
+        self.folder.disable_cleanup(true);
+    }
+
     /// Returns the project's root.
     pub fn path(&self) -> &Path {
         self.folder.path()

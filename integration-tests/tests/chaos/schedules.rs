@@ -1,0 +1,85 @@
+//! Every point once, then random schedules until the time is up.
+//!
+//! Owns: what is played in which order, and the closing line.
+//! Reads: the settings.
+//! Never: judges a run; see `integration_tests::chaos`.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use integration_tests::chaos::{
+    Met, Scenario, Schedule, Tally, every_point, play, play_all, product_has,
+};
+
+use crate::settings::{asked_time, jobs, only, seed, time, turn};
+
+/// So many schedules are the least that must have been played.
+const LEAST: usize = 200;
+/// The random ones get this much time, however slow the points are.
+const RANDOM: Duration = Duration::from_secs(40);
+
+/// Plays schedules and says each minute how far it is.
+fn play_and_say(schedules: impl Iterator<Item = Schedule> + Send, until: Option<Instant>) -> Tally {
+    let said = Mutex::new(Instant::now());
+    play_all(schedules, jobs(), until, &|tally| {
+        let mut said = said.lock().expect("nobody panics here");
+        if said.elapsed() >= Duration::from_secs(60) {
+            *said = Instant::now();
+            eprintln!("  {tally}");
+        }
+    })
+}
+
+fn assert_all_passed(tally: &Tally) {
+    for failure in &tally.failures {
+        eprintln!("== FAILED: {}\n", failure.description);
+    }
+    let names: Vec<&str> = tally.failures.iter().map(|one| one.name.as_str()).collect();
+    assert!(names.is_empty(), "failed schedules: {names:#?}");
+}
+
+#[test]
+fn a_run_survives_faults_at_every_step_and_at_any_time() {
+    let _turn = turn();
+    let began = Instant::now();
+    let seed = seed();
+    if let Some(index) = only() {
+        if let Err(failure) = play(&Schedule::random(seed, index)) {
+            panic!("{}", failure.description);
+        }
+        return;
+    }
+
+    let scenarios = Scenario::ALL
+        .into_iter()
+        .filter(|&scenario| is_there(scenario));
+    let calm = play_and_say(scenarios.map(Schedule::calm), None);
+    assert_all_passed(&calm);
+    let mut played = calm.played;
+    played.sort_by_key(|played| played.schedule.scenario);
+    let met = match asked_time() {
+        Some(_) => Met::InEveryScenario,
+        None => Met::Once,
+    };
+    let points = every_point(&played, met).unwrap_or_else(|error| panic!("{error}"));
+    eprintln!("{} points and effects", points.len());
+    let mut tally = play_and_say(points.into_iter(), None);
+    tally.played.clear();
+    eprintln!("points: {tally}, after {} s", began.elapsed().as_secs());
+    let until = (began + time()).max(Instant::now() + RANDOM);
+    let random = (0..)
+        .map(|index| Schedule::random(seed, index))
+        .filter(|schedule| is_there(schedule.scenario));
+    tally.add(play_and_say(random, Some(until)));
+
+    for (fault, count) in &tally.faults {
+        eprintln!("  {count:>5} {fault}");
+    }
+    eprintln!("{tally}, seed {seed}, in {} s", began.elapsed().as_secs());
+    assert_all_passed(&tally);
+    assert!(tally.schedules >= LEAST, "too few schedules: {tally}");
+}
+
+fn is_there(scenario: Scenario) -> bool {
+    scenario != Scenario::Paused || product_has("pause")
+}
