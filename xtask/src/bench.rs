@@ -4,6 +4,8 @@
 //! Reads: nothing but its options.
 //! Never: compares across runs; every ratio is between neighbours of one round.
 
+mod supervision;
+
 use std::fs::{self, File};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ pub(crate) struct Options {
 enum Part {
     Launch,
     Output,
+    Recovery,
+    Deadline,
 }
 
 impl Options {
@@ -53,6 +57,8 @@ impl Options {
             match (name.as_str(), value.as_str()) {
                 ("--only", "launch") => options.only = Some(Part::Launch),
                 ("--only", "output") => options.only = Some(Part::Output),
+                ("--only", "recovery") => options.only = Some(Part::Recovery),
+                ("--only", "deadline") => options.only = Some(Part::Deadline),
                 ("--rounds", number) => {
                     let rounds = number.parse().ok().filter(|&rounds| rounds > 0);
                     options.rounds = Some(rounds.ok_or_else(bad)?);
@@ -92,14 +98,21 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode, 
         }
     };
     let bench = Bench::prepare(engine, binary, &cache)?;
-    if options.only != Some(Part::Output) {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    if wanted(Part::Launch) {
         bench.launch(options.rounds.unwrap_or(LAUNCH_ROUNDS))?;
     }
-    if options.only != Some(Part::Launch) {
+    if wanted(Part::Output) {
         bench.output(
             options.rounds.unwrap_or(OUTPUT_ROUNDS),
             options.mebibytes.unwrap_or(OUTPUT_MIB),
         )?;
+    }
+    if wanted(Part::Recovery) {
+        bench.recovery()?;
+    }
+    if wanted(Part::Deadline) {
+        bench.deadline(options.rounds.unwrap_or(supervision::DEADLINE_ROUNDS))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask test`, `env`, `lint` and `bench`.
+//! The project's tasks: `cargo xtask test`, `env`, `lint`, `chaos` and `bench`.
 //!
 //! Owns: the command line of the tasks and their exit code.
 //! Reads: the command line.
@@ -11,6 +11,7 @@
 )]
 
 mod bench;
+mod chaos;
 mod engine;
 mod helper;
 mod images;
@@ -34,8 +35,10 @@ const USAGE: &str = r#"usage: cargo xtask test [FILTER] [-- TEST OPTIONS]
            provisions the same and prints the tests' environment: eval "$(cargo xtask env)"; cargo test -p CRATE
        cargo xtask lint
            format, clippy, docs, and cargo deny where it is installed
-       cargo xtask bench [--only launch|output] [--rounds N] [--size SIZE] [--binary PATH]
-           compares dark-factory with the docker command line, in one run
+       cargo xtask chaos [--for 60m] [--seed N] [--jobs N]
+           plays random schedules of faults on the real engine, ten minutes unless told otherwise; a soak after it
+       cargo xtask bench [--only launch|output|recovery|deadline] [--rounds N] [--size SIZE] [--binary PATH]
+           compares dark-factory with the docker command line, in one run; times recoveries and time limits
 "#;
 
 fn main() -> ExitCode {
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "test" => test::run(&workspace, rest),
         Some((task, [])) if task == "env" => test::print_environment(&workspace),
         Some((task, [])) if task == "lint" => lint::run(&workspace),
+        Some((task, rest)) if task == "chaos" => {
+            chaos::Options::parse(rest).and_then(|options| chaos::run(&workspace, &options))
+        }
         Some((task, rest)) if task == "bench" => {
             bench::Options::parse(rest).and_then(|options| bench::run(&workspace, &options))
         }

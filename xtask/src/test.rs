@@ -62,6 +62,23 @@ fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Fai
     })
 }
 
+/// Provisions, and builds the binary with its fail points; returns the environment of the tests.
+pub(crate) fn provide_and_build(
+    workspace: &Workspace,
+    phases: &mut Phases,
+) -> Result<Vec<(&'static str, OsString)>, Failure> {
+    let mut environment = provide(workspace, phases)?.environment;
+    let binary = built_binary(
+        workspace
+            .cargo()
+            .args(["build", "--package", "dark-factory", "--all-features"])
+            .envs(environment.iter().cloned()),
+    )?;
+    let binary = binary.ok_or_else(|| Failure::new("cargo built no dark-factory binary"))?;
+    environment.push(("DARK_FACTORY_TEST_BIN", binary.into_os_string()));
+    Ok(environment)
+}
+
 /// Provisions and runs the tests; `filter` is passed on to `cargo test`.
 pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, Failure> {
     let mut phases = Phases::default();

@@ -105,7 +105,21 @@ impl Process {
     /// # Panics
     ///
     /// If it is not our child.
-    pub fn ended(mut self, begun: &Path) -> Ended {
+    pub fn ended(self, begun: &Path) -> Ended {
+        self.ended_within(PATIENCE, begun, || {})
+    }
+
+    /// Waits for its end as [`Process::ended`] does, but for so long, and does something now and then meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If it is not our child.
+    pub fn ended_within(
+        mut self,
+        patience: Duration,
+        begun: &Path,
+        mut meanwhile: impl FnMut(),
+    ) -> Ended {
         let mut hanging: Option<(u64, Instant)> = None;
         let how = loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -121,7 +135,7 @@ impl Process {
                 } => self.hangs(&mut hanging),
                 Fault::None | Fault::Point { .. } => false,
             };
-            if is_due || ran >= PATIENCE {
+            if is_due || ran >= patience {
                 // It may end by itself in this moment.
                 let _killed = self.child.kill();
                 let status = self.child.wait().expect("it is our child");
@@ -131,6 +145,7 @@ impl Process {
                     None => How::Stuck,
                 };
             }
+            meanwhile();
             thread::sleep(GLANCE);
         };
         let stderr = text(&self.stderr);

@@ -11,5 +11,7 @@
     reason = "a test fails by panicking, and says what it reached"
 )]
 
+mod hundred;
 mod schedules;
 mod settings;
+mod soak;

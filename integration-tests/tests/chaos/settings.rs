@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Played at the same time, unless told otherwise.
 const JOBS: usize = 4;
 /// All schedules together, unless told otherwise: with a margin to the five minutes that they may take.
-const TIME: Duration = Duration::from_secs(255);
+const TIME: Duration = Duration::from_secs(240);
 
 /// The tests of this program are heavy, so they take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -26,9 +26,9 @@ pub(crate) fn asked_time() -> Option<Duration> {
     number("FOR").map(Duration::from_secs)
 }
 
-/// Returns for how long schedules are played.
+/// Returns for how long schedules are played: the soak takes about a tenth of what was asked for.
 pub(crate) fn time() -> Duration {
-    asked_time().unwrap_or(TIME)
+    asked_time().map_or(TIME, |asked| asked * 9 / 10)
 }
 
 /// Returns how many schedules are played at a time.

@@ -1,0 +1,105 @@
+//! One process that runs for long: its memory and its file descriptors stay where they are.
+//!
+//! Owns: the samples, and the bounds.
+//! Reads: what the kernel says of the process.
+//! Never: bounds how much it needs, only that this does not grow.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use integration_tests::chaos::{Fault, How, Process};
+use integration_tests::{Installation, Project, agent_image};
+
+use crate::settings::{asked_time, turn};
+
+/// Prompts, unless more time was asked for.
+const PROMPTS: u64 = 60;
+/// Prompts for each second that was asked for, of a tenth of it.
+const PROMPTS_A_SECOND: u64 = 2;
+/// How much more the last quarter may need than the second one.
+const MORE_KIB: u64 = 4 << 10;
+const MORE_DESCRIPTORS: u64 = 8;
+const SAMPLE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the process needs at some moment.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    kib: u64,
+    descriptors: u64,
+}
+
+#[test]
+fn a_process_that_runs_many_prompts_needs_no_more_and_more() {
+    let _turn = turn();
+    let installation = Installation::new();
+    let project = Project::unversioned();
+    let count = asked_time().map_or(PROMPTS, |time| {
+        PROMPTS.max(time.as_secs() / 10 * PROMPTS_A_SECOND)
+    });
+    let prompts: Vec<String> = (0..count).map(|number| format!("p{number}.md")).collect();
+    for prompt in &prompts {
+        fs::write(project.path().join(prompt), "Do what is said.\n").expect("a prompt");
+    }
+    let mut command = installation.dark_factory();
+    command
+        .args(["run", "--quiet", "--jobs", "4", "--agent", "command"])
+        .args(["--network", "none", "--image", &agent_image()])
+        .args(&prompts)
+        .args(["--", "/bin/agent", "-e", "spew 200k; stderr there"])
+        .current_dir(project.path());
+
+    let began = Instant::now();
+    let process = Process::start(
+        &mut command,
+        &Fault::None,
+        &installation.folder().join("run"),
+    );
+    let id = process.id();
+    let mut samples = Vec::new();
+    let mut last = began;
+    let ended = process.ended_within(PATIENCE, &PathBuf::new(), || {
+        if last.elapsed() >= SAMPLE {
+            last = Instant::now();
+            samples.extend(sample(id));
+        }
+    });
+
+    assert_eq!(ended.how, How::Exited(0), "{}", ended.stderr);
+    let quarter = samples.len() / 4;
+    let most = |samples: &[Sample]| Sample {
+        kib: samples.iter().map(|one| one.kib).max().unwrap_or(0),
+        descriptors: samples.iter().map(|one| one.descriptors).max().unwrap_or(0),
+    };
+    let early = most(&samples[quarter..2 * quarter]);
+    let late = most(&samples[3 * quarter..]);
+    eprintln!(
+        "soak: {count} prompts in {} s, {} samples; memory {} KiB, then {} KiB; file descriptors {}, then {}",
+        began.elapsed().as_secs(),
+        samples.len(),
+        early.kib,
+        late.kib,
+        early.descriptors,
+        late.descriptors,
+    );
+    assert!(quarter > 0, "it was over before it was looked at");
+    assert!(
+        late.kib <= early.kib + MORE_KIB
+            && late.descriptors <= early.descriptors + MORE_DESCRIPTORS,
+        "it needs more and more: {early:?}, {late:?}"
+    );
+}
+
+/// Asks the kernel what a process needs; `None` if it has ended meanwhile.
+fn sample(id: u32) -> Option<Sample> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let descriptors = fs::read_dir(format!("/proc/{id}/fd")).ok()?.count();
+    Some(Sample {
+        kib: resident.split_whitespace().next()?.parse().ok()?,
+        descriptors: descriptors.try_into().ok()?,
+    })
+}
