@@ -96,6 +96,14 @@ pub enum ExecutorError {
         /// The run that has it.
         run: RunId,
     },
+    /// The file is queued already.
+    #[error("{file} is queued already, as run {run}")]
+    AlreadyQueued {
+        /// The prompt file.
+        file: String,
+        /// The run that has it.
+        run: RunId,
+    },
     /// A dead process left a run of this file unfinished.
     #[error("{file} has an unfinished run, {run}, which a dead process left")]
     Unfinished {
@@ -150,6 +158,7 @@ impl ExecutorError {
             Self::Engine(_) => exit_code::ENGINE,
             Self::Resolve(error) => error.exit_code(),
             Self::AlreadyRunning { .. }
+            | Self::AlreadyQueued { .. }
             | Self::Unfinished { .. }
             | Self::NotRunning { .. }
             | Self::NotFollowable { .. } => exit_code::USAGE,
@@ -174,7 +183,7 @@ impl ExecutorError {
             Self::StateDir(_) => {
                 Some("name a folder that you may write to with --state-dir or DARK_FACTORY_STATE_DIR".to_owned())
             }
-            Self::AlreadyRunning { run, .. } => {
+            Self::AlreadyRunning { run, .. } | Self::AlreadyQueued { run, .. } => {
                 Some(format!("wait for it, or stop it with `dark-factory stop {run}`"))
             }
             Self::Unfinished { run, .. } => Some(format!(

@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod clock;
 pub mod containers;
+pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod execute;

@@ -177,7 +177,7 @@ impl Supervisor {
             Ok(Added::New(tenure)) => tenure,
             Ok(Added::FileIsOpen(open)) => {
                 discard(&dir);
-                return Err(self.refusal(open, spec.file.clone()));
+                return Err(self.refusal(open, spec.file.clone()).await);
             }
             Err(error) => {
                 self.discard_unrecorded(&dir).await;
@@ -202,10 +202,14 @@ impl Supervisor {
     }
 
     /// Returns why a file with an open attempt is not run once more.
-    fn refusal(&self, open: AttemptId, file: String) -> ExecutorError {
+    async fn refusal(&self, open: AttemptId, file: String) -> ExecutorError {
         let run = open.run();
+        let state = self.row(open).await.map(|row| row.state);
         match Lease::is_held(&self.state.attempt(open)) {
             Ok(true) => ExecutorError::AlreadyRunning { file, run },
+            _ if state.is_ok_and(|state| state == AttemptState::Queued) => {
+                ExecutorError::AlreadyQueued { file, run }
+            }
             _ => ExecutorError::Unfinished { file, run },
         }
     }

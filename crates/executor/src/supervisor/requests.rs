@@ -10,10 +10,11 @@ use dark_factory_types::{AttemptId, Report, RunId, StopReason};
 
 use super::{Recovery, Supervisor};
 use crate::attempt::{Control, OnProgress, OnSilence};
+use crate::daemon::Seat;
 use crate::engine::Recovered;
 use crate::error::ExecutorError;
 use crate::lease::Lease;
-use crate::nudge::nudge;
+use crate::nudge::{Nudges, nudge};
 use crate::sink::Sink;
 use crate::spec::StopPolicy;
 use crate::store::{Attempt, AttemptState, Motion};
@@ -23,6 +24,9 @@ const ANSWER: Duration = Duration::from_secs(3);
 
 /// How often a run is looked at that is to be frozen or thawed by its supervisor.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How often a queued run is looked at that waits for its turn.
+const TURN_LOOK: Duration = Duration::from_secs(1);
 
 /// What a stop came to.
 #[derive(Debug)]
@@ -177,7 +181,8 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Waits for a run's end: lets a living supervisor bring it there, or does so itself if there is none.
+    /// Waits for a run's end: lets a living supervisor bring it there, or does so itself if there is none. A queued one
+    /// waits for its turn where a daemon lives.
     ///
     /// # Errors
     ///
@@ -199,6 +204,10 @@ impl Supervisor {
             let row = self.row(attempt.id).await?;
             if let Some(report) = row.report {
                 return Ok(report);
+            }
+            if row.state == AttemptState::Queued && self.has_daemon()? {
+                self.its_turn(attempt.id).await?;
+                continue;
             }
             let sinks = sinks.take().unwrap_or_default();
             match self.recover(attempt.id, sinks, control, progress).await? {
@@ -222,6 +231,24 @@ impl Supervisor {
         released
             .await?
             .map_err(|source| ExecutorError::AttemptDir { attempt, source })
+    }
+
+    /// Returns whether this state folder has a daemon.
+    fn has_daemon(&self) -> Result<bool, ExecutorError> {
+        let holder = Seat::holder(self.state.path()).map_err(ExecutorError::StateDir)?;
+        Ok(holder.is_some())
+    }
+
+    /// Waits until the daemon may have begun with a queued attempt, or may have died.
+    async fn its_turn(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+        let dir = self.state.attempt(attempt);
+        let failed = |source| ExecutorError::AttemptDir { attempt, source };
+        // Who watches a workload nudges itself once; whatever does not come so far is seen by looking.
+        let nudges = Nudges::watch(&dir).map_err(failed)?;
+        tokio::select! {
+            nudged = nudges.next() => nudged.map_err(failed),
+            () = tokio::time::sleep(TURN_LOOK) => Ok(()),
+        }
     }
 
     async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
