@@ -9,6 +9,11 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use dark_factory_types::exit_code;
 
+use crate::logging::Log;
+
+/// How many queued runs a daemon begins at the same time, unless it is told otherwise.
+pub(crate) const DEFAULT_JOBS: u16 = 4;
+
 /// Runs agent prompt files unattended inside containers.
 #[derive(Debug, Parser)]
 #[command(name = "dark-factory", version, about, after_help = exit_codes(), arg_required_else_help = true)]
@@ -17,6 +22,16 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Returns how our own log is written.
+    pub(crate) fn log(&self) -> Log {
+        match &self.command {
+            Command::Daemon(DaemonCommand::Start(start)) if start.foreground => Log::Journal,
+            _ => Log::Terminal,
+        }
+    }
 }
 
 /// Flags of every command.
@@ -43,12 +58,25 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Stop a run and wait for its end
     Stop(StopArgs),
+    /// Freeze runs; the time counts for no limit
+    Pause(RunNames),
+    /// Let frozen runs go on
+    Resume(RunNames),
+    /// Wait for the end of runs
+    Wait(RunNames),
+    /// Show what a run's agent did and does, to its end; Ctrl-C leaves the run alone
+    Attach(RunName),
     /// Show everything that is known of a run
     Inspect(RunName),
     /// Show a recorded agent stream
     Replay(ReplayArgs),
     /// Finish runs that a dead process left
     Recover,
+    /// List containers and folders that no open run owns; remove them with --apply
+    Prune(PruneArgs),
+    /// The background process that goes on with runs
+    #[command(subcommand)]
+    Daemon(DaemonCommand),
     /// Run three prompt files with a scripted stand-in agent, to see that all works
     Demo(DemoArgs),
 }
@@ -128,6 +156,21 @@ pub(crate) struct RunArgs {
     /// Show only how each run ends
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Queue the files for the daemon, starting one if none runs, and print the ids of their runs
+    #[arg(long, short, conflicts_with_all = ["jobs", "on_interrupt"])]
+    pub(crate) detach: bool,
+    /// What Ctrl-C does: stop the agent, or leave it running in a daemon
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnInterrupt::Stop)]
+    pub(crate) on_interrupt: OnInterrupt,
+}
+
+/// What Ctrl-C and SIGTERM do to the runs of `run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnInterrupt {
+    /// Once stops the agents, twice kills them.
+    Stop,
+    /// The runs go on, in a daemon.
+    Detach,
 }
 
 /// Flags of `ps`.
@@ -160,6 +203,57 @@ pub(crate) struct StopArgs {
     /// How long the agent may take to leave by itself; 0s kills at once [default: the run's own]
     #[arg(long, value_name = "DURATION")]
     pub(crate) grace: Option<String>,
+}
+
+/// Runs, as people name them.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunNames {
+    /// Runs, by id or the beginning or end of one
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+}
+
+/// Flags of `prune`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PruneArgs {
+    /// Remove them; without this they are only listed
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Leave alone what is younger than this
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    pub(crate) grace: String,
+}
+
+/// What is done with the daemon of a state folder.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the daemon; a second one of the same state folder refuses
+    Start(DaemonStartArgs),
+    /// End the daemon; containers go on, and the next daemon or `recover` with them
+    Stop,
+    /// Let the daemon begin no more runs, and end once those it has have ended
+    Drain,
+    /// Let the daemon execute its binary anew; runs are not touched
+    Reload,
+    /// Show what the daemon does; exit code 3 if there is none
+    Status,
+}
+
+/// Flags of `daemon start`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DaemonStartArgs {
+    /// Stay in the foreground
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Queued runs that are begun at the same time
+    #[arg(long, short, value_name = "N", default_value_t = DEFAULT_JOBS, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: u16,
+    /// Leave the terminal's session; given by a process that starts a daemon
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) detached: bool,
+    /// The lock is standard input; given by a daemon that executes its binary anew
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) inherit: bool,
 }
 
 /// A run, as people name it.

@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
+use dark_factory_executor::attempt::Control;
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
+use dark_factory_executor::settings::parse_timeout;
 use dark_factory_executor::supervisor::Supervisor;
 
 use crate::args::Global;
@@ -22,12 +25,17 @@ use crate::helper::HELPER;
 /// The environment variable that names the state folder.
 pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
 
+/// The environment variable that says how long a full disk is waited out.
+const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
+
 /// The process's surroundings, read once.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) host: HostView,
     pub(crate) state_dir: PathBuf,
-    endpoint: Option<String>,
+    /// The endpoint that the command line names, if it does.
+    pub(crate) endpoint: Option<String>,
+    disk_patience: Option<Duration>,
 }
 
 impl Context {
@@ -48,11 +56,22 @@ impl Context {
             Some(path) => host.absolute(path),
             None => default_state_dir(&host)?,
         };
+        let disk_patience = disk_patience(&host)?;
         Ok(Self {
             host,
             state_dir,
             endpoint: global.host.clone(),
+            disk_patience,
         })
+    }
+
+    /// Returns a control for the attempts that a command drives; `by` is who they are cancelled by, if they are.
+    pub(crate) fn control(&self, by: &str) -> Control {
+        let mut control = Control::new(by);
+        if let Some(patience) = self.disk_patience {
+            control.disk_patience = patience;
+        }
+        control
     }
 
     /// Returns what resolving needs to know, with the given state folder.
@@ -92,6 +111,15 @@ impl Context {
             CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it")
         })
     }
+}
+
+fn disk_patience(host: &HostView) -> Result<Option<Duration>, CommandError> {
+    let text = host
+        .var(DISK_PATIENCE_ENV)
+        .filter(|patience| !patience.is_empty());
+    text.map(parse_timeout)
+        .transpose()
+        .map_err(|error| CommandError::usage(format!("{DISK_PATIENCE_ENV} {error}")))
 }
 
 fn default_state_dir(host: &HostView) -> Result<PathBuf, CommandError> {

@@ -1,4 +1,4 @@
-//! Ctrl-C and its relatives: once stops, twice kills.
+//! Ctrl-C and its relatives: once stops, twice kills; or once leaves the run alone.
 //!
 //! Owns: the process's signal handlers.
 //! Reads: nothing.
@@ -7,26 +7,38 @@
 use dark_factory_executor::attempt::Control;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::CommandError;
 use crate::terminal;
 
+/// What a first Ctrl-C means.
+#[derive(Debug, Clone)]
+pub(crate) enum Reaction {
+    /// To stop the agents of this control; the second kills them.
+    Stop(Control),
+    /// To let go of the runs, which go on.
+    Detach,
+}
+
 /// Listens for as long as the value lives.
 #[derive(Debug)]
 pub(crate) struct Interrupts {
+    detach: CancellationToken,
     _task: JoinSet<()>,
 }
 
 impl Interrupts {
-    /// Cancels `control` at the first SIGINT or SIGTERM and kills at the second; SIGHUP never touches a run.
-    pub(crate) fn listen(control: &Control) -> Result<Self, CommandError> {
+    /// Reacts to SIGINT and SIGTERM; SIGHUP never touches a run.
+    pub(crate) fn listen(reaction: Reaction) -> Result<Self, CommandError> {
         let listen = |kind| {
             signal(kind).map_err(|error| CommandError::internal("listen for signals", error))
         };
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut terminate = listen(SignalKind::terminate())?;
         let mut hangup = listen(SignalKind::hangup())?;
-        let control = control.clone();
+        let detach = CancellationToken::new();
+        let detached = detach.clone();
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
@@ -35,15 +47,27 @@ impl Interrupts {
                     _ = terminate.recv() => "SIGTERM",
                     _ = hangup.recv() => continue,
                 };
-                if control.is_cancelled() {
-                    terminal::eprint("killing the agent\n");
-                    control.kill();
-                } else {
-                    terminal::eprint("stopping the agent; once more kills it\n");
-                    control.cancel(by);
+                match &reaction {
+                    Reaction::Detach => detached.cancel(),
+                    Reaction::Stop(control) if control.is_cancelled() => {
+                        terminal::eprint("killing the agent\n");
+                        control.kill();
+                    }
+                    Reaction::Stop(control) => {
+                        terminal::eprint("stopping the agent; once more kills it\n");
+                        control.cancel(by);
+                    }
                 }
             }
         });
-        Ok(Self { _task: task })
+        Ok(Self {
+            detach,
+            _task: task,
+        })
+    }
+
+    /// Waits until the runs are to be let go of; never ends where Ctrl-C stops them. Cancel-safe.
+    pub(crate) async fn detached(&self) {
+        self.detach.cancelled().await;
     }
 }

@@ -10,10 +10,12 @@
 mod args;
 mod commands;
 mod context;
+mod detach;
 mod error;
 mod flags;
 mod helper;
 mod interrupt;
+mod journal;
 mod logging;
 mod terminal;
 
@@ -44,6 +46,10 @@ pub mod seed {
     pub use dark_factory_executor::settings::ExtraMount;
 }
 
+/// The most blocking threads: one for each run that is supervised or watched, and some for the store. None is made
+/// before it is needed.
+const BLOCKING_THREADS: usize = 4096;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let code = run();
@@ -63,11 +69,12 @@ fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    logging::start();
+    logging::start(args.log());
     #[cfg(feature = "failpoints")]
     let _points = dark_factory_executor::failpoint::set_up();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
     {
         Ok(runtime) => runtime,

@@ -147,13 +147,41 @@ pub(crate) async fn say(text: String) {
     }
 }
 
-/// Writes our own log to standard error without ever waiting for it.
+/// Prints a value as one line of JSON behind everything else; whoever waits for that holds up nobody else.
+pub(crate) async fn say_json(value: &impl Serialize) {
+    let json = match serde_json::to_string(value) {
+        Ok(json) => json,
+        Err(error) => {
+            tracing::error!(%error, "a result cannot be written as JSON");
+            return;
+        }
+    };
+    let said = tokio::task::spawn_blocking(move || {
+        settle();
+        print(&format!("{json}\n"));
+    });
+    if said.await.is_err() {
+        tracing::trace!("the runtime ends");
+    }
+}
+
+/// Whether the log is shown on standard error too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Echo {
+    Yes,
+    No,
+}
+
+/// Writes our own log to the daemon's file, and to standard error without ever waiting for it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogWriter;
 
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        eprint(&String::from_utf8_lossy(bytes));
+        let text = String::from_utf8_lossy(bytes);
+        if crate::journal::write(&text) == Echo::Yes {
+            eprint(&text);
+        }
         Ok(bytes.len())
     }
 

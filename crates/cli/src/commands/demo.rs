@@ -20,13 +20,13 @@ use dark_factory_executor::settings::{Settings, Sourced};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, exit_code};
 
-use super::run::{Ended, Events, Job, Show, run_jobs};
+use super::run::{Batch, Ended, Events, Job, Show, run_jobs};
 use super::{Format, cause, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::helper::HELPER;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal;
 
 /// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
         format: Format,
     ) -> Result<Ending, CommandError> {
         let control = Control::new("Ctrl-C");
-        let _interrupts = Interrupts::listen(&control)?;
+        let _interrupts = Interrupts::listen(Reaction::Stop(control.clone()))?;
         let events = if format == Format::Json {
             Events::Hidden
         } else {
@@ -154,7 +154,9 @@ impl<'a> Stage<'a> {
         for (name, text, expected) in PROMPTS {
             let before = snapshot(&self.project);
             let jobs = vec![self.job(name, text)?];
-            let ended = run_jobs(supervisor, jobs, 1, &control, Show { format, events }).await?;
+            let show = Show { format, events };
+            let mut batch = Batch::default();
+            let ended = run_jobs(supervisor, jobs, 1, &control, show, &mut batch).await?;
             let [Ended::Report(report)] = ended.as_slice() else {
                 ending = Ending::Otherwise;
                 break;

@@ -4,18 +4,27 @@
 //! Reads: the parsed command line.
 //! Never: does what the library does.
 
+mod attach;
+mod daemon;
 mod demo;
+mod follow;
 mod inspect;
 mod logs;
+mod motion;
+mod prune;
 mod ps;
 mod recover;
 mod replay;
 mod run;
+mod show;
 mod stop;
+mod wait;
 
 use std::borrow::Cow;
 
-use dark_factory_types::{Report, RunSummary};
+use dark_factory_executor::error::{ExecutorError, sentence};
+use dark_factory_executor::store::Motion;
+use dark_factory_types::{Report, RunId, RunSummary};
 
 use crate::args::{Args, Command};
 use crate::context::Context;
@@ -36,6 +45,16 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Ps(ps) => ps::ps(&context()?, &ps, format).await,
         Command::Logs(logs) => logs::logs(&context()?, &logs, format).await,
         Command::Stop(stop) => stop::stop(&context()?, &stop, format).await,
+        Command::Pause(runs) => {
+            motion::set_motion(&context()?, &runs, Motion::Frozen, format).await
+        }
+        Command::Resume(runs) => {
+            motion::set_motion(&context()?, &runs, Motion::Going, format).await
+        }
+        Command::Wait(runs) => wait::wait(&context()?, &runs, format).await,
+        Command::Attach(run) => attach::attach(&context()?, &run, format).await,
+        Command::Daemon(daemon) => daemon::daemon(&context()?, &daemon, format).await,
+        Command::Prune(prune) => prune::prune(&context()?, &prune, format).await,
         Command::Inspect(run) => inspect::inspect(&context()?, &run, format).await,
         Command::Replay(replay) => replay::replay(&replay, format),
         Command::Recover => recover::recover(&context()?, format).await,
@@ -65,8 +84,18 @@ fn engine_silent(why: &str) -> String {
     format!("{why}; the run's state is unknown, waiting for the engine to come back")
 }
 
-/// Says that there is no room for what the agent prints.
-const DISK_FULL: &str = "the disk is full: the agent is paused until there is room";
+/// Says that a run has begun and could not be brought to its end; returns the exit code.
+fn left_open(run: RunId, error: &ExecutorError) -> u8 {
+    let message = format!("run {run} stays open: {}", sentence(error));
+    let recover = "`dark-factory recover` goes on with it";
+    let hint = match error.advice() {
+        Some(advice) => format!("{advice}\n  help: {recover}"),
+        None => recover.to_owned(),
+    };
+    let error = CommandError::new(error.exit_code(), message).hint(hint);
+    error.print();
+    error.code()
+}
 
 /// Shows a number of seconds as people do.
 fn human_seconds(seconds: f64) -> String {

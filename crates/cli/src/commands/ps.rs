@@ -4,6 +4,7 @@
 //! Reads: the store, never the engine, so that it works with the engine down.
 //! Never: changes anything.
 
+use dark_factory_executor::daemon::Seat;
 use dark_factory_executor::store::{Attempt, AttemptState};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, RunId, Usage};
@@ -59,7 +60,23 @@ pub(crate) async fn ps(
         Format::Json => lines.iter().for_each(terminal::print_json),
         Format::Text => terminal::print(&table(&lines)),
     }
+    let queued = lines
+        .iter()
+        .filter(|line| line.known_state == AttemptState::Queued);
+    let queued = queued.count();
+    if queued > 0 && !has_daemon(context)? {
+        terminal::eprint(&format!(
+            "{queued} queued, and no daemon runs: `dark-factory daemon start` begins with them\n"
+        ));
+    }
     Ok(dark_factory_types::exit_code::SUCCEEDED)
+}
+
+fn has_daemon(context: &Context) -> Result<bool, CommandError> {
+    let holder = Seat::holder(&context.state_dir);
+    holder
+        .map(|holder| holder.is_some())
+        .map_err(|error| CommandError::internal("look for a daemon", error))
 }
 
 fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {

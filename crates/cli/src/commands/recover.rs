@@ -2,41 +2,74 @@
 //!
 //! Owns: the command's output and exit code.
 //! Reads: nothing else.
-//! Never: touches a run that a living process supervises.
+//! Never: touches a run that a living process supervises; lets a slow output hold up a deadline.
 
-use dark_factory_executor::attempt::{Control, OnSilence, Progress};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use dark_factory_executor::attempt::{OnSilence, Progress};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::supervisor::{Recovery, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
-use super::{DISK_FULL, Format, cause, engine_silent, summary};
+use super::show::{self, Detail};
+use super::{Format, cause, summary};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal;
+
+/// How old a container must be to be called left over; as `prune` has it.
+const GRACE: Duration = Duration::from_secs(600);
 
 pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let mut control = Control::new("Ctrl-C");
+    let mut control = context.control("Ctrl-C");
     control.on_silence = OnSilence::LeaveOpen;
-    let _interrupts = Interrupts::listen(&control)?;
+    let _interrupts = Interrupts::listen(Reaction::Stop(control.clone()))?;
+    let tell = show::progress(String::new(), Detail::Needed);
     let progress = |progress| match progress {
         Progress::Started { container } => terminal::eprint(&format!("started {container}\n")),
-        Progress::EngineSilent(why) => terminal::eprint(&format!("{}\n", engine_silent(&why))),
-        Progress::DiskFull => terminal::eprint(&format!("{DISK_FULL}\n")),
-        _ => {}
+        other => tell(other),
     };
-    let mut codes = Vec::new();
+    // Printed elsewhere: what drives the runs must not wait for whoever reads this.
+    let (ended, to_print) = mpsc::channel::<Recovery>();
+    let printing_with = supervisor.clone();
+    let printing = tokio::task::spawn_blocking(move || {
+        let codes = to_print
+            .iter()
+            .filter_map(|recovery| print(&printing_with, &recovery, format));
+        codes.collect::<Vec<u8>>()
+    });
     let open = supervisor
         .recover_all(&control, &progress, |recovery| {
-            codes.extend(print(&supervisor, &recovery, format));
+            if ended.send(recovery).is_err() {
+                tracing::debug!("nobody prints any more");
+            }
         })
         .await?;
+    drop(ended);
+    let codes = printing
+        .await
+        .map_err(|error| CommandError::internal("print what was recovered", error))?;
     if open == 0 && format == Format::Text {
         terminal::print("nothing to recover\n");
     }
+    tell_of_leftovers(&supervisor).await;
     Ok(exit_code::combine(codes))
+}
+
+/// Says what `prune` would find, if the engine says what there is.
+async fn tell_of_leftovers(supervisor: &Supervisor) {
+    match supervisor.leftovers(GRACE).await {
+        Ok(leftovers) if leftovers.is_empty() => {}
+        Ok(leftovers) => terminal::eprint(&format!(
+            "{} left over that no open run owns: `dark-factory prune` lists them\n",
+            leftovers.len()
+        )),
+        Err(error) => tracing::debug!(error = %sentence(&error), "leftovers are not known"),
+    }
 }
 
 /// Prints what became of an open attempt; returns the exit code if it could not be finished.

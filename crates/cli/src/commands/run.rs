@@ -6,25 +6,29 @@
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dark_factory_executor::attempt::{Control, Progress};
+use dark_factory_executor::attempt::Control;
+use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
 use dark_factory_executor::settings::Settings;
 use dark_factory_executor::sink::Sink;
 use dark_factory_executor::supervisor::Supervisor;
-use dark_factory_types::{OutcomeKind, Report, RunId, exit_code};
+use dark_factory_types::{Report, RunId, exit_code};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::{DISK_FULL, Format, cause, engine_silent, human_seconds, seconds, summary};
-use crate::args::RunArgs;
+use super::show::{self, Detail};
+use super::{Format, left_open};
+use crate::args::{OnInterrupt, RunArgs};
 use crate::context::Context;
+use crate::detach::{self, Starting};
 use crate::error::CommandError;
 use crate::flags::settings;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal::{self, Output, TerminalSink};
 
 /// A prompt that is ready to run.
@@ -58,6 +62,13 @@ pub(crate) enum Ended {
     Skipped,
 }
 
+/// The runs of one command, as they are begun and end.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    tasks: JoinSet<(usize, Ended)>,
+    begun: Arc<Mutex<Vec<RunId>>>,
+}
+
 pub(crate) async fn run(
     context: &Context,
     args: &RunArgs,
@@ -65,28 +76,103 @@ pub(crate) async fn run(
 ) -> Result<u8, CommandError> {
     let jobs = prepare(context, args)?;
     let supervisor = Arc::new(context.supervisor()?);
+    if args.detach {
+        return queue(context, &supervisor, &jobs, format).await;
+    }
     supervisor.probe().await?;
     let events = match (args.quiet, args.jobs) {
         (true, _) => Events::Hidden,
         (false, 1) => Events::Shown,
         (false, _) => Events::ShownWithName,
     };
-    let control = Control::new("Ctrl-C");
-    let _interrupts = Interrupts::listen(&control)?;
-    let ended = run_jobs(
-        &supervisor,
-        jobs,
-        args.jobs,
-        &control,
-        Show { format, events },
-    )
-    .await?;
+    let control = context.control("Ctrl-C");
+    let interrupts = Interrupts::listen(match args.on_interrupt {
+        OnInterrupt::Stop => Reaction::Stop(control.clone()),
+        OnInterrupt::Detach => Reaction::Detach,
+    })?;
+    let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
+    let mut batch = Batch::default();
+    let show = Show { format, events };
+    let ended = tokio::select! {
+        ended = run_jobs(&supervisor, jobs, args.jobs, &control, show, &mut batch) => ended?,
+        () = interrupts.detached() => return let_go(context, &supervisor, batch, &names).await,
+    };
     Ok(exit_code::combine(ended.iter().map(|ended| match ended {
         Ended::Report(report) => report.outcome.exit_code(),
         Ended::Failed(code) => *code,
         // If the engine is gone instead, the run that found it so says more, and its code counts.
         Ended::Skipped => exit_code::CANCELLED,
     })))
+}
+
+/// Records runs durably for a daemon, and makes sure that there is one.
+async fn queue(
+    context: &Context,
+    supervisor: &Supervisor,
+    jobs: &[Job],
+    format: Format,
+) -> Result<u8, CommandError> {
+    match supervisor.probe().await {
+        // The daemon waits for it.
+        Err(ExecutorError::Engine(error @ EngineError::Unreachable { .. })) => {
+            terminal::eprint(&format!("warning: {}\n", error.sentence()));
+        }
+        probed => drop(probed?),
+    }
+    let mut codes = Vec::new();
+    let mut runs = Vec::new();
+    for job in jobs {
+        let attempt = match supervisor.queue(&job.resolved).await {
+            Ok(attempt) => attempt,
+            Err(error) => {
+                let error = CommandError::from(error);
+                error.print();
+                codes.push(error.code());
+                continue;
+            }
+        };
+        let run = attempt.run();
+        match format {
+            Format::Json => terminal::print_json(&json!({
+                "run_id": run,
+                "file": job.resolved.spec.file,
+                "state": "queued",
+                "dir": supervisor.state_dir().attempt(attempt).path(),
+            })),
+            Format::Text => terminal::print(&format!("{run}\n")),
+        }
+        runs.push(run);
+    }
+    if !runs.is_empty()
+        && let Err(error) = detach::ensure_daemon(context).await
+    {
+        error.print();
+        for run in &runs {
+            terminal::eprint(&format!(
+                "run {run} stays queued: `dark-factory daemon start`, or `dark-factory wait {run}`, goes on with it\n"
+            ));
+        }
+        codes.push(error.code());
+    }
+    Ok(exit_code::combine(codes))
+}
+
+/// Lets go of the runs that were begun, which go on in a daemon; the files after them are not begun.
+async fn let_go(
+    context: &Context,
+    supervisor: &Supervisor,
+    mut batch: Batch,
+    names: &[String],
+) -> Result<u8, CommandError> {
+    batch.tasks.shutdown().await;
+    let begun = std::mem::take(&mut *batch.begun.lock().unwrap_or_else(PoisonError::into_inner));
+    let code = detach::leave(context, supervisor, &begun, Starting::IfNone).await?;
+    let rest = names.get(begun.len()..).unwrap_or_default();
+    if rest.is_empty() {
+        return Ok(code);
+    }
+    terminal::eprint(&format!("not begun: {}\n", rest.join(", ")));
+    Ok(exit_code::combine([code, exit_code::CANCELLED]))
 }
 
 /// Reads and resolves every file; all that is wrong is printed, not only the first.
@@ -174,9 +260,10 @@ pub(crate) async fn run_jobs(
     at_once: u16,
     control: &Control,
     show: Show,
+    batch: &mut Batch,
 ) -> Result<Vec<Ended>, CommandError> {
     let slots = Arc::new(Semaphore::new(usize::from(at_once)));
-    let mut tasks = JoinSet::new();
+    let Batch { tasks, begun } = batch;
     let mut ended: Vec<Ended> = jobs.iter().map(|_| Ended::Skipped).collect();
     for (index, job) in jobs.into_iter().enumerate() {
         // Fair: permits are given in the order of the files.
@@ -191,8 +278,9 @@ pub(crate) async fn run_jobs(
             break;
         }
         let (supervisor, control) = (Arc::clone(supervisor), control.clone());
+        let begun = Arc::clone(begun);
         tasks.spawn(async move {
-            let ended = run_one(&supervisor, &job, &control, show).await;
+            let ended = run_one(&supervisor, &job, &control, show, &begun).await;
             drop(slot);
             (index, ended)
         });
@@ -217,13 +305,23 @@ fn take(
     Ok(())
 }
 
-async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Show) -> Ended {
+async fn run_one(
+    supervisor: &Supervisor,
+    job: &Job,
+    control: &Control,
+    show: Show,
+    begun: &Mutex<Vec<RunId>>,
+) -> Ended {
     let submitted = match supervisor.submit(&job.resolved).await {
         Ok(submitted) => submitted,
         Err(error) => return failed(error),
     };
     let dir: PathBuf = submitted.dir().path().to_owned();
     let run = submitted.id().run();
+    begun
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(run);
     let output = if show.format == Format::Json {
         Output::Stderr
     } else {
@@ -249,29 +347,16 @@ async fn run_one(supervisor: &Supervisor, job: &Job, control: &Control, show: Sh
         ));
         sinks.push(Box::new(TerminalSink::start(output, prefix.clone())));
     }
-    let quiet = show.events == Events::Hidden;
-    let progress = |progress: Progress| {
-        let text = match progress {
-            Progress::Pull(line) if !quiet => format!("pull: {line}"),
-            Progress::Stopping(why) => format!("stopping: {why}"),
-            Progress::EngineSilent(why) => engine_silent(&why),
-            Progress::EngineBack => "the engine answers again".to_owned(),
-            Progress::Paused => "paused".to_owned(),
-            Progress::Resumed => "resumed".to_owned(),
-            Progress::DiskFull => DISK_FULL.to_owned(),
-            Progress::DiskRoom => "there is room on the disk again".to_owned(),
-            Progress::Pull(_) | Progress::Started { .. } => return,
-        };
-        terminal::eprint(&format!("{prefix}{text}\n"));
+    let detail = match show.events {
+        Events::Hidden => Detail::Needed,
+        Events::Shown | Events::ShownWithName => Detail::All,
     };
+    let progress = show::progress(prefix.clone(), detail);
     let report = match supervisor.run(submitted, sinks, control, &progress).await {
         Ok(report) => report,
-        Err(error) => return left_open(run, &error),
+        Err(error) => return Ended::Failed(left_open(run, &error)),
     };
-    match show.format {
-        Format::Json => terminal::print_json(&summary(&report, &dir)),
-        Format::Text => terminal::say(format!("{prefix}{}", last_words(job, &report, &dir))).await,
-    }
+    show::ended(&job.name, &prefix, &report, &dir, show.format).await;
     Ended::Report(Box::new(report))
 }
 
@@ -279,49 +364,4 @@ fn failed(error: ExecutorError) -> Ended {
     let error = CommandError::from(error);
     error.print();
     Ended::Failed(error.code())
-}
-
-/// Says that a run has begun and could not be brought to its end.
-fn left_open(run: RunId, error: &ExecutorError) -> Ended {
-    let message = format!("run {run} stays open: {}", sentence(error));
-    let recover = "`dark-factory recover` goes on with it";
-    let hint = match error.advice() {
-        Some(advice) => format!("{advice}\n  help: {recover}"),
-        None => recover.to_owned(),
-    };
-    let error = CommandError::new(error.exit_code(), message).hint(hint);
-    error.print();
-    Ended::Failed(error.code())
-}
-
-/// The lines that end a run on a terminal.
-fn last_words(job: &Job, report: &Report, dir: &Path) -> String {
-    let mark = if report.outcome == OutcomeKind::Succeeded {
-        "✔"
-    } else {
-        "✘"
-    };
-    let mut facts = Vec::new();
-    facts.extend(seconds(report).map(human_seconds));
-    if report.usage.total_tokens() > 0 {
-        facts.push(format!("{} tokens", report.usage.total_tokens()));
-    }
-    facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
-    facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
-    if report.log != dark_factory_types::LogState::Complete {
-        facts.push("log incomplete".to_owned());
-    }
-    let mut text = format!(
-        "{mark} {}: {}: {}\n",
-        job.name,
-        report.outcome,
-        cause(report)
-    );
-    if !facts.is_empty() {
-        text = format!("{text}  {}\n", facts.join(", "));
-    }
-    for warning in &report.warnings {
-        text = format!("{text}  warning: {warning}\n");
-    }
-    format!("{text}  {}\n", dir.display())
 }

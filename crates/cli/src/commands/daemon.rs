@@ -1,0 +1,319 @@
+//! `daemon`: the background process of a state folder.
+//!
+//! Owns: its signals, its log, and executing it anew; the commands that talk to it.
+//! Reads: nothing else.
+//! Never: opens a file for writing before the seat is its own.
+
+use std::fs::File;
+use std::io::{self, stdin};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use dark_factory_executor::daemon::{
+    Ask, Daemon, DaemonEnd, DaemonHandle, DaemonOptions, Mode, Seat, Seated, Status,
+};
+use dark_factory_types::exit_code;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Format;
+use crate::args::{DaemonCommand, DaemonStartArgs};
+use crate::context::Context;
+use crate::detach::{self, READY, ask_daemon};
+use crate::error::CommandError;
+use crate::journal::{self, Session};
+use crate::terminal;
+
+/// How long a reload may take.
+const RELOAD: Duration = Duration::from_secs(30);
+/// How often a reloading daemon is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(crate) async fn daemon(
+    context: &Context,
+    command: &DaemonCommand,
+    format: Format,
+) -> Result<u8, CommandError> {
+    match command {
+        DaemonCommand::Start(args) if args.foreground => serve(context, args).await,
+        DaemonCommand::Start(args) => start(context, args, format).await,
+        DaemonCommand::Stop => end(context, Ask::Stop, format).await,
+        DaemonCommand::Drain => end(context, Ask::Drain, format).await,
+        DaemonCommand::Reload => reload(context, format).await,
+        DaemonCommand::Status => status(context, format).await,
+    }
+}
+
+async fn start(
+    context: &Context,
+    args: &DaemonStartArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
+    let holder = Seat::holder(&context.state_dir)
+        .map_err(|error| CommandError::internal("look for a daemon", error))?;
+    if let Some(holder) = holder {
+        return Err(taken(holder.pid));
+    }
+    detach::start_daemon(context, args.jobs).await?;
+    let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
+    match format {
+        Format::Json => terminal::print_json(&status),
+        Format::Text => terminal::print(&format!(
+            "daemon started, process {}; its log is {}\n",
+            status.pid,
+            journal::path(&context.state_dir).display()
+        )),
+    }
+    Ok(exit_code::SUCCEEDED)
+}
+
+fn taken(pid: Option<u32>) -> CommandError {
+    let who = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    CommandError::usage(format!("this state folder has a daemon already: {who}"))
+        .hint("`dark-factory daemon status` shows what it does")
+}
+
+fn required(status: Option<Status>, context: &Context) -> Result<Status, CommandError> {
+    status.ok_or_else(|| {
+        CommandError::new(
+            exit_code::NOT_FOUND,
+            format!("no daemon runs for {}", context.state_dir.display()),
+        )
+        .hint("`dark-factory daemon start` starts one")
+    })
+}
+
+/// Is the daemon, until it is told to end.
+async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandError> {
+    let failed = |error| CommandError::internal("start the daemon", error);
+    // Before the binary may be replaced, when its path would be another one.
+    let program = std::env::current_exe().map_err(failed)?;
+    if args.detached && !args.inherit {
+        rustix::process::setsid().map_err(|error| failed(error.into()))?;
+    }
+    let mut seat = if args.inherit {
+        let lock = stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+        Seat::inherit(&context.state_dir, lock).map_err(failed)?
+    } else {
+        match Seat::take(&context.state_dir).map_err(failed)? {
+            Seated::Ours(seat) => seat,
+            Seated::Taken(holder) => return Err(taken(holder.pid)),
+        }
+    };
+    close_stdin().map_err(failed)?;
+    let session = match args.detached {
+        true => Session::Detached,
+        false => Session::Foreground,
+    };
+    journal::open(&seat, session).map_err(failed)?;
+    let mut options = DaemonOptions::default();
+    options.jobs = usize::from(args.jobs);
+    options.disk_patience = Some(context.control("").disk_patience);
+    let mut is_first = true;
+    loop {
+        let supervisor = context.supervisor()?;
+        let daemon = Daemon::open(supervisor, seat, options.clone()).map_err(failed)?;
+        let signals = heed_signals(daemon.handle()).map_err(failed)?;
+        tracing::info!(
+            pid = std::process::id(),
+            jobs = options.jobs,
+            "the daemon serves"
+        );
+        if std::mem::take(&mut is_first) && args.detached {
+            terminal::print(READY);
+            let null = File::options()
+                .write(true)
+                .open("/dev/null")
+                .map_err(failed)?;
+            rustix::stdio::dup2_stdout(&null).map_err(|error| failed(error.into()))?;
+        }
+        let served = daemon.serve().await;
+        drop(signals);
+        seat = served.seat;
+        for run in &served.left {
+            tracing::info!(%run, "goes on, and nobody supervises it");
+        }
+        if served.end != DaemonEnd::Reload {
+            tracing::info!("the daemon ends");
+            return Ok(exit_code::SUCCEEDED);
+        }
+        tracing::info!(program = %program.display(), "the daemon executes its program anew");
+        let error = execute_anew(&program, context, args, &seat);
+        tracing::error!(%error, "the program cannot be executed anew, so this one goes on");
+        options.note = Some(format!(
+            "{} could not be executed: {error}",
+            program.display()
+        ));
+        close_stdin().map_err(failed)?;
+    }
+}
+
+/// Lets standard input be one that has nothing.
+fn close_stdin() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdin(&null)?)
+}
+
+/// Executes the program in this process; returns only if that is not possible. The lock stays held: it becomes
+/// standard input, which is how the program finds it.
+fn execute_anew(
+    program: &Path,
+    context: &Context,
+    args: &DaemonStartArgs,
+    seat: &Seat,
+) -> io::Error {
+    let lock = match seat.lock().try_clone() {
+        Ok(lock) => lock,
+        Err(error) => return error,
+    };
+    let mut command = Command::new(program);
+    command.arg("--state-dir").arg(&context.state_dir);
+    if let Some(host) = &context.endpoint {
+        command.args(["--host", host]);
+    }
+    command.args(["daemon", "start", "--foreground", "--inherit"]);
+    command.args(["--jobs", &args.jobs.to_string()]);
+    if args.detached {
+        command.arg("--detached");
+    }
+    command.stdin(Stdio::from(lock)).exec()
+}
+
+/// SIGTERM and Ctrl-C stop the daemon, SIGHUP reloads it.
+fn heed_signals(daemon: DaemonHandle) -> io::Result<JoinSet<()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        loop {
+            let request = tokio::select! {
+                _ = interrupt.recv() => Ask::Stop,
+                _ = terminate.recv() => Ask::Stop,
+                _ = hangup.recv() => Ask::Reload,
+            };
+            daemon.ask(request).await;
+        }
+    });
+    Ok(task)
+}
+
+/// Ends the daemon, and returns once it has ended.
+async fn end(context: &Context, request: Ask, format: Format) -> Result<u8, CommandError> {
+    let status = required(ask_daemon(&context.state_dir, request).await?, context)?;
+    if format == Format::Text && request == Ask::Drain {
+        terminal::eprint(&format!(
+            "waiting for {} runs; Ctrl-C does not end the draining\n",
+            status.supervised.len()
+        ));
+    }
+    let state_dir: PathBuf = context.state_dir.clone();
+    let left = tokio::task::spawn_blocking(move || Seat::wait_until_left(&state_dir));
+    left.await
+        .map_err(|error| CommandError::internal("wait for the daemon's end", error))?
+        .map_err(|error| CommandError::internal("wait for the daemon's end", error))?;
+    if format == Format::Json {
+        terminal::print_json(&status);
+        return Ok(exit_code::SUCCEEDED);
+    }
+    terminal::print(&format!("the daemon (process {}) has ended\n", status.pid));
+    if request == Ask::Stop {
+        for run in &status.supervised {
+            terminal::print(&format!("run {run} goes on, and nobody supervises it\n"));
+        }
+    }
+    for run in &status.queued {
+        terminal::print(&format!("run {run} stays queued\n"));
+    }
+    if !status.queued.is_empty() || (request == Ask::Stop && !status.supervised.is_empty()) {
+        terminal::print("`dark-factory daemon start` goes on with them\n");
+    }
+    Ok(exit_code::SUCCEEDED)
+}
+
+/// Lets the daemon execute its program anew, and returns once that serves.
+async fn reload(context: &Context, format: Format) -> Result<u8, CommandError> {
+    let before = required(ask_daemon(&context.state_dir, Ask::Reload).await?, context)?;
+    let deadline = Instant::now() + RELOAD;
+    loop {
+        // Between the two it lives and does not listen; an answer that broke off is no answer.
+        let now = ask_daemon(&context.state_dir, Ask::Status).await;
+        match now {
+            Ok(Some(now)) if now.since != before.since => {
+                if let Some(note) = now.note {
+                    return Err(CommandError::new(exit_code::INTERNAL, note)
+                        .hint("the daemon goes on with the program that it had"));
+                }
+                match format {
+                    Format::Json => terminal::print_json(&now),
+                    Format::Text => terminal::print(&format!(
+                        "the daemon (process {}) was reloaded: version {}\n",
+                        now.pid, now.program
+                    )),
+                }
+                return Ok(exit_code::SUCCEEDED);
+            }
+            Ok(None) => {
+                return Err(CommandError::new(
+                    exit_code::INTERNAL,
+                    "the daemon ended instead of being reloaded",
+                ));
+            }
+            Ok(Some(_)) | Err(_) if Instant::now() < deadline => {}
+            Ok(Some(_)) => {
+                return Err(CommandError::new(
+                    exit_code::INTERNAL,
+                    "the daemon was not reloaded in time",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn status(context: &Context, format: Format) -> Result<u8, CommandError> {
+    let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
+    if format == Format::Json {
+        terminal::print_json(&status);
+        return Ok(exit_code::SUCCEEDED);
+    }
+    let mode = match status.mode {
+        Mode::Serving => "serving",
+        Mode::Draining => "draining",
+    };
+    let mut text = format!(
+        "process: {}\nversion: {}\nsince: {}\nmode: {mode}\njobs: {}\nlog: {}\n",
+        status.pid,
+        status.program,
+        status.since.strftime("%Y-%m-%d %H:%M:%SZ"),
+        status.jobs,
+        journal::path(&context.state_dir).display()
+    );
+    if let Some(note) = &status.note {
+        text = format!("{text}note: {note}\n");
+    }
+    for (what, runs) in [
+        ("supervised", &status.supervised),
+        ("queued", &status.queued),
+        ("watched", &status.watched),
+    ] {
+        let runs: Vec<String> = runs.iter().map(ToString::to_string).collect();
+        let runs = if runs.is_empty() {
+            "-".to_owned()
+        } else {
+            runs.join(" ")
+        };
+        text = format!("{text}{what}: {runs}\n");
+    }
+    for failing in &status.failing {
+        let run = failing.attempt.run();
+        text = format!("{text}tried again: {run}: {}\n", failing.why);
+    }
+    terminal::print(&text);
+    Ok(exit_code::SUCCEEDED)
+}

@@ -1,0 +1,110 @@
+//! Printing a log that grows.
+//!
+//! Owns: the place up to which it was printed.
+//! Reads: the log's file.
+//! Never: minds that another supervisor writes the file anew: its bytes are the same.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Format;
+use crate::error::CommandError;
+use crate::terminal::{self, Taken};
+
+/// How often a followed file is looked at.
+const CHECK: Duration = Duration::from_millis(100);
+
+/// A log that is printed from its beginning.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    file: Option<File>,
+    path: PathBuf,
+    format: Format,
+    pending: Vec<u8>,
+}
+
+impl Follower {
+    /// Begins with a log, which may not be there yet. As JSON, each whole line is an object of its time and its text.
+    pub(crate) fn new(path: PathBuf, format: Format) -> Self {
+        Self {
+            file: None,
+            path,
+            format,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Prints until `ended` is set and everything that was there by then is printed. Blocks.
+    pub(crate) fn follow(mut self, ended: &Arc<AtomicBool>) -> Result<Taken, CommandError> {
+        loop {
+            // Read before the file is, so that what was written before the end is printed.
+            let last = ended.load(Ordering::Acquire);
+            if self.print()? == Taken::No {
+                return Ok(Taken::No);
+            }
+            if last {
+                return Ok(Taken::Yes);
+            }
+            std::thread::sleep(CHECK);
+        }
+    }
+
+    /// Prints what is there and was not printed yet. Blocks.
+    pub(crate) fn print(&mut self) -> Result<Taken, CommandError> {
+        loop {
+            let bytes = self.read()?;
+            if bytes.is_empty() {
+                return Ok(Taken::Yes);
+            }
+            let taken = match self.format {
+                Format::Text => terminal::print_bytes(&bytes),
+                Format::Json => self.print_json(&bytes),
+            };
+            if taken == Taken::No {
+                return Ok(Taken::No);
+            }
+        }
+    }
+
+    fn print_json(&mut self, bytes: &[u8]) -> Taken {
+        self.pending.extend(bytes);
+        while let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.pending.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let (at, text) = line
+                .trim_end_matches('\n')
+                .split_once(' ')
+                .unwrap_or(("", &line));
+            let object = json!({ "at": at, "text": text });
+            if terminal::print_bytes(format!("{object}\n").as_bytes()) == Taken::No {
+                return Taken::No;
+            }
+        }
+        Taken::Yes
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>, CommandError> {
+        if self.file.is_none() {
+            match File::open(&self.path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(CommandError::internal("open the log", error)),
+            }
+        }
+        let mut bytes = vec![0; 64 * 1024];
+        let Some(file) = &mut self.file else {
+            return Ok(Vec::new());
+        };
+        let read = file
+            .read(&mut bytes)
+            .map_err(|error| CommandError::internal("read the log", error))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}

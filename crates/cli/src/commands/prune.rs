@@ -1,0 +1,85 @@
+//! `prune`: what no open run owns any more, and its removal.
+//!
+//! Owns: the command's output.
+//! Reads: nothing else.
+//! Never: removes anything unless it is told to.
+
+use std::time::Duration;
+
+use dark_factory_executor::error::sentence;
+use dark_factory_executor::settings::parse_timeout;
+use dark_factory_executor::supervisor::{Leftover, Pruned};
+use dark_factory_types::exit_code;
+use serde_json::{Value, json};
+
+use super::Format;
+use crate::args::PruneArgs;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::terminal;
+
+pub(crate) async fn prune(
+    context: &Context,
+    args: &PruneArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
+    let grace = match args.grace.as_str() {
+        // No wait at all is a wish that a time limit could not be.
+        "0s" => Duration::ZERO,
+        grace => {
+            parse_timeout(grace).map_err(|error| CommandError::usage(format!("--grace {error}")))?
+        }
+    };
+    let supervisor = context.supervisor()?;
+    let leftovers = supervisor.leftovers(grace).await?;
+    if leftovers.is_empty() && format == Format::Text {
+        terminal::print("nothing is left over\n");
+    }
+    if !args.apply {
+        for leftover in &leftovers {
+            print(leftover, "would be removed", &Value::Null, format);
+        }
+        if !leftovers.is_empty() {
+            terminal::eprint("nothing was removed; --apply does it\n");
+        }
+        return Ok(exit_code::SUCCEEDED);
+    }
+    let mut codes = Vec::new();
+    for Pruned { leftover, result } in supervisor.prune(leftovers).await {
+        match result {
+            Ok(()) => print(&leftover, "removed", &Value::Null, format),
+            Err(error) => {
+                let why = sentence(&error);
+                codes.push(error.exit_code());
+                let what = format!("not removed: {why}");
+                print(&leftover, &what, &json!(why), format);
+            }
+        }
+    }
+    Ok(exit_code::combine(codes))
+}
+
+fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {
+    let (kind, name, id) = match leftover {
+        Leftover::Container(container) => {
+            ("container", container.name.clone(), json!(container.id))
+        }
+        Leftover::Folder { path, .. } => ("folder", path.display().to_string(), Value::Null),
+    };
+    let (attempt, created_at) = match leftover {
+        Leftover::Container(container) => (json!(container.attempt), json!(container.created_at)),
+        Leftover::Folder { attempt, .. } => (json!(attempt), Value::Null),
+    };
+    match format {
+        Format::Json => terminal::print_json(&json!({
+            "kind": kind,
+            "name": name,
+            "id": id,
+            "attempt_id": attempt,
+            "created_at": created_at,
+            "removed": what == "removed",
+            "error": error,
+        })),
+        Format::Text => terminal::print(&format!("{kind} {name}: {what}\n")),
+    }
+}

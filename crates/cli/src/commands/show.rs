@@ -1,0 +1,78 @@
+//! What is said about a run while it goes on, and when it ends.
+//!
+//! Owns: the lines about a run, for people and for programs.
+//! Reads: progress and reports.
+//! Never: holds up the task that drives a run.
+
+use std::path::Path;
+
+use dark_factory_executor::attempt::Progress;
+use dark_factory_types::{LogState, OutcomeKind, Report};
+
+use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
+use crate::terminal;
+
+/// Says that there is no room for what the agent prints.
+const DISK_FULL: &str = "the disk is full: the agent is paused until there is room";
+
+/// How much of a run's progress is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What its user may have to act on.
+    Needed,
+    /// Pulls too.
+    All,
+}
+
+/// Returns what tells a person about progress, with `prefix` before each line.
+pub(crate) fn progress(prefix: String, detail: Detail) -> impl Fn(Progress) + Send + Sync {
+    move |progress| {
+        let text = match progress {
+            Progress::Pull(line) if detail == Detail::All => format!("pull: {line}"),
+            Progress::Stopping(why) => format!("stopping: {why}"),
+            Progress::EngineSilent(why) => engine_silent(&why),
+            Progress::EngineBack => "the engine answers again".to_owned(),
+            Progress::Paused => "paused".to_owned(),
+            Progress::Resumed => "resumed".to_owned(),
+            Progress::DiskFull => DISK_FULL.to_owned(),
+            Progress::DiskRoom => "there is room on the disk again".to_owned(),
+            Progress::Pull(_) | Progress::Started { .. } => return,
+        };
+        terminal::eprint(&format!("{prefix}{text}\n"));
+    }
+}
+
+/// Prints how a run ended, behind everything else about it; `name` is what its user calls the prompt file.
+pub(crate) async fn ended(name: &str, prefix: &str, report: &Report, dir: &Path, format: Format) {
+    match format {
+        Format::Json => terminal::say_json(&summary(report, dir)).await,
+        Format::Text => terminal::say(format!("{prefix}{}", last_words(name, report, dir))).await,
+    }
+}
+
+/// The lines that end a run on a terminal.
+fn last_words(name: &str, report: &Report, dir: &Path) -> String {
+    let mark = if report.outcome == OutcomeKind::Succeeded {
+        "✔"
+    } else {
+        "✘"
+    };
+    let mut facts = Vec::new();
+    facts.extend(seconds(report).map(human_seconds));
+    if report.usage.total_tokens() > 0 {
+        facts.push(format!("{} tokens", report.usage.total_tokens()));
+    }
+    facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
+    facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
+    if report.log != LogState::Complete {
+        facts.push("log incomplete".to_owned());
+    }
+    let mut text = format!("{mark} {name}: {}: {}\n", report.outcome, cause(report));
+    if !facts.is_empty() {
+        text = format!("{text}  {}\n", facts.join(", "));
+    }
+    for warning in &report.warnings {
+        text = format!("{text}  warning: {warning}\n");
+    }
+    format!("{text}  {}\n", dir.display())
+}
