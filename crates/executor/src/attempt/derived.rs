@@ -114,7 +114,11 @@ impl Room {
         if self.without.load(Ordering::Acquire) & bit != 0
             && self.without.fetch_and(!bit, Ordering::AcqRel) == bit
         {
-            self.pulse.note(|signs| signs.full = None);
+            let now = self.clock.moment();
+            self.pulse.note(|signs| {
+                signs.full = None;
+                signs.room = Some(now);
+            });
         }
     }
 

@@ -26,6 +26,31 @@ pub(crate) struct Signs {
     pub(crate) result: Option<Moment>,
     /// Since when there is no room for the agent's output, if there is none.
     pub(crate) full: Option<Moment>,
+    /// When there was last room again.
+    pub(crate) room: Option<Moment>,
+    /// How far the pump is; only where it has read everything, no output is silence.
+    pub(crate) reading: Reading,
+}
+
+/// How far a pump is with what was printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Reading {
+    /// It has not yet read what it found at its beginning.
+    #[default]
+    Backlog,
+    /// It is reading.
+    Busy,
+    /// It has read everything.
+    AtEnd,
+}
+
+impl Signs {
+    /// Notes that there is something to read.
+    pub(crate) fn are_behind(&mut self) {
+        if self.reading == Reading::AtEnd {
+            self.reading = Reading::Busy;
+        }
+    }
 }
 
 impl Pulse {
@@ -34,12 +59,21 @@ impl Pulse {
         self.lock().clone()
     }
 
-    /// Notes what is seen; whoever waits for a change is woken if a result or a full disk came or went.
+    /// Notes what is seen; whoever waits for a change is woken if a result or a full disk came or went,
+    /// or once the
+    /// backlog is read.
     pub(crate) fn note(&self, note: impl FnOnce(&mut Signs)) {
         let mut signs = self.lock();
-        let before = (signs.result.is_some(), signs.full.is_some());
+        let wakers = |signs: &Signs| {
+            (
+                signs.result.is_some(),
+                signs.full.is_some(),
+                signs.reading == Reading::Backlog,
+            )
+        };
+        let before = wakers(&signs);
         note(&mut signs);
-        let after = (signs.result.is_some(), signs.full.is_some());
+        let after = wakers(&signs);
         drop(signs);
         if before != after {
             self.changed.notify_one();

@@ -19,7 +19,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::derived::{Derived, Room, Writer};
-use super::pulse::Pulse;
+use super::pulse::{Pulse, Reading, Signs};
 use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
@@ -254,11 +254,13 @@ impl Pump {
         let output = self.found.output.take();
         let rest = self.readers.at_rest.take();
         if output.is_none() && rest.is_none() {
+            self.pulse.note(|signs| signs.reading = Reading::AtEnd);
             return;
         }
         let now = self.clock.moment();
         let at = |wall| now.at_wall(wall);
         self.pulse.note(|signs| {
+            signs.reading = Reading::AtEnd;
             signs.output = output.map(at).or(signs.output.take());
             match rest {
                 Some(Rest::Done) => signs.result = output.map(at).or(Some(now.clone())),
@@ -288,7 +290,9 @@ impl Pump {
                     self.found.started_at.get_or_insert(at);
                 }
                 Kind::Data => {
-                    self.found.output = Some(at);
+                    if self.found.output.replace(at).is_none() {
+                        self.pulse.note(Signs::are_behind);
+                    }
                     let (file, stream) = match record.header.stream {
                         Stream::Stdout => (&mut self.raw, EventStream::Stdout),
                         Stream::Stderr => (&mut self.stderr, EventStream::Stderr),

@@ -12,7 +12,7 @@ use dark_factory_types::{Proof, StopReason};
 
 use super::drive::{Drive, RETRY};
 use super::facts::EngineEnd;
-use super::pulse::{Pulse, Signs};
+use super::pulse::{Pulse, Reading, Signs};
 use super::pump::Pumping;
 use super::{Progress, TimeLimit};
 use crate::clock::Moment;
@@ -21,6 +21,9 @@ use crate::error::ExecutorError;
 use crate::nudge::Nudges;
 use crate::spec::StopPolicy;
 use crate::store::{Attempt, Motion};
+
+#[cfg(test)]
+mod tests;
 
 /// How often the store is looked into without a nudge, should one be missed.
 const SAFETY_LOOK: Duration = Duration::from_secs(30);
@@ -37,6 +40,7 @@ struct Acts<'a> {
 }
 
 /// The deadlines of a running workload.
+#[derive(Debug)]
 struct Deadlines {
     started: Moment,
     /// How long it was frozen.
@@ -50,6 +54,7 @@ struct Deadlines {
 }
 
 /// What has become due.
+#[derive(Debug, PartialEq, Eq)]
 enum Due {
     /// Nothing, for this long.
     Not(Duration),
@@ -83,7 +88,7 @@ impl Drive<'_> {
                 .await?;
             let signs = pulse.signs();
             self.tell_of_room(&signs, &mut acts);
-            let wait = match self.due(&deadlines, &signs, motion, &acts) {
+            let wait = match deadlines.due(&self.clock.moment(), &signs, motion, &acts) {
                 Due::Not(wait) => wait,
                 Due::LeaveOpen => return Err(self.disk_full()),
                 Due::Stop(reason) => {
@@ -246,8 +251,7 @@ impl Drive<'_> {
         let total = deadlines.paused + since.until(&now);
         self.patiently(|| self.store.set_paused(self.tenure, None, total))
             .await?;
-        deadlines.paused = total;
-        deadlines.going_since = now;
+        deadlines.go_on(total, now);
         (self.progress)(Progress::Resumed);
         Ok(Motion::Going)
     }
@@ -283,47 +287,6 @@ impl Drive<'_> {
         })
     }
 
-    /// Returns what is due now, or how long until something may be.
-    fn due(&self, deadlines: &Deadlines, signs: &Signs, motion: Motion, acts: &Acts<'_>) -> Due {
-        let now = self.clock.moment();
-        let mut wait = SAFETY_LOOK;
-        if let Some(full) = &signs.full {
-            match left(deadlines.disk, full.awake_until(&now)) {
-                Some(left) => wait = wait.min(left),
-                None => return Due::LeaveOpen,
-            }
-        }
-        if motion == Motion::Frozen || acts.grace.is_some() {
-            return Due::Not(wait);
-        }
-        let last = |sign: &Option<Moment>| {
-            let since = sign.as_ref().map(|sign| sign.awake_until(&now));
-            let going = deadlines.going_since.awake_until(&now);
-            since.map_or(going, |since| since.min(going))
-        };
-        let ran = deadlines
-            .started
-            .until(&now)
-            .saturating_sub(deadlines.paused);
-        // A result that is there counts before the time that is up.
-        let lingered = signs.result.as_ref().and(deadlines.linger);
-        let idle = deadlines.idle.filter(|_| signs.full.is_none());
-        let limits = [
-            lingered.map(|grace| (grace, last(&signs.result), StopReason::Lingered { grace })),
-            deadlines
-                .wall
-                .map(|limit| (limit, ran, StopReason::Deadline { limit })),
-            idle.map(|limit| (limit, last(&signs.output), StopReason::Idle { limit })),
-        ];
-        for (limit, spent, reason) in limits.into_iter().flatten() {
-            match left(limit, spent) {
-                Some(left) => wait = wait.min(left),
-                None => return Due::Stop(reason),
-            }
-        }
-        Due::Not(wait)
-    }
-
     /// Ends once a full disk was borne for long enough.
     pub(super) async fn out_of_room(&self, pulse: &Pulse) {
         loop {
@@ -342,6 +305,66 @@ impl Drive<'_> {
                 () = self.clock.alarm(wait) => {}
             }
         }
+    }
+}
+
+impl Deadlines {
+    /// Counts all the time that the workload was frozen, and begins its silence anew.
+    fn go_on(&mut self, paused: Duration, now: Moment) {
+        self.paused = paused;
+        self.going_since = now;
+    }
+
+    /// Returns what is due now, or how long until something may be.
+    fn due(&self, now: &Moment, signs: &Signs, motion: Motion, acts: &Acts<'_>) -> Due {
+        let mut wait = SAFETY_LOOK;
+        if let Some(full) = &signs.full {
+            match left(self.disk, full.awake_until(now)) {
+                Some(left) => wait = wait.min(left),
+                None => return Due::LeaveOpen,
+            }
+        }
+        if motion == Motion::Frozen || acts.grace.is_some() {
+            return Due::Not(wait);
+        }
+        // How long ago the last of these was; it began to run before any of them.
+        let since = |signs: &[&Option<Moment>]| {
+            let signs = signs.iter().filter_map(|sign| sign.as_ref());
+            let last = signs.chain([&self.going_since]);
+            last.map(|sign| sign.awake_until(now))
+                .min()
+                .unwrap_or_default()
+        };
+        let ran = self.started.until(now).saturating_sub(self.paused);
+        // A result that is there counts before the time that is up.
+        let lingered = signs.result.as_ref().and(self.linger);
+        let can_be_silent = signs.reading == Reading::AtEnd && signs.full.is_none();
+        let idle = self.idle.filter(|_| can_be_silent);
+        let limits = [
+            lingered.map(|grace| {
+                (
+                    grace,
+                    since(&[&signs.result]),
+                    StopReason::Lingered { grace },
+                )
+            }),
+            self.wall
+                .map(|limit| (limit, ran, StopReason::Deadline { limit })),
+            idle.map(|limit| {
+                (
+                    limit,
+                    since(&[&signs.output, &signs.room]),
+                    StopReason::Idle { limit },
+                )
+            }),
+        ];
+        for (limit, spent, reason) in limits.into_iter().flatten() {
+            match left(limit, spent) {
+                Some(left) => wait = wait.min(left),
+                None => return Due::Stop(reason),
+            }
+        }
+        Due::Not(wait)
     }
 }
 
