@@ -483,10 +483,14 @@ impl Drive<'_> {
         F: Future<Output = Result<T, StoreError>>,
     {
         let began = self.clock.moment();
+        let mut told = Told::Nothing;
         loop {
             match write().await {
-                Err(error) if error.is_full() => self.bear_full_disk(&began).await?,
-                result => return Ok(result?),
+                Err(error) if error.is_full() => self.bear_full_disk(&began, &mut told).await?,
+                result => {
+                    self.tell_of_room_again(told);
+                    return Ok(result?);
+                }
             }
         }
     }
@@ -497,22 +501,34 @@ impl Drive<'_> {
         write: impl Fn() -> io::Result<()> + Clone + Send + 'static,
     ) -> Result<(), ExecutorError> {
         let began = self.clock.moment();
+        let mut told = Told::Nothing;
         loop {
             match tokio::task::spawn_blocking(write.clone()).await? {
-                Err(error) if is_full(&error) => self.bear_full_disk(&began).await?,
-                result => return result.map_err(|error| self.output_error(error)),
+                Err(error) if is_full(&error) => self.bear_full_disk(&began, &mut told).await?,
+                result => {
+                    self.tell_of_room_again(told);
+                    return result.map_err(|error| self.output_error(error));
+                }
             }
         }
     }
 
     /// Waits a moment for a full disk, if that is not enough by now.
-    async fn bear_full_disk(&self, began: &Moment) -> Result<(), ExecutorError> {
+    async fn bear_full_disk(&self, began: &Moment, told: &mut Told) -> Result<(), ExecutorError> {
         if began.awake_until(&self.clock.moment()) >= self.control.disk_patience {
             return Err(self.disk_full());
         }
-        (self.progress)(Progress::DiskFull);
+        if std::mem::replace(told, Told::Full) == Told::Nothing {
+            (self.progress)(Progress::DiskFull);
+        }
         tokio::time::sleep(RETRY).await;
         Ok(())
+    }
+
+    fn tell_of_room_again(&self, told: Told) {
+        if told == Told::Full {
+            (self.progress)(Progress::DiskRoom);
+        }
     }
 
     pub(super) fn disk_full(&self) -> ExecutorError {
@@ -552,6 +568,13 @@ impl Drive<'_> {
         };
         Ok(recorded.map_or_else(|| now.clone(), |at| now.at_wall(at)))
     }
+}
+
+/// What the caller was told about the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Full,
 }
 
 fn never_started(why: &str) -> Launched {
