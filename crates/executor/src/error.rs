@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dark_factory_types::{AttemptId, RunId, exit_code};
 
+use crate::attempt::is_full;
 use crate::engine::{EngineError, Fate};
 use crate::resolve::ResolveError;
 use crate::spool::ReadError;
@@ -151,6 +152,8 @@ impl ExecutorError {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::DiskFull { .. } => exit_code::LIMIT,
+            _ if self.is_full() => exit_code::LIMIT,
             Self::Engine(EngineError::NoSuchContainer { .. })
             | Self::NoSuchRun { .. }
             | Self::AmbiguousRun { .. } => exit_code::NOT_FOUND,
@@ -171,14 +174,34 @@ impl ExecutorError {
             | Self::Output { .. }
             | Self::UnknownAgent { .. }
             | Self::Task(_) => exit_code::INTERNAL,
-            Self::DiskFull { .. } => exit_code::LIMIT,
             Self::Abandoned { .. } => exit_code::CANCELLED,
+        }
+    }
+
+    /// Returns whether it is for lack of room on the disk.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_full(),
+            Self::StateDir(source)
+            | Self::AttemptDir { source, .. }
+            | Self::Output { source, .. } => is_full(source),
+            _ => false,
         }
     }
 
     /// Returns what a person can do about it, if there is something to say.
     pub fn advice(&self) -> Option<String> {
         match self {
+            Self::DiskFull { .. } => Some(
+                "make room on the disk; then `dark-factory recover` goes on, with nothing lost".to_owned(),
+            ),
+            _ if self.is_full() => {
+                Some("the disk of the state folder is full: make room, then try again".to_owned())
+            }
+            Self::Store(StoreError::Damaged { path, .. }) => Some(format!(
+                "nothing was changed, and what runs goes on running: put a copy of {0} back, without {0}-wal and                  {0}-shm, and `dark-factory recover` finds it; or move all three away to begin with an empty one",
+                path.display()
+            )),
             Self::Engine(error) => error.advice(),
             Self::StateDir(_) => {
                 Some("name a folder that you may write to with --state-dir or DARK_FACTORY_STATE_DIR".to_owned())
@@ -192,9 +215,6 @@ impl ExecutorError {
             Self::NoSuchRun { .. } | Self::AmbiguousRun { .. } => {
                 Some("`dark-factory ps -a` lists all runs".to_owned())
             }
-            Self::DiskFull { .. } => Some(
-                "make room on the disk; then `dark-factory recover` goes on, with nothing lost".to_owned(),
-            ),
             Self::Spool { .. } | Self::Output { .. } => Some(
                 "nothing is lost: the attempt's spool is kept, and `dark-factory recover` collects it again"
                     .to_owned(),

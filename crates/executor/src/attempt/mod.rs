@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use derived::is_full;
 pub(crate) use drive::Drive;
 
 /// How long a full disk is waited out, unless something else is asked for.

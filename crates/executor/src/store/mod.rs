@@ -10,13 +10,15 @@ mod row;
 mod schema;
 mod state;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, named_params,
+};
 
 pub use row::{Attempt, Motion, NewAttempt, Pause, Sent, Silence, Step, StopRequest};
 pub use state::AttemptState;
@@ -35,6 +37,14 @@ pub enum StoreError {
         /// What we were doing.
         operation: &'static str,
         /// The database's error.
+        source: rusqlite::Error,
+    },
+    /// The database is no database, or not a whole one.
+    #[error("the state store {} is damaged", path.display())]
+    Damaged {
+        /// Its file.
+        path: PathBuf,
+        /// What the database says.
         source: rusqlite::Error,
     },
     /// The database was written by a newer version of dark-factory.
@@ -79,8 +89,31 @@ pub enum StoreError {
 impl StoreError {
     /// Returns whether the disk has no room for what was to be written.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Database { source, .. }
-            if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+        let Self::Database { source, .. } = self else {
+            return false;
+        };
+        let code = source.sqlite_error().map(|error| error.extended_code);
+        source.sqlite_error_code() == Some(ErrorCode::DiskFull)
+            // The memory that processes share is a file too; this is all that is said where there is no room for it.
+            || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    }
+
+    /// Tells a damaged database from whatever else failed.
+    fn at(self, path: &Path) -> Self {
+        match self {
+            Self::Database { source, .. }
+                if matches!(
+                    source.sqlite_error_code(),
+                    Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+                ) =>
+            {
+                Self::Damaged {
+                    path: path.to_owned(),
+                    source,
+                }
+            }
+            error => error,
+        }
     }
 }
 
@@ -139,6 +172,7 @@ pub enum Added {
 #[derive(Debug, Clone)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
     owner: OwnerId,
 }
 
@@ -149,15 +183,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Database`] or [`StoreError::NewerSchema`].
+    /// [`StoreError::Database`], [`StoreError::Damaged`] or [`StoreError::NewerSchema`].
     pub fn open(path: &Path, owner: &OwnerId) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(database("open its database"))?;
         connection
             .busy_timeout(Duration::from_secs(10))
             .map_err(database("open its database"))?;
-        let owner = schema::prepare(&connection, owner)?;
+        let owner = schema::prepare(&connection, owner).map_err(|error| error.at(path))?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            path: path.into(),
             owner,
         })
     }
@@ -543,7 +578,8 @@ impl Store {
             tx.commit().map_err(database(operation))?;
             Ok(result)
         });
-        task.await.map_err(|_| StoreError::ShutDown)?
+        let result = task.await.map_err(|_| StoreError::ShutDown)?;
+        result.map_err(|error: StoreError| error.at(&self.path))
     }
 }
 

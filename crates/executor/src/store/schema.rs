@@ -59,12 +59,17 @@ const MIGRATIONS: [&str; 2] = [
 
 pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
     let error = database("prepare its database");
+    let found = known_version(connection)?;
     connection
         .execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
         )
         .map_err(&error)?;
-    // Taken before the version is read, so that two processes that open a new store at once do not both make it.
+    // Without a write, so that a full disk does not keep anybody from reading.
+    if found == known() {
+        return stored_owner(connection);
+    }
+    // Taken before the version is read again, so that two processes that open a new store at once do not both make it.
     connection
         .execute_batch("BEGIN IMMEDIATE")
         .map_err(&error)?;
@@ -75,15 +80,33 @@ pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerI
     result
 }
 
-fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
-    let error = database("prepare its database");
-    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+fn known() -> u32 {
+    u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
+}
+
+/// Returns the version of the database's schema, if this build knows it.
+fn known_version(connection: &Connection) -> Result<u32, StoreError> {
+    let known = known();
     let found: u32 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(&error)?;
+        .map_err(database("prepare its database"))?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
+    Ok(found)
+}
+
+fn stored_owner(connection: &Connection) -> Result<OwnerId, StoreError> {
+    connection
+        .query_row("SELECT owner FROM installation", [], |row| {
+            row.get(0).map(OwnerId)
+        })
+        .map_err(database("prepare its database"))
+}
+
+fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
+    let error = database("prepare its database");
+    let found = known_version(connection)?;
     for migration in MIGRATIONS.iter().skip(found as usize) {
         connection.execute_batch(migration).map_err(&error)?;
     }
@@ -93,11 +116,7 @@ fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreErr
             .map_err(&error)?;
     }
     connection
-        .pragma_update(None, "user_version", known)
+        .pragma_update(None, "user_version", known())
         .map_err(&error)?;
-    connection
-        .query_row("SELECT owner FROM installation", [], |row| {
-            row.get(0).map(OwnerId)
-        })
-        .map_err(&error)
+    stored_owner(connection)
 }
