@@ -16,6 +16,7 @@ mod commands;
 mod demo;
 mod ends;
 mod faults;
+mod limits;
 mod options;
 mod orphans;
 mod recovery;

@@ -1,0 +1,168 @@
+//! Limits beside the wall one: silence, the size of the log, and the grace of an agent that is done.
+//!
+//! Owns: the outcome and exit code of each, and what does not count towards it.
+//! Reads: the attempts' folders.
+//! Never: asks when exactly; a deadline's arithmetic has unit tests on a simulated clock.
+
+use std::fs;
+use std::path::Path;
+
+use dark_factory_init::spew;
+use integration_tests::agent_image;
+use serde_json::{Value, json};
+
+use crate::scene::{Running, STARTED, Scene};
+use crate::support::{Ended, Workshop, attempt_file, attempt_text, for_claude, report};
+
+/// Runs the scripted Claude; `finished.jsonl` in its project is the recording of a run that was done.
+pub(crate) fn claude(workshop: &Workshop, front_matter: &str, script: &str) -> Ended {
+    let recordings =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/agents/tests/data/streams/claude");
+    let finished = fs::read(recordings.join("docker_normal.jsonl")).unwrap();
+    workshop.project.write("finished.jsonl", finished);
+    let front_matter = format!("env: {{ANTHROPIC_API_KEY: x}}\n{front_matter}");
+    let file = workshop
+        .project
+        .write("claude.md", for_claude(&front_matter, script));
+    let image = agent_image();
+    Ended::of(
+        workshop
+            .command(&["run", "--json", "--image", &image])
+            .arg(file),
+    )
+}
+
+#[test]
+fn an_agent_that_prints_nothing_for_too_long_ends_the_run_with_124() {
+    let workshop = Workshop::new();
+
+    let ended = Ended::of(
+        &mut workshop.script(&["--json", "--idle-timeout", "1s"], "print begin; sleep 1h"),
+    );
+
+    assert_eq!(ended.code, 124, "{}", ended.stderr);
+    let run = ended.one();
+    assert_eq!(run["outcome"], "timed_out");
+    assert_eq!(
+        run["cause"],
+        "the agent printed nothing for its idle limit of 1s"
+    );
+    assert_eq!(
+        report(&run)["stop_reason"],
+        json!({ "kind": "idle", "limit": 1.0 })
+    );
+    assert_eq!(
+        (&run["log"], attempt_text(&run, "raw.jsonl").as_str()),
+        (&json!("complete"), "begin\n")
+    );
+    let told = "stopping: it printed nothing for too long\n";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+}
+
+#[test]
+fn an_agent_that_prints_now_and_then_is_not_silent() {
+    let workshop = Workshop::new();
+    let script = "stderr x; sleep 500ms; ".repeat(16);
+
+    let ended = Ended::of(&mut workshop.script(&["--json", "--idle-timeout", "6s"], &script));
+
+    assert_eq!(ended.one()["outcome"], "succeeded", "{}", ended.stderr);
+}
+
+#[test]
+fn what_was_printed_unsupervised_is_no_silence() {
+    let scene = Scene::new();
+    // More than is read in a moment, and for longer than the silence may last.
+    let script = format!(
+        "{STARTED}write one x\nspew 30m\n{}write two x\nwait-file go",
+        "print x\nsleep 500ms\n".repeat(14)
+    );
+
+    let run = Running::start(&mut scene.run_with(&["--idle-timeout", "6s"], &script));
+    scene.wait_for_file("one");
+    run.crash();
+    scene.wait_for_file("two");
+    let recover = Running::start(&mut scene.dark_factory(&["recover"]));
+    scene.wait_until_supervised();
+    scene.project.write("go", "");
+    let recover = recover.ended();
+
+    assert!(
+        recover.stdout.contains("succeeded"),
+        "{}{}",
+        recover.stdout,
+        recover.stderr
+    );
+    let stdout = [spew(30 << 20, 80), b"x\n".repeat(14)].concat();
+    scene.assert_ended("succeeded", &stdout, b"");
+    scene.assert_started_once();
+}
+
+#[test]
+fn an_agent_that_prints_more_than_it_may_ends_the_run_with_6() {
+    let workshop = Workshop::new();
+
+    let ended =
+        Ended::of(&mut workshop.script(&["--json", "--log-limit", "1m"], "spew 8m; sleep 1h"));
+
+    assert_eq!(ended.code, 6, "{}", ended.stderr);
+    let run = ended.one();
+    assert_eq!(run["outcome"], "limit");
+    let cause = run["cause"].as_str().unwrap();
+    assert!(
+        cause.starts_with("the log reached its limit of 1"),
+        "{cause}"
+    );
+    assert_eq!(run["log"], "complete");
+    assert_is_prefix(&run, &spew(8 << 20, 80), 1 << 20);
+}
+
+/// Checks that the log is the beginning of what was printed, and longer than the limit.
+fn assert_is_prefix(run: &Value, printed: &[u8], limit: usize) {
+    let raw = fs::read(attempt_file(run, "raw.jsonl")).unwrap();
+    assert!(
+        raw.len() > limit && raw.len() < printed.len(),
+        "{} bytes",
+        raw.len()
+    );
+    assert!(printed.starts_with(&raw), "the log is not what was printed");
+}
+
+#[test]
+fn an_agent_that_is_done_and_does_not_leave_is_ended_and_has_succeeded() {
+    let workshop = Workshop::new();
+
+    let ended = claude(
+        &workshop,
+        "completion-grace: 1s\n",
+        "replay finished.jsonl; sleep 1h",
+    );
+
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let run = ended.one();
+    assert_eq!(run["outcome"], "succeeded", "{run}");
+    let report = report(&run);
+    assert_eq!(
+        report["stop_reason"],
+        json!({ "kind": "lingered", "grace": 1.0 })
+    );
+    assert_eq!(report["log"], "complete");
+    assert_eq!(
+        attempt_text(&run, "raw.jsonl"),
+        workshop.project.read("finished.jsonl")
+    );
+    let told = "stopping: it has given its result and does not leave\n";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+}
+
+#[test]
+fn an_agent_that_works_on_after_a_result_is_left_to_work() {
+    let workshop = Workshop::new();
+    let script = "replay finished.jsonl; say 'One thing more.'; sleep 4s; write late x; replay finished.jsonl; exit 0";
+
+    let ended = claude(&workshop, "completion-grace: 2s\n", script);
+
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(report(&ended.one())["stop_reason"], Value::Null);
+    assert_eq!(workshop.project.read("late"), "x");
+}
