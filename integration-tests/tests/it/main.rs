@@ -24,5 +24,6 @@ mod replay;
 mod restarts;
 mod run;
 mod scene;
+mod seed_bugs;
 mod support;
 mod tamper;
