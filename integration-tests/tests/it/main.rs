@@ -16,6 +16,7 @@ mod commands;
 mod demo;
 mod ends;
 mod faults;
+mod full_disk;
 mod limits;
 mod options;
 mod orphans;
