@@ -10,7 +10,7 @@ use integration_tests::{EngineProxy, Fault, Instead};
 use nix::sys::signal::Signal;
 
 use crate::faults::{SHORT, assert_short_run_ends};
-use crate::scene::{STARTED, Scene, assert_same, report, text};
+use crate::scene::{Running, STARTED, Scene, text};
 use crate::support::{Ended, Watched};
 
 const CREATE: &str = "POST /containers/create?name=";
@@ -26,20 +26,6 @@ fn assert_gets_over(request: &str, fault: Fault) {
     proxy.next(request, fault);
 
     assert_short_run_ends(&Scene::behind(&proxy));
-}
-
-/// Lets one request of a short run meet a fault that leaves the run open, and `recover` finishes it.
-fn assert_recover_gets_over(request: &str, fault: Fault) {
-    let proxy = EngineProxy::new();
-    let scene = Scene::behind(&proxy);
-    proxy.next(request, fault);
-
-    let run = Ended::of(&mut scene.run(SHORT));
-    scene.assert_recovers("failed");
-
-    assert_eq!(run.code, 4, "{}", run.stderr);
-    scene.assert_ended("failed", b"hello\n", b"");
-    scene.assert_started_once();
 }
 
 /// Lets one request of a short run meet a refusal, for which it is never started.
@@ -60,8 +46,27 @@ fn assert_refused(request: &str, instead: Instead) {
 }
 
 #[test]
-fn a_create_that_the_engine_fails_at_starts_nothing() {
-    assert_refused(CREATE, Instead::ServerError);
+fn a_create_that_the_engine_fails_at_is_done_again() {
+    assert_gets_over(CREATE, Fault::Answer(Instead::ServerError));
+}
+
+#[test]
+fn a_create_that_the_engine_fails_at_each_time_starts_nothing() {
+    let proxy = EngineProxy::new();
+    let scene = Scene::behind(&proxy);
+    for _ in 0..5 {
+        proxy.next(CREATE, Fault::Answer(Instead::ServerError));
+    }
+
+    let run = Ended::of(&mut scene.run(SHORT));
+
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    let report = scene.assert_ended("start_failed", b"", b"");
+    assert!(
+        text(&report, "cause").contains("a fault of the test"),
+        "{report}"
+    );
+    assert!(!scene.project.path().join("starts.txt").exists());
 }
 
 #[test]
@@ -75,13 +80,13 @@ fn a_conflict_over_a_name_that_nothing_has_is_created_again() {
 }
 
 #[test]
-fn a_start_that_the_engine_fails_at_is_left_to_recover() {
-    assert_recover_gets_over(START, Fault::Answer(Instead::ServerError));
+fn a_start_that_the_engine_fails_at_is_done_again() {
+    assert_gets_over(START, Fault::Answer(Instead::ServerError));
 }
 
 #[test]
-fn an_inspection_that_the_engine_fails_at_before_the_start_is_left_to_recover() {
-    assert_recover_gets_over(INSPECT, Fault::Answer(Instead::ServerError));
+fn an_inspection_that_the_engine_fails_at_before_the_start_is_made_again() {
+    assert_gets_over(INSPECT, Fault::Answer(Instead::ServerError));
 }
 
 /// Starts a run behind a proxy, lets `meet` do something once the agent is there, and then lets it end.
@@ -150,13 +155,13 @@ fn a_wait_that_is_half_closed_is_asked_again() {
 #[test]
 fn a_start_that_is_half_closed_is_no_second_start() {
     assert_gets_over(START, Fault::CloseRequest);
-    assert_recover_gets_over(START, Fault::CloseReply);
+    assert_gets_over(START, Fault::CloseReply);
 }
 
 #[test]
-fn an_inspection_whose_reply_is_cut_is_left_to_recover() {
+fn an_inspection_whose_reply_is_cut_is_made_again() {
     for cut in [Fault::CutHead(40), Fault::CutBody(1000)] {
-        assert_recover_gets_over(INSPECT, cut);
+        assert_gets_over(INSPECT, cut);
     }
 }
 
@@ -218,61 +223,28 @@ fn a_removal_that_the_engine_fails_at_is_left_to_recover() {
     scene.assert_started_once();
 }
 
-/// Runs an agent that never ends, whose container a wait says is gone.
-fn run_that_is_said_to_be_gone(proxy: &EngineProxy) -> Scene {
-    let scene = Scene::behind(proxy);
-    let script = format!("{STARTED}print hello\nwrite one x\nwait-file never");
-    let run = scene.run_until("one", &script);
-
-    proxy.next(WAIT, Fault::Answer(Instead::NotFound));
-    break_the_wait(proxy);
-    let run = run.ended();
-
-    assert_eq!(run.code, 7, "{}", run.stderr);
-    scene
+#[test]
+fn a_living_container_that_a_wait_says_is_gone_is_looked_for_and_followed_on() {
+    assert_goes_on(|proxy| {
+        proxy.next(WAIT, Fault::Answer(Instead::NotFound));
+        break_the_wait(proxy);
+    });
 }
 
 #[test]
-fn a_living_container_that_a_wait_says_is_gone_is_lost_and_removed() {
-    let scene = run_that_is_said_to_be_gone(&EngineProxy::new());
-
-    assert_lost(&scene);
-}
-
-#[test]
-fn a_living_container_that_a_wait_says_is_gone_is_removed_by_recover_at_the_latest() {
-    let proxy = EngineProxy::new();
-    let scene = run_that_is_said_to_be_gone(&proxy);
-
-    let recover = scene.recover();
-
-    assert_eq!(recover.code, 0, "{}{}", recover.stdout, recover.stderr);
-    assert_lost(&scene);
-}
-
-#[test]
-fn a_living_container_that_recover_is_told_is_gone_is_lost_and_removed() {
+fn a_living_container_that_recover_is_told_is_gone_is_looked_for_and_followed_on() {
     let proxy = EngineProxy::new();
     let scene = Scene::behind(&proxy);
-    let script = format!("{STARTED}print hello\nwrite one x\nwait-file never");
+    let script = format!("{STARTED}print hello\nwrite one x\nwait-file go\nprint bye");
     scene.run_until("one", &script).crash();
 
     proxy.next(INSPECT, Fault::Answer(Instead::NotFound));
-    let recover = scene.recover();
+    let recover = Running::start(&mut scene.dark_factory(&["recover"]));
+    proxy.wait_until_asked(INSPECT, proxy.count(INSPECT) + 1);
+    scene.project.write("go", "");
+    let recover = recover.ended();
 
     assert_eq!(recover.code, 0, "{}{}", recover.stdout, recover.stderr);
-    assert_lost(&scene);
-}
-
-/// Checks what is true of a run whose container the engine does not know any more, though it runs.
-fn assert_lost(scene: &Scene) {
-    let report = report(&scene.folder());
-    assert_eq!(
-        (&report["outcome"], &report["log"]),
-        (&"lost".into(), &"incomplete".into()),
-        "{report}"
-    );
-    assert_same(&scene.folder().join("raw.jsonl"), b"hello\n");
-    assert!(scene.containers().is_empty(), "containers are left");
+    scene.assert_ended("succeeded", b"hello\nbye\n", b"");
     scene.assert_started_once();
 }

@@ -244,7 +244,7 @@ impl Supervisor {
         let dir = self.state.attempt(attempt);
         let failed = |source| ExecutorError::AttemptDir { attempt, source };
         // Who watches a workload nudges itself once; whatever does not come so far is seen by looking.
-        let nudges = Nudges::watch(&dir).map_err(failed)?;
+        let nudges = Nudges::watch(&dir);
         tokio::select! {
             nudged = nudges.next() => nudged.map_err(failed),
             () = tokio::time::sleep(TURN_LOOK) => Ok(()),
