@@ -285,7 +285,12 @@ impl Drive<'_> {
         // It was looked for in between, so it is known that nothing of it runs.
         let never_ran = match launch.last {
             Some(Next::Create) => true,
-            Some(Next::Start) => launch.known.container == Container::Created,
+            // Without a helper nothing would show that the last try started it after all.
+            Some(Next::Start) => {
+                launch.known.container == Container::Created
+                    && launch.known.transport == Transport::Spool
+                    && !self.is_started()?
+            }
             _ => false,
         };
         if launch.failures > FAILURES && never_ran {
