@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
-use dark_factory_executor::attempt::Control;
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
@@ -65,15 +64,6 @@ impl Context {
         })
     }
 
-    /// Returns a control for the attempts that a command drives; `by` is who they are cancelled by, if they are.
-    pub(crate) fn control(&self, by: &str) -> Control {
-        let mut control = Control::new(by);
-        if let Some(patience) = self.disk_patience {
-            control.disk_patience = patience;
-        }
-        control
-    }
-
     /// Returns what resolving needs to know, with the given state folder.
     pub(crate) fn resolve_context(&self, state_dir: PathBuf) -> ResolveContext {
         ResolveContext {
@@ -92,12 +82,11 @@ impl Context {
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engine = DockerEngine::connect(&self.docker()?, self.host.clone(), Arc::clone(&clock));
-        Ok(Supervisor::open(
-            Arc::new(engine),
-            state_dir,
-            HELPER,
-            clock,
-        )?)
+        let supervisor = Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?;
+        Ok(match self.disk_patience {
+            Some(patience) => supervisor.with_disk_patience(patience),
+            None => supervisor,
+        })
     }
 
     /// Returns the images of the Docker engine that flags and environment name.

@@ -50,8 +50,8 @@ pub(crate) async fn ask_daemon(
         let holder = Seat::holder(state_dir)
             .map_err(|error| CommandError::internal("look for a daemon", error))?;
         match (&error, holder) {
-            (AskError::NoDaemon(_), None) => return Ok(None),
-            (AskError::NoDaemon(_), Some(_)) if Instant::now() < deadline => {}
+            (AskError::NoDaemon(_) | AskError::Ended(_), None) => return Ok(None),
+            (AskError::NoDaemon(_) | AskError::Ended(_), Some(_)) if Instant::now() < deadline => {}
             _ => return Err(CommandError::internal("ask the daemon", error)),
         }
         tokio::time::sleep(LOOK).await;
@@ -79,13 +79,17 @@ pub(crate) async fn ensure_daemon(context: &Context) -> Result<Status, CommandEr
                     "a daemon was started and does not stay",
                 ));
             }
-            None => start_daemon(context, DEFAULT_JOBS).await?,
+            None => drop(start_daemon(context, DEFAULT_JOBS).await?),
         }
     }
 }
 
-/// Starts a daemon in a session of its own and returns once it listens, or once another one turns out to live.
-pub(crate) async fn start_daemon(context: &Context, jobs: u16) -> Result<(), CommandError> {
+/// Starts a daemon in a session of its own and returns its process id once it listens; `None` if another one turns out
+/// to live.
+pub(crate) async fn start_daemon(
+    context: &Context,
+    jobs: u16,
+) -> Result<Option<u32>, CommandError> {
     let failed = |error| CommandError::internal("start a daemon", error);
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
@@ -104,28 +108,26 @@ pub(crate) async fn start_daemon(context: &Context, jobs: u16) -> Result<(), Com
         .spawn()
         .map_err(failed)?;
     let Some(output) = child.stdout.take() else {
-        return Ok(());
+        return Err(failed(std::io::ErrorKind::BrokenPipe.into()));
     };
+    let pid = child.id();
     let mut line = String::new();
     let read = timeout(START, BufReader::new(output).read_line(&mut line)).await;
     match read {
-        Ok(Ok(_)) if line == READY => return Ok(()),
+        Ok(Ok(_)) if line == READY => return Ok(pid),
         Ok(Ok(_)) => {}
         Ok(Err(error)) => return Err(failed(error)),
         Err(_) => {
             return Err(CommandError::new(
                 exit_code::INTERNAL,
-                format!(
-                    "the daemon (process {:?}) does not say that it is ready",
-                    child.id()
-                ),
+                format!("the daemon (process {pid:?}) does not say that it is ready"),
             ));
         }
     }
     let (status, said) = end_of(&mut child).await.map_err(failed)?;
     let lives = Seat::holder(&context.state_dir).map_err(failed)?;
     if lives.is_some() {
-        return Ok(());
+        return Ok(None);
     }
     let said = said.trim().trim_start_matches("error: ").to_owned();
     let code = status.code().and_then(|code| u8::try_from(code).ok());
@@ -144,7 +146,8 @@ async fn end_of(child: &mut Child) -> std::io::Result<(ExitStatus, String)> {
     Ok((child.wait().await?, said))
 }
 
-/// Lets go of runs that this process supervised or watched, and says who goes on with them; returns the exit code.
+/// Lets go of runs that this process supervised or watched, and says who goes on with them; returns the exit code,
+/// which is never that of a success: how they end is not known.
 pub(crate) async fn leave(
     context: &Context,
     supervisor: &Supervisor,
@@ -158,14 +161,14 @@ pub(crate) async fn leave(
         open.extend(latest.filter(|attempt| attempt.report.is_none()));
     }
     if open.is_empty() {
-        return Ok(exit_code::SUCCEEDED);
+        return Ok(exit_code::CANCELLED);
     }
     let daemon = match starting {
         Starting::IfNone => ensure_daemon(context).await.map(Some),
         Starting::Never => ask_daemon(&context.state_dir, Ask::Look).await,
     };
     let (daemon, code) = match daemon {
-        Ok(daemon) => (daemon, exit_code::SUCCEEDED),
+        Ok(daemon) => (daemon, exit_code::CANCELLED),
         Err(error) => {
             error.print();
             (None, exit_code::INTERNAL)

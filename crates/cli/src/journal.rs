@@ -21,10 +21,10 @@ static JOURNAL: OnceLock<Mutex<Journal>> = OnceLock::new();
 
 /// Whether the daemon has a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Session {
-    /// It was started to stay in the foreground; its log is shown there too.
+enum Session {
+    /// It may have one, where its log is shown too.
     Foreground,
-    /// Nobody sees its standard error, which becomes its log.
+    /// It has none.
     Detached,
 }
 
@@ -41,19 +41,29 @@ pub(crate) fn path(state_dir: &Path) -> PathBuf {
     state_dir.join("daemon.log")
 }
 
-/// Lets this process's log go to the file from now on; only the seat's holder may.
-pub(crate) fn open(seat: &Seat, session: Session) -> io::Result<()> {
+/// Lets this process's log go to the file too from now on; only the seat's holder may.
+pub(crate) fn open(seat: &Seat) -> io::Result<()> {
     let path = path(seat.state_dir());
     let journal = Journal {
-        file: append(&path, session)?,
+        file: append(&path)?,
         size: std::fs::metadata(&path)?.len(),
         path,
-        session,
+        session: Session::Foreground,
     };
     if JOURNAL.set(Mutex::new(journal)).is_err() {
         tracing::debug!("the log was open already");
     }
     Ok(())
+}
+
+/// Lets the log go to the file alone, and whatever else comes to standard error as well, such as a panic.
+pub(crate) fn detach() -> io::Result<()> {
+    let Some(journal) = JOURNAL.get() else {
+        return Ok(());
+    };
+    let mut journal = journal.lock().unwrap_or_else(PoisonError::into_inner);
+    journal.session = Session::Detached;
+    journal.take_stderr()
 }
 
 /// Writes to the file, if this process is a daemon; returns whether the terminal is to have it too.
@@ -74,24 +84,28 @@ impl Journal {
     fn write(&mut self, text: &str) -> io::Result<()> {
         if self.size >= LIMIT {
             std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
-            self.file = append(&self.path, self.session)?;
+            self.file = append(&self.path)?;
             self.size = 0;
+            self.take_stderr()?;
         }
         self.file.write_all(text.as_bytes())?;
         self.size += text.len() as u64;
         Ok(())
     }
+
+    /// Makes the file standard error, if nobody sees that.
+    fn take_stderr(&self) -> io::Result<()> {
+        match self.session {
+            Session::Foreground => Ok(()),
+            Session::Detached => Ok(rustix::stdio::dup2_stderr(&self.file)?),
+        }
+    }
 }
 
-fn append(path: &Path, session: Session) -> io::Result<File> {
-    let file = OpenOptions::new()
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
-        .open(path)?;
-    if session == Session::Detached {
-        // For what is printed beside the log, such as a panic.
-        rustix::stdio::dup2_stderr(&file)?;
-    }
-    Ok(file)
+        .open(path)
 }

@@ -37,7 +37,7 @@ pub(crate) async fn attach(
     };
     let mut following = std::pin::pin!(following);
     let mut waiting = JoinSet::new();
-    let control = context.control("dark-factory attach");
+    let control = supervisor.control("dark-factory attach");
     {
         let supervisor = Arc::clone(&supervisor);
         waiting.spawn(async move {

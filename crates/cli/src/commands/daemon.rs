@@ -25,7 +25,7 @@ use crate::args::{DaemonCommand, DaemonStartArgs};
 use crate::context::Context;
 use crate::detach::{self, READY, ask_daemon};
 use crate::error::CommandError;
-use crate::journal::{self, Session};
+use crate::journal;
 use crate::terminal;
 
 /// How long a reload may take.
@@ -58,8 +58,11 @@ async fn start(
     if let Some(holder) = holder {
         return Err(taken(holder.pid));
     }
-    detach::start_daemon(context, args.jobs).await?;
+    let ours = detach::start_daemon(context, args.jobs).await?;
     let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
+    if ours != Some(status.pid) {
+        return Err(taken(Some(status.pid)));
+    }
     match format {
         Format::Json => terminal::print_json(&status),
         Format::Text => terminal::print(&format!(
@@ -105,14 +108,9 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
         }
     };
     close_stdin().map_err(failed)?;
-    let session = match args.detached {
-        true => Session::Detached,
-        false => Session::Foreground,
-    };
-    journal::open(&seat, session).map_err(failed)?;
+    journal::open(&seat).map_err(failed)?;
     let mut options = DaemonOptions::default();
     options.jobs = usize::from(args.jobs);
-    options.disk_patience = Some(context.control("").disk_patience);
     let mut is_first = true;
     loop {
         let supervisor = context.supervisor()?;
@@ -130,6 +128,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
                 .open("/dev/null")
                 .map_err(failed)?;
             rustix::stdio::dup2_stdout(&null).map_err(|error| failed(error.into()))?;
+            journal::detach().map_err(failed)?;
         }
         let served = daemon.serve().await;
         drop(signals);

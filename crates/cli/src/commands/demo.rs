@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use dark_factory_executor::attempt::Control;
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::resolve;
@@ -131,7 +130,7 @@ impl<'a> Stage<'a> {
         supervisor: &Arc<Supervisor>,
         format: Format,
     ) -> Result<Ending, CommandError> {
-        let control = Control::new("Ctrl-C");
+        let control = supervisor.control("Ctrl-C");
         let _interrupts = Interrupts::listen(Reaction::Stop(control.clone()))?;
         let events = if format == Format::Json {
             Events::Hidden

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(600);
 
 pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
-    let mut control = context.control("Ctrl-C");
+    let mut control = supervisor.control("Ctrl-C");
     control.on_silence = OnSilence::LeaveOpen;
     let _interrupts = Interrupts::listen(Reaction::Stop(control.clone()))?;
     let tell = show::progress(String::new(), Detail::Needed);
@@ -50,9 +50,14 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
         })
         .await?;
     drop(ended);
-    let codes = printing
-        .await
-        .map_err(|error| CommandError::internal("print what was recovered", error))?;
+    // Nothing is supervised any more, so Ctrl-C may end the waiting for a reader.
+    let interrupts = Interrupts::listen(Reaction::Detach)?;
+    let printed = tokio::select! {
+        printed = printing => printed,
+        () = interrupts.detached() => return Ok(exit_code::CANCELLED),
+    };
+    let codes =
+        printed.map_err(|error| CommandError::internal("print what was recovered", error))?;
     if open == 0 && format == Format::Text {
         terminal::print("nothing to recover\n");
     }

@@ -85,7 +85,7 @@ pub(crate) async fn run(
         (false, 1) => Events::Shown,
         (false, _) => Events::ShownWithName,
     };
-    let control = context.control("Ctrl-C");
+    let control = supervisor.control("Ctrl-C");
     let interrupts = Interrupts::listen(match args.on_interrupt {
         OnInterrupt::Stop => Reaction::Stop(control.clone()),
         OnInterrupt::Detach => Reaction::Detach,
@@ -168,11 +168,10 @@ async fn let_go(
     let begun = std::mem::take(&mut *batch.begun.lock().unwrap_or_else(PoisonError::into_inner));
     let code = detach::leave(context, supervisor, &begun, Starting::IfNone).await?;
     let rest = names.get(begun.len()..).unwrap_or_default();
-    if rest.is_empty() {
-        return Ok(code);
+    if !rest.is_empty() {
+        terminal::eprint(&format!("not begun: {}\n", rest.join(", ")));
     }
-    terminal::eprint(&format!("not begun: {}\n", rest.join(", ")));
-    Ok(exit_code::combine([code, exit_code::CANCELLED]))
+    Ok(code)
 }
 
 /// Reads and resolves every file; all that is wrong is printed, not only the first.

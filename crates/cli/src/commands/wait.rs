@@ -24,7 +24,7 @@ pub(crate) async fn wait(
 ) -> Result<u8, CommandError> {
     let supervisor = Arc::new(context.supervisor()?);
     let interrupts = Interrupts::listen(Reaction::Detach)?;
-    let control = context.control("dark-factory wait");
+    let control = supervisor.control("dark-factory wait");
     let mut tasks = JoinSet::new();
     let mut codes = Vec::new();
     let mut runs: Vec<RunId> = Vec::new();

@@ -22,7 +22,7 @@ pub(crate) use derived::is_full;
 pub(crate) use drive::Drive;
 
 /// How long a full disk is waited out, unless something else is asked for.
-const DISK_PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// How a caller influences an attempt that it is waiting for.
 #[derive(Debug, Clone)]

@@ -33,6 +33,8 @@ use crate::supervisor::{Leftover, Pruned, Recovery, Supervisor};
 
 /// How often the store is looked into without any reason.
 const RECONCILE: Duration = Duration::from_secs(60);
+/// How often it is looked into where new runs cannot be watched for: a user may have 128 such watches.
+const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
 /// How often what no open run owns is removed, and how old it must be.
 const CLEAN_UP: Duration = Duration::from_secs(3600);
 const CREATION_GRACE: Duration = Duration::from_secs(600);
@@ -47,8 +49,6 @@ const ASKS: usize = 16;
 pub struct DaemonOptions {
     /// How many queued runs it begins at the same time; those that it goes on with do not count.
     pub jobs: usize,
-    /// How long a full disk is waited out before an attempt is left alone for a while.
-    pub disk_patience: Option<Duration>,
     /// What its status says besides, such as why a reload failed.
     pub note: Option<String>,
 }
@@ -57,7 +57,6 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             jobs: 4,
-            disk_patience: None,
             note: None,
         }
     }
@@ -108,7 +107,7 @@ pub struct Daemon {
     options: DaemonOptions,
     seat: Seat,
     socket: Socket,
-    newcomers: Newcomers,
+    newcomers: Option<Newcomers>,
     asks: mpsc::Receiver<Asked>,
     handle: DaemonHandle,
 }
@@ -124,7 +123,9 @@ impl Daemon {
     /// The operating system's error.
     pub fn open(supervisor: Supervisor, seat: Seat, options: DaemonOptions) -> io::Result<Self> {
         let socket = Socket::listen(&seat)?;
-        let newcomers = Newcomers::watch(&supervisor.state_dir().runs())?;
+        let newcomers = Newcomers::watch(&supervisor.state_dir().runs())
+            .inspect_err(|error| tracing::warn!(%error, "new runs are looked for every second"))
+            .ok();
         let (sender, asks) = mpsc::channel(ASKS);
         Ok(Self {
             supervisor,
@@ -158,11 +159,8 @@ impl Daemon {
         let mut talking = JoinSet::new();
         let closing = CancellationToken::new();
         talking.spawn(socket.talk(handle.asks.clone(), closing.clone()));
-        let mut control = Control::new("the daemon");
+        let mut control = supervisor.control("the daemon");
         control.on_silence = OnSilence::Wait;
-        if let Some(patience) = options.disk_patience {
-            control.disk_patience = patience;
-        }
         let since = supervisor.clock().now();
         let mut work = Work {
             supervisor,
@@ -212,7 +210,7 @@ impl Work {
     async fn until_told(
         &mut self,
         asks: &mut mpsc::Receiver<Asked>,
-        mut newcomers: Newcomers,
+        mut newcomers: Option<Newcomers>,
     ) -> DaemonEnd {
         loop {
             let reconcile_at = self.look().await;
@@ -226,10 +224,10 @@ impl Work {
                         return end;
                     }
                 }
-                new = newcomers.next() => {
+                new = next_of(&mut newcomers) => {
                     if let Err(error) = new {
-                        tracing::warn!(%error, "new runs are not noticed at once");
-                        tokio::time::sleep(CLEAN_UP_AGAIN.min(RECONCILE)).await;
+                        tracing::warn!(%error, "new runs are looked for every second");
+                        newcomers = None;
                     }
                 }
                 () = tokio::time::sleep_until(reconcile_at) => {}
@@ -386,6 +384,17 @@ impl Work {
                     why: why.to_owned(),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// Waits until there may be new attempts. Cancel-safe.
+async fn next_of(newcomers: &mut Option<Newcomers>) -> io::Result<()> {
+    match newcomers {
+        Some(newcomers) => newcomers.next().await,
+        None => {
+            tokio::time::sleep(UNWATCHED_LOOK).await;
+            Ok(())
         }
     }
 }

@@ -113,6 +113,9 @@ pub enum AskError {
     /// Nobody listens.
     #[error("no daemon answers in {0}")]
     NoDaemon(String),
+    /// It ended, or executed its program anew, before it answered.
+    #[error("the daemon in {0} ended before it answered")]
+    Ended(String),
     /// The conversation broke off.
     #[error("the daemon could not be asked")]
     Io(#[source] io::Error),
@@ -154,6 +157,9 @@ pub async fn ask(state_dir: &Path, ask: Ask) -> Result<Status, AskError> {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 Err(AskError::NoDaemon(state_dir.display().to_string()))
             }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => Err(AskError::Ended(state_dir.display().to_string())),
             _ => Err(AskError::Io(error)),
         },
     }

@@ -7,7 +7,7 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -55,6 +55,7 @@ impl Seat {
             .create(true)
             .read(true)
             .append(true)
+            .mode(0o600)
             .open(path(&state_dir))?;
         for _ in 0..TRIES {
             match lock.try_lock() {

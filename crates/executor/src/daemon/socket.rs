@@ -112,7 +112,11 @@ async fn converse(stream: UnixStream, asks: mpsc::Sender<Asked>) -> io::Result<(
         Ok(Request {
             version: VERSION,
             ask,
-        }) => pass_on(ask, &asks).await,
+        }) => match pass_on(ask, &asks).await {
+            Some(status) => Ok(status),
+            // It ends, or is about to be executed anew: no answer tells the asker to look for the next one.
+            None => return Ok(()),
+        },
         Ok(request) => Err(format!(
             "this daemon speaks version {VERSION}, not {}",
             request.version
@@ -131,13 +135,96 @@ async fn converse(stream: UnixStream, asks: mpsc::Sender<Asked>) -> io::Result<(
     to.write_all(&line(&reply)?).await
 }
 
-async fn pass_on(ask: Ask, asks: &mpsc::Sender<Asked>) -> Result<Status, String> {
+/// Returns the daemon's answer; `None` if it is about to end.
+async fn pass_on(ask: Ask, asks: &mpsc::Sender<Asked>) -> Option<Status> {
     let (answer, answered) = oneshot::channel();
     let asked = Asked {
         ask,
         answer: Some(answer),
     };
-    let ends = || "it is about to end".to_owned();
-    asks.send(asked).await.map_err(|_| ends())?;
-    answered.await.map_err(|_| ends())
+    asks.send(asked).await.ok()?;
+    answered.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protocol::{AskError, Mode, ask};
+    use super::super::seat::Seated;
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            pid: 1,
+            program: "0".to_owned(),
+            since: jiff::Timestamp::UNIX_EPOCH,
+            note: None,
+            mode: Mode::Serving,
+            jobs: 4,
+            supervised: Vec::new(),
+            queued: Vec::new(),
+            watched: Vec::new(),
+            failing: Vec::new(),
+        }
+    }
+
+    /// Sends a line as it is and returns the answer.
+    async fn say(path: &std::path::Path, text: &str) -> Reply {
+        let (from, mut to) = UnixStream::connect(path).await.unwrap().into_split();
+        to.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        BufReader::new(from).read_line(&mut answer).await.unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_answers_requests_of_its_version_and_refuses_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let Seated::Ours(seat) = Seat::take(folder.path()).unwrap() else {
+            panic!("taken by nobody")
+        };
+        let socket = Socket::listen(&seat).unwrap();
+        let path = socket.path.clone();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        let (sender, mut asks) = mpsc::channel(1);
+        let closing = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(socket.talk(sender, closing.clone()));
+        tasks.spawn(async move {
+            while let Some(asked) = asks.recv().await {
+                assert_eq!(asked.ask, Ask::Drain);
+                asked.answer.unwrap().send(status()).unwrap();
+            }
+        });
+
+        let answer = ask(folder.path(), Ask::Drain).await.unwrap();
+        let newer = say(&path, "{\"version\": 2, \"ask\": \"drain\"}\n").await;
+        let nonsense = say(&path, "{\"version\": 1, \"ask\": \"dance\"}\n").await;
+        closing.cancel();
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(answer, status());
+        assert!(newer.error.unwrap().contains("speaks version 1"));
+        assert!(nonsense.status.is_none() && nonsense.error.is_some());
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_nobody_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        // Longer than an address can hold.
+        let state_dir = folder.path().join("x".repeat(120));
+        let Seated::Ours(seat) = Seat::take(&state_dir).unwrap() else {
+            panic!("taken by nobody")
+        };
+        drop(Socket::listen(&seat).unwrap());
+
+        let asked = ask(&state_dir, Ask::Status).await;
+        let again = Socket::listen(&seat);
+
+        assert!(matches!(asked, Err(AskError::NoDaemon(_))));
+        assert!(again.is_ok());
+    }
 }

@@ -10,13 +10,14 @@ mod requests;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::attempt::{Control, Drive, OnProgress};
+use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress};
 use crate::clock::Clock;
 use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
@@ -86,6 +87,7 @@ pub struct Supervisor {
     state: StateDir,
     store: Store,
     clock: Arc<dyn Clock>,
+    disk_patience: Duration,
 }
 
 impl Supervisor {
@@ -110,7 +112,22 @@ impl Supervisor {
             state,
             store,
             clock,
+            disk_patience: DISK_PATIENCE,
         })
+    }
+
+    /// Returns the same supervisor, whose controls wait this long for a full disk to have room.
+    #[must_use]
+    pub fn with_disk_patience(mut self, patience: Duration) -> Self {
+        self.disk_patience = patience;
+        self
+    }
+
+    /// Returns a control for attempts of this supervisor; `by` is who they are cancelled by, if they are.
+    pub fn control(&self, by: &str) -> Control {
+        let mut control = Control::new(by);
+        control.disk_patience = self.disk_patience;
+        control
     }
 
     /// Returns the state store.

@@ -65,7 +65,7 @@ impl Supervisor {
             .await?
             .is_some();
         self.nudge(attempt.id)?;
-        let mut control = Control::new(by);
+        let mut control = self.control(by);
         control.on_silence = OnSilence::LeaveOpen;
         let mut overdue = Some(ANSWER);
         loop {
