@@ -1,18 +1,20 @@
 //! An installation of dark-factory for one test.
 //!
-//! Owns: its state folder, and the check that its containers are gone.
+//! Owns: its state folder, the end of its daemon, and the check that its containers are gone.
 //! Reads: the engine's list of containers.
 //! Never: touches containers of another installation.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{fs, thread};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::dark_factory_bin;
 
-/// A state folder of its own; dropped at the end of the test, which fails if a container is left.
+/// A state folder of its own; dropped at the end of the test, which ends its daemon, and fails if a container is left.
 #[derive(Debug)]
 pub struct Installation {
     // Checked before the folder that it is about is removed.
@@ -69,6 +71,17 @@ impl Installation {
         self.leftovers.remove();
     }
 
+    /// Returns the process id of the installation's daemon, if one lives.
+    pub fn daemon(&self) -> Option<i32> {
+        let lock = fs::File::open(self.state_dir().join("daemon.lock")).ok()?;
+        match lock.try_lock_shared() {
+            Err(fs::TryLockError::WouldBlock) => {
+                std::io::read_to_string(lock).ok()?.trim().parse().ok()
+            }
+            _ => None,
+        }
+    }
+
     /// Returns the `dark-factory` command in this installation, without the credentials and settings of the host.
     pub fn dark_factory(&self) -> Command {
         let mut command = Command::new(dark_factory_bin());
@@ -83,11 +96,31 @@ impl Installation {
         command
             .env("DARK_FACTORY_STATE_DIR", self.state_dir())
             .env("HOME", self.folder.path().join("home"))
-            .stdin(std::process::Stdio::null());
+            .stdin(Stdio::null());
         if let Some(host) = &self.host {
             command.env("DOCKER_HOST", host);
         }
         command
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if self.daemon().is_none() {
+            return;
+        }
+        let mut stop = Command::new("timeout");
+        stop.arg("20").arg(dark_factory_bin());
+        stop.args(["daemon", "stop", "--state-dir"])
+            .arg(self.state_dir())
+            .stdout(Stdio::null());
+        let stopped = stop.status();
+        let Some(pid) = self.daemon() else { return };
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the daemon can be killed");
+        assert!(
+            thread::panicking(),
+            "daemon {pid} did not stop when it was told to: {stopped:?}"
+        );
     }
 }
 
