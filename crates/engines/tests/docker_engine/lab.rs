@@ -276,7 +276,7 @@ pub(crate) fn random() -> u64 {
     clippy::disallowed_methods,
     reason = "a test is told by its environment where the helper is"
 )]
-fn helper() -> Vec<u8> {
+pub(crate) fn helper() -> Vec<u8> {
     let path = std::env::var_os(HELPER_VARIABLE).unwrap_or_else(|| {
         panic!("{HELPER_VARIABLE} does not name the static helper; run the tests with `cargo xtask test`")
     });

@@ -12,6 +12,7 @@
 
 mod attach;
 mod causes;
+mod clocks;
 mod hardening;
 mod lab;
 mod lifecycle;
