@@ -184,7 +184,8 @@ impl ExecutorError {
             Self::Store(error) => error.is_full(),
             Self::StateDir(source)
             | Self::AttemptDir { source, .. }
-            | Self::Output { source, .. } => is_full(source),
+            | Self::Output { source, .. }
+            | Self::Engine(EngineError::Local { source, .. }) => is_full(source),
             _ => false,
         }
     }
