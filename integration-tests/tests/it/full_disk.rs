@@ -214,6 +214,34 @@ fn a_disk_that_is_full_before_a_run_begins_is_told_and_nothing_is_left() {
 }
 
 #[test]
+fn a_run_that_finds_no_room_beside_another_is_told_and_the_other_goes_on() {
+    let small = SmallDisk::new();
+    let other = small.scene.project.write("other.md", "Do it too.\n");
+    let script = format!("{STARTED}print hello\nwrite one x\nwait-file go\nexit 3");
+    let first = Watched::of(&mut small.scene.run(&script));
+    small.scene.wait_for_file("one");
+    fill_up(&small.disk.0);
+
+    let mut second = small.scene.run_file(&other, &[], "append starts.txt again");
+    let second = Ended::of(second.envs([IMPATIENT]));
+    fs::remove_file(small.disk.0.join("the-rest")).unwrap();
+    small.scene.project.write("go", "");
+    let first = first.ended();
+
+    assert_eq!(second.code, 6, "{}", second.stderr);
+    assert!(
+        second.stderr.contains(FULL_DISK_ADVICE),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(first.code, 1, "{}", first.stderr);
+    small.scene.assert_ended("failed", b"hello\n", b"");
+    small.scene.assert_started_once();
+    let left = fs::read_dir(small.disk.0.join("runs")).unwrap().count();
+    assert_eq!(left, 1, "a folder of a run that was never recorded is left");
+}
+
+#[test]
 fn a_step_that_the_store_of_a_full_disk_cannot_take_waits_for_room() {
     let proxy = EngineProxy::new();
     let small = SmallDisk::on(Scene::behind(&proxy));
