@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine_api::{kill_container, our_containers};
-use crate::{EngineProxy, Fault as SocketFault, Installation, Project, agent_image};
+use crate::{EngineProxy, Installation, Project, agent_image};
 
 use super::process::{Ended, How, Process};
 use super::schedule::{Fault, Role, Scenario, Schedule, Trigger, Trouble};
@@ -253,7 +253,7 @@ impl<'a> Stage<'a> {
             return;
         };
         match trouble {
-            Trouble::LostReply(request) => proxy.next(request, SocketFault::LoseReply),
+            Trouble::Socket { request, fault } => proxy.next(request, *fault),
             Trouble::Away { after, lasting } => {
                 let began = Instant::now();
                 if self.wait(|| began.elapsed() >= *after) {
@@ -366,7 +366,11 @@ impl<'a> Stage<'a> {
         let faults = struck.map(|(_, fault, _)| name(fault));
         let trouble = self.schedule.trouble.iter().map(|trouble| match trouble {
             Trouble::Away { .. } => "engine away".to_owned(),
-            Trouble::LostReply(request) => format!("reply lost: {request}"),
+            Trouble::Socket { request, fault } => {
+                let fault = format!("{fault:?}");
+                let kind = fault.split('(').next().unwrap_or_default();
+                format!("{request} {kind}")
+            }
         });
         let helper =
             (self.schedule.scenario == Scenario::HelperKilled).then(|| "helper killed".to_owned());

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::{Fault as SocketFault, Instead};
+
 use super::point::KNOWN;
 use super::{Random, Script};
 
@@ -159,17 +161,48 @@ pub enum Trouble {
         /// For how long.
         lasting: Duration,
     },
-    /// The reply to the first request of this kind is lost.
-    LostReply(&'static str),
+    /// The first request of this kind meets a fault of the socket.
+    Socket {
+        /// The beginning of the request.
+        request: &'static str,
+        /// What happens to it.
+        fault: SocketFault,
+    },
 }
 
-const LOSABLE: [&str; 6] = [
+impl Trouble {
+    fn random(random: &mut Random) -> Self {
+        if random.chance(40) {
+            return Self::Away {
+                after: random.millis(800),
+                lasting: random.millis(1500),
+            };
+        }
+        let delay = random.millis(700);
+        let bytes = usize::try_from(random.below(40)).unwrap_or(0);
+        Self::Socket {
+            request: random.one_of(&REQUESTS),
+            fault: random.one_of(&[
+                SocketFault::LoseReply,
+                SocketFault::LoseReply,
+                SocketFault::CutHead(bytes),
+                SocketFault::CutBody(bytes),
+                SocketFault::DelayRequest(delay),
+                SocketFault::DelayReply(delay),
+                SocketFault::Answer(Instead::ServerError),
+            ]),
+        }
+    }
+}
+
+const REQUESTS: [&str; 7] = [
     "POST /containers/create?name=",
     "POST /containers/*/start",
     "POST /containers/*/wait",
     "POST /containers/*/kill",
     "DELETE /containers/",
     "GET /containers/",
+    "GET /images/",
 ];
 
 /// When the scenario's other command comes.
@@ -268,20 +301,13 @@ impl Schedule {
         let rounds = random.below(3);
         let recoveries = (0..rounds)
             .map(|_| {
-                let at_once = random.one_of(&[1, 1, 2]);
+                let at_once = random.one_of(&[1, 1, 2, 3]);
                 (0..at_once)
                     .map(|_| Fault::random(random, Role::Recovery))
                     .collect()
             })
             .collect();
-        let trouble = match random.below(100) {
-            0..15 => Some(Trouble::Away {
-                after: random.millis(800),
-                lasting: random.millis(1500),
-            }),
-            15..30 => Some(Trouble::LostReply(random.one_of(&LOSABLE))),
-            _ => None,
-        };
+        let trouble = random.chance(35).then(|| Trouble::random(random));
         Self {
             name: format!("random, seed {seed}, index {index}"),
             scenario,
