@@ -81,6 +81,14 @@ pub enum ExecutorError {
         /// How long we waited.
         patience: Duration,
     },
+    /// A living process is to stop the run, and its engine does not answer.
+    #[error("run {run} is not stopped yet: {why}")]
+    StopPending {
+        /// The run.
+        run: RunId,
+        /// What the engine's silence looks like.
+        why: String,
+    },
     /// The caller did not wait for the engine any longer.
     #[error(
         "attempt {attempt} was not waited for: its stop is recorded, and the engine has not answered yet"
@@ -152,6 +160,7 @@ impl ExecutorError {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::StopPending { .. } => exit_code::ENGINE,
             Self::DiskFull { .. } => exit_code::LIMIT,
             _ if self.is_full() => exit_code::LIMIT,
             Self::Engine(EngineError::NoSuchContainer { .. })
@@ -212,6 +221,10 @@ impl ExecutorError {
             }
             Self::Unfinished { run, .. } => Some(format!(
                 "finish it with `dark-factory recover`, or stop it with `dark-factory stop {run}`"
+            )),
+            Self::StopPending { run, .. } => Some(format!(
+                "the stop is recorded and is carried out once the engine is back; `dark-factory wait {run}` waits for \
+                 that"
             )),
             Self::NoSuchRun { .. } | Self::AmbiguousRun { .. } => {
                 Some("`dark-factory ps -a` lists all runs".to_owned())

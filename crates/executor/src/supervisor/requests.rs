@@ -93,6 +93,12 @@ impl Supervisor {
     /// Has the engine stop a container whose supervisor lives and does not act.
     async fn stop_for_supervisor(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
         let row = self.row(attempt).await?;
+        if let (Some(silence), None) = (&row.silence, &row.report) {
+            return Err(ExecutorError::StopPending {
+                run: attempt.run(),
+                why: silence.why.clone(),
+            });
+        }
         let (Some(handle), AttemptState::Starting | AttemptState::Running) =
             (&row.handle, row.state)
         else {
