@@ -64,6 +64,12 @@ fn last_words(name: &str, report: &Report, dir: &Path) -> String {
     }
     facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
     facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
+    if report.outcome != OutcomeKind::Succeeded {
+        let tool = report.last_tool.as_deref();
+        facts.extend(
+            tool.map(|tool| format!("last tool {}", dark_factory_agents::neutralise(tool))),
+        );
+    }
     if report.log != LogState::Complete {
         facts.push("log incomplete".to_owned());
     }

@@ -166,10 +166,15 @@ impl Facts<'_> {
             OutcomeKind::StartFailed => {
                 Outcome::new(outcome.kind, self.start_failure(&outcome.cause))
             }
-            OutcomeKind::OutOfMemory => Outcome::new(
-                outcome.kind,
-                format!("{}{}", outcome.cause, self.memory_facts()),
-            ),
+            OutcomeKind::OutOfMemory => {
+                let whose = if self.is_hosts_memory() {
+                    " on the host"
+                } else {
+                    ""
+                };
+                let facts = self.memory_facts();
+                Outcome::new(outcome.kind, format!("{}{whose}{facts}", outcome.cause))
+            }
             _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => {
                 Outcome::new(
                     OutcomeKind::Error,
@@ -222,6 +227,16 @@ impl Facts<'_> {
         match self.engine {
             EngineEnd::Exited(exit) => exit.ended_by,
             EngineEnd::Gone | EngineEnd::NeverStarted(_) => EndedBy::Unknown,
+        }
+    }
+
+    /// Returns whether memory ran out although the agent was well below its own limit, or had none.
+    fn is_hosts_memory(&self) -> bool {
+        let peak = self.record.and_then(|record| record.peak_memory);
+        match (self.limits.memory, peak) {
+            (Some(limit), Some(peak)) => peak < limit.0 / 10 * 9,
+            (Some(_), None) => false,
+            (None, _) => true,
         }
     }
 
