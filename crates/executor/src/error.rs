@@ -89,6 +89,14 @@ pub enum ExecutorError {
         /// What the engine's silence looks like.
         why: String,
     },
+    /// The container was stopped, and the living process that supervises the run does not record its end.
+    #[error(
+        "the agent of run {run} was stopped, but the process that supervises it hangs and does not record the end"
+    )]
+    SupervisorHangs {
+        /// The run.
+        run: RunId,
+    },
     /// The caller did not wait for the engine any longer.
     #[error(
         "attempt {attempt} was not waited for: its stop is recorded, and the engine has not answered yet"
@@ -182,6 +190,7 @@ impl ExecutorError {
             | Self::Spool { .. }
             | Self::Output { .. }
             | Self::UnknownAgent { .. }
+            | Self::SupervisorHangs { .. }
             | Self::Task(_) => exit_code::INTERNAL,
             Self::Abandoned { .. } => exit_code::CANCELLED,
         }
@@ -222,6 +231,9 @@ impl ExecutorError {
             Self::Unfinished { run, .. } => Some(format!(
                 "finish it with `dark-factory recover`, or stop it with `dark-factory stop {run}`"
             )),
+            Self::SupervisorHangs { .. } => Some(
+                "kill that process; then `dark-factory recover` records the end, with nothing lost".to_owned(),
+            ),
             Self::StopPending { run, .. } => Some(format!(
                 "the stop is recorded and is carried out once the engine is back; `dark-factory wait {run}` waits for \
                  that"

@@ -58,7 +58,7 @@ fn an_agent_that_takes_more_memory_than_it_may_ends_the_run_with_137() {
     );
     let cause = run["cause"].as_str().unwrap();
     assert!(
-        cause.starts_with("the kernel killed the agent for lack of memory (limit 32m"),
+        cause.starts_with("the kernel killed the agent for lack of memory (limit 32 MiB"),
         "{cause}"
     );
     let report = report(&run);

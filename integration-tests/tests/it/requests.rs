@@ -14,7 +14,7 @@ use std::time::Duration;
 use integration_tests::agent_image;
 use serde_json::{Value, json};
 
-use crate::scene::{Running, Scene, docker, eventually, text};
+use crate::scene::{Running, STARTED, Scene, docker, eventually, text};
 use crate::support::Ended;
 
 /// A script that leaves a trace twenty times a second.
@@ -379,4 +379,25 @@ fn a_recovery_that_nobody_reads_keeps_the_deadlines_of_its_runs() {
     assert_eq!(ended.code(), Some(0));
     let lines: Vec<&str> = printed.trim_start_matches('x').lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
+#[test]
+fn a_stop_does_not_depend_on_a_supervisor_that_hangs() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}print hello\nwrite one x\nsleep 1h");
+    let run = scene.run_until("one", &script);
+    let id = running(&scene);
+
+    run.hang();
+    let stop = command(&scene, &["stop", &id]);
+    let left = scene.containers();
+    scene.wait_for_container();
+    run.crash();
+    scene.assert_recovers("cancelled");
+
+    assert_eq!(stop.code, 5, "{}", stop.stderr);
+    assert!(stop.stderr.contains("hangs"), "{}", stop.stderr);
+    assert_eq!(left.len(), 1);
+    scene.assert_ended("cancelled", b"hello\n", b"");
+    scene.assert_started_once();
 }

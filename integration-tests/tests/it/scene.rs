@@ -70,6 +70,17 @@ impl Running {
         child.wait().expect("our child can be waited for");
     }
 
+    /// Stops it in the middle of whatever it does; it lives on and does nothing.
+    pub(crate) fn hang(&self) {
+        let child = self.0.as_ref().expect("it was not waited for");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGSTOP,
+        )
+        .expect("our child can be stopped");
+    }
+
     /// Returns whether it has ended; what it printed is not read.
     pub(crate) fn has_ended(&mut self) -> bool {
         let child = self.0.as_mut().expect("it was not waited for");

@@ -22,11 +22,21 @@ use crate::store::{Attempt, AttemptState, Motion};
 /// How long a living supervisor may take to act on a stop, before it is done for it.
 const ANSWER: Duration = Duration::from_secs(3);
 
+/// How long it may then take to record the end.
+const RECORD: Duration = Duration::from_secs(10);
+
 /// How often a run is looked at that is to be frozen or thawed by its supervisor.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How often a queued run is looked at that waits for its turn.
 const TURN_LOOK: Duration = Duration::from_secs(1);
+
+/// Whether something was done in the place of a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acted {
+    Yes,
+    No,
+}
 
 /// What a stop came to.
 #[derive(Debug)]
@@ -67,7 +77,7 @@ impl Supervisor {
         self.nudge(attempt.id)?;
         let mut control = self.control(by);
         control.on_silence = OnSilence::LeaveOpen;
-        let mut overdue = Some(ANSWER);
+        let mut patience = Some(ANSWER);
         loop {
             match self
                 .recover(attempt.id, Vec::new(), &control, &|_| {})
@@ -79,19 +89,21 @@ impl Supervisor {
                 Recovery::Failed(_, error) => return Err(error),
                 Recovery::Supervised(_) => {}
             }
-            let patience = overdue.unwrap_or(Duration::MAX);
             tokio::select! {
                 released = self.released(attempt.id) => released?,
-                () = tokio::time::sleep(patience), if overdue.is_some() => {
-                    overdue = None;
-                    self.stop_for_supervisor(attempt.id).await?;
+                () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
+                    patience = match (patience, self.stop_for_supervisor(attempt.id).await?) {
+                        (Some(ANSWER), Acted::Yes) => Some(RECORD),
+                        (_, Acted::No) => None,
+                        _ => return Err(ExecutorError::SupervisorHangs { run }),
+                    };
                 }
             }
         }
     }
 
     /// Has the engine stop a container whose supervisor lives and does not act.
-    async fn stop_for_supervisor(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+    async fn stop_for_supervisor(&self, attempt: AttemptId) -> Result<Acted, ExecutorError> {
         let row = self.row(attempt).await?;
         if let (Some(silence), None) = (&row.silence, &row.report) {
             return Err(ExecutorError::StopPending {
@@ -102,7 +114,7 @@ impl Supervisor {
         let (Some(handle), AttemptState::Starting | AttemptState::Running) =
             (&row.handle, row.state)
         else {
-            return Ok(());
+            return Ok(Acted::No);
         };
         if let Recovered::Running(workload) = self.engine.recover(handle).await? {
             self.store.begin_stop(attempt, self.clock.now()).await?;
@@ -113,7 +125,7 @@ impl Supervisor {
             };
             workload.stop(&policy).await?;
         }
-        Ok(())
+        Ok(Acted::Yes)
     }
 
     /// Freezes a run's processes, or lets them go on, and waits until that is done; returns whether the run is still
