@@ -13,7 +13,7 @@ use std::process::Command;
 use integration_tests::{docker_group, is_root};
 
 use crate::bad_input::refuses;
-use crate::scene::{STARTED, Scene, docker, text};
+use crate::scene::{Running, STARTED, Scene, docker, eventually, text};
 use crate::support::Ended;
 
 /// An ordinary user, for whom modes count.
@@ -127,12 +127,14 @@ fn a_database_of_a_newer_version_is_left_alone() {
 #[test]
 fn a_write_ahead_log_whose_end_is_torn_forgets_a_step_and_no_start() {
     let scene = Scene::new();
-    scene
-        .run_until(
-            "one",
-            &format!("{STARTED}print hello\nwrite one x\nwait-file go\nexit 3"),
-        )
-        .crash();
+    let run = scene.run_until(
+        "one",
+        &format!("{STARTED}print hello\nwrite one x\nwait-file go\nexit 3"),
+    );
+    eventually("the record of the start", || {
+        (scene.only_run()["state"] == "running").then_some(())
+    });
+    run.crash();
     let log = scene.installation.state_dir().join("state.db-wal");
     let whole = fs::read(&log).unwrap();
 
@@ -271,7 +273,7 @@ fn an_attempts_folder_without_permissions_leaves_its_run_open() {
     }
     let mut run = scene.run(&script);
     as_nobody(&mut run);
-    let run = crate::scene::Running::start(&mut run);
+    let run = Running::start(&mut run);
     scene.wait_for_file("one");
     let folder = scene.folder();
     let container = text(&scene.only_run(), "container");

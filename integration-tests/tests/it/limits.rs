@@ -6,16 +6,21 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use dark_factory_init::spew;
 use integration_tests::agent_image;
 use serde_json::{Value, json};
 
 use crate::scene::{Running, STARTED, Scene};
-use crate::support::{Ended, Workshop, attempt_file, attempt_text, for_claude, report};
+use crate::support::{Ended, Workshop, attempt_file, attempt_text, for_claude, report, wait_for};
 
 /// Runs the scripted Claude; `finished.jsonl` in its project is the recording of a run that was done.
 pub(crate) fn claude(workshop: &Workshop, front_matter: &str, script: &str) -> Ended {
+    Ended::of(&mut claude_command(workshop, front_matter, script))
+}
+
+fn claude_command(workshop: &Workshop, front_matter: &str, script: &str) -> Command {
     let recordings =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/agents/tests/data/streams/claude");
     let finished = fs::read(recordings.join("docker_normal.jsonl")).unwrap();
@@ -24,12 +29,9 @@ pub(crate) fn claude(workshop: &Workshop, front_matter: &str, script: &str) -> E
     let file = workshop
         .project
         .write("claude.md", for_claude(&front_matter, script));
-    let image = agent_image();
-    Ended::of(
-        workshop
-            .command(&["run", "--json", "--image", &image])
-            .arg(file),
-    )
+    let mut command = workshop.command(&["run", "--json", "--image", &agent_image()]);
+    command.arg(file);
+    command
 }
 
 #[test]
@@ -117,6 +119,22 @@ fn an_agent_that_prints_more_than_it_may_ends_the_run_with_6() {
     assert_is_prefix(&run, &spew(8 << 20, 80), 1 << 20);
 }
 
+#[test]
+fn an_agent_that_printed_more_than_it_may_unsupervised_is_ended_for_that() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}write one x\nwait-file go\nspew 8m\nsleep 1h");
+    let run = Running::start(&mut scene.run_with(&["--log-limit", "1m"], &script));
+    scene.wait_for_file("one");
+    run.crash();
+
+    scene.project.write("go", "");
+    scene.wait_for_container();
+    scene.assert_recovers("limit: the log reached its limit");
+
+    assert_eq!(scene.only_run()["outcome"], "limit");
+    scene.assert_started_once();
+}
+
 /// Checks that the log is the beginning of what was printed, and longer than the limit.
 fn assert_is_prefix(run: &Value, printed: &[u8], limit: usize) {
     let raw = fs::read(attempt_file(run, "raw.jsonl")).unwrap();
@@ -165,4 +183,27 @@ fn an_agent_that_works_on_after_a_result_is_left_to_work() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert_eq!(report(&ended.one())["stop_reason"], Value::Null);
     assert_eq!(workshop.project.read("late"), "x");
+}
+
+#[test]
+fn an_agent_that_was_done_while_nobody_looked_is_ended_by_the_recovery() {
+    let workshop = Workshop::new();
+    let script = "replay finished.jsonl; write done x; sleep 1h";
+    let mut command = claude_command(&workshop, "completion-grace: 1s\n", script);
+    let run = Running::start(&mut command);
+    wait_for(&workshop.project.path().join("done"));
+    run.crash();
+
+    let recover = Ended::of(&mut workshop.command(&["recover", "--json"]));
+
+    let run = recover.one();
+    assert_eq!(
+        (recover.code, &run["outcome"]),
+        (0, &json!("succeeded")),
+        "{run}"
+    );
+    assert_eq!(
+        (&run["log"], &report(&run)["stop_reason"]["kind"]),
+        (&json!("complete"), &json!("lingered"))
+    );
 }

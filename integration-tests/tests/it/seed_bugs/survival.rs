@@ -30,7 +30,10 @@ fn b_05_an_adopted_run_whose_supervisor_dies_is_not_filed_while_its_agent_works(
         )
         .crash();
     let adopter = Running::start(&mut scene.dark_factory(&["recover"]));
-    scene.wait_until_supervised();
+    eventually("an adopter that follows the agent", || {
+        let run = scene.only_run();
+        (run["supervised"] == true && run["state"] == "running").then_some(())
+    });
 
     adopter.crash();
 
