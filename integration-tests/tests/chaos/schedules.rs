@@ -62,6 +62,10 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
         None => Met::Once,
     };
     let points = every_point(&played, met).unwrap_or_else(|error| panic!("{error}"));
+    assert!(
+        !points.is_empty(),
+        "the binary has no fail points: build it with --all-features"
+    );
     let count = points.len();
     let mut tally = play_and_say(points.into_iter(), Some(began + 2 * time()));
     eprintln!(
