@@ -15,7 +15,7 @@ mod verify;
 
 pub use play::{Played, play};
 pub use point::{Met, every_point};
-pub use process::{Ended, How, Process, product_has};
+pub use process::{Ended, How, Process};
 pub use random::Random;
 pub use schedule::{Effect, Fault, Role, Scenario, Schedule, Trigger, Trouble};
 pub use script::{Piece, Script};

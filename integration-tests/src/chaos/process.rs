@@ -211,10 +211,3 @@ impl Drop for Process {
 fn text(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
-
-/// Returns whether the binary has a command.
-pub fn product_has(command: &str) -> bool {
-    let mut asking = Command::new(crate::dark_factory_bin());
-    asking.args([command, "--help"]);
-    asking.output().is_ok_and(|output| output.status.success())
-}

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::engine_api::our_containers;
 
 use super::play::{SECRET, Stage, entries};
-use super::process::{How, product_has};
+use super::process::How;
 use super::schedule::{Fault, Role, Scenario, Schedule};
 use super::script::{BEGUN, GO, STARTS};
 
@@ -215,10 +215,6 @@ fn exit_code_is_right(stage: &Stage<'_>) -> Result<(), String> {
 
 /// Checks that `prune` has nothing to do, once the folder of a run that was never recorded is gone.
 fn nothing_left_over(stage: &Stage<'_>) -> Result<(), String> {
-    // The command comes with its own change; until then its place in this list is held here.
-    if !product_has("prune") {
-        return Ok(());
-    }
     let mut listed = stage.ask(&["prune", "--grace", "0s"]);
     let was_recorded = entries(&stage.installation.state_dir().join("runs"))
         .iter()

@@ -7,9 +7,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use integration_tests::chaos::{
-    Met, Scenario, Schedule, Tally, every_point, play, play_all, product_has,
-};
+use integration_tests::chaos::{Met, Scenario, Schedule, Tally, every_point, play, play_all};
 
 use crate::settings::{asked_time, jobs, only, seed, time, turn};
 
@@ -50,10 +48,7 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
         return;
     }
 
-    let scenarios = Scenario::ALL
-        .into_iter()
-        .filter(|&scenario| is_there(scenario));
-    let calm = play_and_say(scenarios.map(Schedule::calm), None);
+    let calm = play_and_say(Scenario::ALL.into_iter().map(Schedule::calm), None);
     assert_all_passed(&calm);
     let mut played = calm.played;
     played.sort_by_key(|played| played.schedule.scenario);
@@ -73,9 +68,7 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
         tally.schedules,
         began.elapsed().as_secs()
     );
-    let mut random = (0..)
-        .map(|index| Schedule::random(seed, index))
-        .filter(|schedule| is_there(schedule.scenario));
+    let mut random = (0..).map(|index| Schedule::random(seed, index));
     let until = (began + time()).max(Instant::now() + RANDOM);
     tally.add(play_and_say(&mut random, Some(until)));
     // On a machine that is too slow for its time, the number counts.
@@ -88,8 +81,4 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
     eprintln!("{tally}, seed {seed}, in {} s", began.elapsed().as_secs());
     assert_all_passed(&tally);
     assert!(tally.schedules >= LEAST, "too few schedules: {tally}");
-}
-
-fn is_there(scenario: Scenario) -> bool {
-    scenario != Scenario::Paused || product_has("pause")
 }

@@ -1,4 +1,4 @@
-//! One process that runs for long: its memory and its file descriptors stay where they are.
+//! A daemon that runs many prompts: its memory and its file descriptors stay where they are.
 //!
 //! Owns: the samples, and the bounds.
 //! Reads: what the kernel says of the process.
@@ -19,8 +19,10 @@ const PROMPTS: u64 = 60;
 const PROMPTS_A_SECOND: u64 = 2;
 /// How much more the last quarter may need than the second one.
 const MORE_KIB: u64 = 4 << 10;
-const MORE_DESCRIPTORS: u64 = 8;
+const MORE_DESCRIPTORS: u64 = 16;
 const SAMPLE: Duration = Duration::from_millis(50);
+/// How long the daemon may take until it answers.
+const START: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the process needs at some moment.
@@ -31,7 +33,7 @@ struct Sample {
 }
 
 #[test]
-fn a_process_that_runs_many_prompts_needs_no_more_and_more() {
+fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
     let _turn = turn();
     let installation = Installation::new();
     let project = Project::unversioned();
@@ -42,31 +44,46 @@ fn a_process_that_runs_many_prompts_needs_no_more_and_more() {
     for prompt in &prompts {
         fs::write(project.path().join(prompt), "Do what is said.\n").expect("a prompt");
     }
-    let mut command = installation.dark_factory();
-    command
-        .args(["run", "--quiet", "--jobs", "4", "--agent", "command"])
-        .args(["--network", "none", "--image", &agent_image()])
-        .args(&prompts)
-        .args(["--", "/bin/agent", "-e", "spew 200k; stderr there"])
-        .current_dir(project.path());
+    let start = |name: &str, words: &[&str]| {
+        let mut command = installation.dark_factory();
+        command.args(words).current_dir(project.path());
+        Process::start(
+            &mut command,
+            &Fault::None,
+            &installation.folder().join(name),
+        )
+    };
+    let ended = |process: Process| process.ended(&PathBuf::new());
 
     let began = Instant::now();
-    let process = Process::start(
-        &mut command,
-        &Fault::None,
-        &installation.folder().join("run"),
-    );
-    let id = process.id();
+    let daemon = start("daemon", &["daemon", "start", "--foreground"]);
+    while ended(start("status", &["daemon", "status"])).how != How::Exited(0) {
+        assert!(began.elapsed() < START, "the daemon does not start");
+    }
+    let image = agent_image();
+    let mut run = vec!["run", "--detach", "--agent", "command"];
+    run.extend(["--network", "none", "--image", &image]);
+    run.extend(prompts.iter().map(String::as_str));
+    run.extend(["--", "/bin/agent", "-e", "spew 200k; stderr there"]);
+    let queued = start("run", &run).ended_within(PATIENCE, &PathBuf::new(), || {});
+    assert_eq!(queued.how, How::Exited(0), "{}", queued.stderr);
+    let runs: Vec<&str> = queued.stdout.split_whitespace().collect();
+    let wait: Vec<&str> = ["wait"].into_iter().chain(runs).collect();
+    let id = daemon.id();
     let mut samples = Vec::new();
     let mut last = began;
-    let ended = process.ended_within(PATIENCE, &PathBuf::new(), || {
+    let waited = start("wait", &wait).ended_within(PATIENCE, &PathBuf::new(), || {
         if last.elapsed() >= SAMPLE {
             last = Instant::now();
             samples.extend(sample(id));
         }
     });
+    let stopped = ended(start("stop", &["daemon", "stop"]));
 
-    assert_eq!(ended.how, How::Exited(0), "{}", ended.stderr);
+    assert_eq!(waited.how, How::Exited(0), "{}", waited.stderr);
+    assert_eq!(stopped.how, How::Exited(0), "{}", stopped.stderr);
+    let daemon = ended(daemon);
+    assert!(matches!(daemon.how, How::Exited(_)), "{}", daemon.stderr);
     let quarter = samples.len() / 4;
     let most = |samples: &[Sample]| Sample {
         kib: samples.iter().map(|one| one.kib).max().unwrap_or(0),
