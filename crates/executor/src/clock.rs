@@ -73,6 +73,18 @@ impl Moment {
         self.until(later)
     }
 
+    /// Returns the moment of this boot at which the machine had been awake for this long; now at the latest.
+    pub fn at_awake(&self, awake_ms: u64) -> Self {
+        let ago = self.awake_ms.saturating_sub(awake_ms);
+        let wall = Duration::from_millis(ago);
+        Self {
+            wall: self.wall.checked_sub(wall).unwrap_or(self.wall),
+            boot: self.boot.clone(),
+            uptime_ms: self.uptime_ms.saturating_sub(ago),
+            awake_ms: self.awake_ms - ago,
+        }
+    }
+
     /// Returns the moment of this boot at which the wall clock, as it goes now, showed `wall`.
     pub fn at_wall(&self, wall: Timestamp) -> Self {
         let ago = Duration::try_from(self.wall.duration_since(wall)).unwrap_or_default();
@@ -210,6 +222,14 @@ mod tests {
         );
         let before = now.at_wall(Timestamp::from_second(999_000).unwrap());
         assert_eq!(before.until(&now), Duration::from_secs(1000));
+    }
+
+    #[test]
+    fn a_stamp_of_this_boot_needs_no_wall_clock() {
+        let now = moment(1_000_000, "a", 50);
+
+        assert_eq!(now.at_awake(40_000), moment(999_990, "a", 40));
+        assert_eq!(now.at_awake(60_000), now);
     }
 
     #[tokio::test]

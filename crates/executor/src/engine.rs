@@ -147,11 +147,14 @@ impl EngineError {
     /// Returns whether the engine refused, or nothing is known.
     pub fn fate(&self) -> Fate {
         match self {
-            Self::Unreachable { .. } | Self::Failed { .. } | Self::Local { .. } => Fate::Unknown,
-            Self::PermissionDenied { .. }
+            // An engine that cannot be used says nothing about what it holds.
+            Self::Unreachable { .. }
+            | Self::PermissionDenied { .. }
             | Self::ForeignFilesystem { .. }
             | Self::Unsupported { .. }
-            | Self::ImageMissing { .. }
+            | Self::Failed { .. }
+            | Self::Local { .. } => Fate::Unknown,
+            Self::ImageMissing { .. }
             | Self::BadImageReference { .. }
             | Self::Pull { .. }
             | Self::NameTaken { .. }

@@ -81,12 +81,14 @@ pub enum ExecutorError {
         /// How long we waited.
         patience: Duration,
     },
-    /// A living process is to stop the run, and its engine does not answer.
-    #[error("run {run} is not stopped yet: {why}")]
-    StopPending {
+    /// A living process is to do something to the run, and does not, or its engine does not answer.
+    #[error("run {run} is not {what} yet: {why}")]
+    NotYet {
         /// The run.
         run: RunId,
-        /// What the engine's silence looks like.
+        /// What is to be done: `stopped`.
+        what: &'static str,
+        /// What keeps it from being done.
         why: String,
     },
     /// The container was stopped, and the living process that supervises the run does not record its end.
@@ -168,7 +170,7 @@ impl ExecutorError {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::StopPending { .. } => exit_code::ENGINE,
+            Self::NotYet { .. } => exit_code::ENGINE,
             Self::DiskFull { .. } => exit_code::LIMIT,
             _ if self.is_full() => exit_code::LIMIT,
             Self::Engine(EngineError::NoSuchContainer { .. })
@@ -234,9 +236,8 @@ impl ExecutorError {
             Self::SupervisorHangs { .. } => Some(
                 "kill that process; then `dark-factory recover` records the end, with nothing lost".to_owned(),
             ),
-            Self::StopPending { run, .. } => Some(format!(
-                "the stop is recorded and is carried out once the engine is back; `dark-factory wait {run}` waits for \
-                 that"
+            Self::NotYet { run, .. } => Some(format!(
+                "it is recorded, and is done once that is possible; `dark-factory wait {run}` waits for the run's end"
             )),
             Self::NoSuchRun { .. } | Self::AmbiguousRun { .. } => {
                 Some("`dark-factory ps -a` lists all runs".to_owned())

@@ -4,7 +4,6 @@
 //! Reads: the store, for a stop request of another process.
 //! Never: changes the attempt because an engine did not answer.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +11,25 @@ use std::time::Duration;
 use dark_factory_agents::{Agent, agent};
 use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
 
-use super::derived::is_full;
 use super::facts::EngineEnd;
 use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
-use super::pump::{Collected, Pump, Pumping};
+use super::pump::{Collected, Pump, Pumping, Stamps};
 use super::{Control, OnProgress, OnSilence, Progress};
 use crate::clock::{Clock, Moment};
 use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
+use crate::nudge::Nudges;
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{is_started, started_at};
-use crate::store::{
-    Attempt, AttemptState, Silence, StopRequest, Store, StoreError, Tenure, Transition,
-};
+use crate::store::{Attempt, AttemptState, StopRequest, Store, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a user who killed a run waits for an engine to end what it may have begun.
+const KILL_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often an engine that answers, but with a failure of its own, is asked again.
 const FAILURES: u32 = 3;
@@ -87,12 +87,12 @@ impl Drive<'_> {
         };
         let launched = tokio::select! {
             launched = self.launch(&attempt) => launched?,
-            () = self.control.kill.cancelled() => return Err(self.abandoned().await),
+            () = self.control.kill.cancelled() => self.launch_no_more().await?,
         };
         let (end, workload, collected) = match launched {
             Launched::Running(workload) => self.supervise(&attempt, workload, agent, sinks).await?,
             Launched::Ended(end, workload) => {
-                let collected = self.collect(agent, sinks).await?;
+                let collected = self.collect(&attempt, agent, sinks).await?;
                 (end, workload, collected)
             }
         };
@@ -100,13 +100,17 @@ impl Drive<'_> {
             .await
     }
 
-    /// Leaves an attempt open whose user does not wait for the engine any longer; the stop request stays.
-    async fn abandoned(&self) -> ExecutorError {
-        match self.request_stop(self.cancelled()).await {
-            Ok(_) => ExecutorError::Abandoned {
-                attempt: self.tenure.attempt,
-            },
-            Err(error) => error,
+    /// Goes on with an attempt that is to be killed before its container was followed: what a call that was cut short
+    /// may have done is looked for, and ended.
+    async fn launch_no_more(&self) -> Result<Launched, ExecutorError> {
+        let attempt = self.tenure.attempt;
+        self.request_stop(self.cancelled()).await?;
+        let Some(row) = self.store.attempt(attempt).await? else {
+            return Err(ExecutorError::Abandoned { attempt });
+        };
+        match tokio::time::timeout(KILL_PATIENCE, self.launch(&row)).await {
+            Ok(launched) => launched,
+            Err(_) => Err(ExecutorError::Abandoned { attempt }),
         }
     }
 
@@ -150,7 +154,8 @@ impl Drive<'_> {
                 },
             };
             launch.failures = 0;
-            if std::mem::take(&mut launch.silent) {
+            let asked = !matches!(launch.last, Some(Next::Collect(_)));
+            if asked && std::mem::take(&mut launch.silent) {
                 self.engine_answers().await?;
             }
             if let Some(launched) = launched {
@@ -226,6 +231,14 @@ impl Drive<'_> {
             }
             (Next::Start, Some(handle)) => {
                 let launched = self.start(spec, handle, known.container).await?;
+                if known.container == Container::Ended
+                    && let Launched::Running(workload) = launched
+                {
+                    // Not to be watched: no deadline and no stop is about what has ended.
+                    let exit = workload.wait().await?;
+                    let end = EngineEnd::Exited(exit);
+                    return Ok(Some(Launched::Ended(end, Some(workload))));
+                }
                 if let Launched::Running(workload) = &launched
                     && known.state < AttemptState::Running
                 {
@@ -280,7 +293,8 @@ impl Drive<'_> {
                 launch.failures += 1;
                 launch.failures <= FAILURES
             }
-            _ => false,
+            // It is we who failed, or may not ask: the engine is not silent.
+            _ => return Err(error),
         };
         // It was looked for in between, so it is known that nothing of it runs.
         let never_ran = match launch.last {
@@ -320,6 +334,15 @@ impl Drive<'_> {
         match self.engine.start(spec, handle, &self.dir).await {
             Ok(workload) => Ok(Launched::Running(workload)),
             Err(error @ EngineError::Handover { .. }) => self.untaken(handle, error).await,
+            // Said once: whether it is gone is asked in another way.
+            Err(error @ EngineError::NoSuchContainer { .. })
+                if !matches!(self.look(handle).await?, Recovered::Gone) =>
+            {
+                Err(ExecutorError::Engine(EngineError::Failed {
+                    operation: "start the container".to_owned(),
+                    source: error.into(),
+                }))
+            }
             // Only one that nobody saw start may be said never to have started.
             Err(EngineError::NoSuchContainer { .. })
                 if self.is_started()?
@@ -373,7 +396,25 @@ impl Drive<'_> {
         let ensure = self.engine.ensure_image(&spec.image, spec.pull, &mut say);
         tokio::select! {
             image = ensure => image.map(Some),
-            () = self.control.cancel.cancelled() => Ok(None),
+            () = self.told_to_stop() => Ok(None),
+        }
+    }
+
+    /// Waits until our own caller, or another process, wants the attempt stopped; an unreadable store is asked again.
+    async fn told_to_stop(&self) {
+        let nudges = Nudges::watch(&self.dir);
+        loop {
+            if matches!(self.stop_requested().await, Ok(Some(_))) {
+                return;
+            }
+            tokio::select! {
+                () = self.control.cancel.cancelled() => {}
+                nudged = nudges.next() => {
+                    if nudged.is_err() {
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            }
         }
     }
 
@@ -394,7 +435,7 @@ impl Drive<'_> {
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<(EngineEnd, Option<Box<dyn Workload>>, Collected), ExecutorError> {
-        let mut pump = self.start_pump(agent, sinks)?;
+        let mut pump = self.start_pump(attempt, agent, sinks).await?;
         let end = self.watch(attempt, workload.as_ref(), &mut pump).await?;
         // From here on a request to stop comes too late, and is told so.
         self.advance(Transition::Collecting).await?;
@@ -405,19 +446,30 @@ impl Drive<'_> {
     /// Reads what the spool of an ended container holds.
     async fn collect(
         &self,
+        attempt: &Attempt,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Collected, ExecutorError> {
-        let pump = self.start_pump(agent, sinks)?;
+        let pump = self.start_pump(attempt, agent, sinks).await?;
         self.collected(pump).await
     }
 
-    fn start_pump(
+    async fn start_pump(
         &self,
+        attempt: &Attempt,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Pumping, ExecutorError> {
-        Pump::open(&self.dir, agent, sinks, self.clock)?.start()
+        let stamps = match &attempt.started {
+            Some(started) if started.boot == self.clock.moment().boot => Stamps::OfThisBoot,
+            // Begun by us, and so in this boot.
+            None if attempt.state < AttemptState::Creating => Stamps::OfThisBoot,
+            _ => Stamps::Unknown,
+        };
+        let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
+        // What an earlier pump derived is cut off, which may be much.
+        let open = move || Pump::open(&dir, agent, sinks, stamps, &clock);
+        tokio::task::spawn_blocking(open).await??.start()
     }
 
     /// Waits for the pump to collect the rest; for a full disk, only as long as there is patience.
@@ -437,110 +489,6 @@ impl Drive<'_> {
         Ok(owned
             .iter()
             .any(|container| container.attempt == Some(self.tenure.attempt)))
-    }
-
-    /// Records that the engine does not answer, and says so, once for each time.
-    pub(super) async fn engine_is_silent(&self, why: &EngineError) -> Result<(), ExecutorError> {
-        let row = self.store.attempt(self.tenure.attempt).await?;
-        if row.is_some_and(|row| row.silence.is_none()) {
-            let why = why.sentence();
-            let silence = Silence {
-                since: self.clock.now(),
-                why: why.clone(),
-            };
-            self.patiently(|| self.store.set_silence(self.tenure, Some(silence.clone())))
-                .await?;
-            (self.progress)(Progress::EngineSilent(why));
-        }
-        Ok(())
-    }
-
-    /// Records that the engine answers again.
-    pub(super) async fn engine_answers(&self) -> Result<(), ExecutorError> {
-        self.patiently(|| self.store.set_silence(self.tenure, None))
-            .await?;
-        (self.progress)(Progress::EngineBack);
-        Ok(())
-    }
-
-    pub(super) async fn advance(&self, transition: Transition) -> Result<(), ExecutorError> {
-        self.patiently(|| {
-            self.store
-                .advance(self.tenure, transition.clone(), self.clock.now())
-        })
-        .await
-    }
-
-    pub(super) async fn request_stop(
-        &self,
-        reason: StopReason,
-    ) -> Result<Option<StopReason>, ExecutorError> {
-        self.patiently(|| {
-            self.store
-                .request_stop(self.tenure.attempt, reason.clone(), None)
-        })
-        .await
-    }
-
-    /// Writes to the store; on a full disk again and again, as long as there is patience.
-    pub(super) async fn patiently<T, F>(&self, write: impl Fn() -> F) -> Result<T, ExecutorError>
-    where
-        F: Future<Output = Result<T, StoreError>>,
-    {
-        let began = self.clock.moment();
-        let mut told = Told::Nothing;
-        loop {
-            match write().await {
-                Err(error) if error.is_full() => self.bear_full_disk(&began, &mut told).await?,
-                result => {
-                    self.tell_of_room_again(told);
-                    return Ok(result?);
-                }
-            }
-        }
-    }
-
-    /// Writes a file as often as it takes for a full disk to have room.
-    pub(super) async fn write_patiently(
-        &self,
-        write: impl Fn() -> io::Result<()> + Clone + Send + 'static,
-    ) -> Result<(), ExecutorError> {
-        let began = self.clock.moment();
-        let mut told = Told::Nothing;
-        loop {
-            match tokio::task::spawn_blocking(write.clone()).await? {
-                Err(error) if is_full(&error) => self.bear_full_disk(&began, &mut told).await?,
-                result => {
-                    self.tell_of_room_again(told);
-                    return result.map_err(|error| self.output_error(error));
-                }
-            }
-        }
-    }
-
-    /// Waits a moment for a full disk, if that is not enough by now.
-    async fn bear_full_disk(&self, began: &Moment, told: &mut Told) -> Result<(), ExecutorError> {
-        if began.awake_until(&self.clock.moment()) >= self.control.disk_patience {
-            return Err(self.disk_full());
-        }
-        if std::mem::replace(told, Told::Full) == Told::Nothing {
-            (self.progress)(Progress::DiskFull);
-        }
-        tokio::time::sleep(RETRY).await;
-        Ok(())
-    }
-
-    fn tell_of_room_again(&self, told: Told) {
-        if told == Told::Full {
-            (self.progress)(Progress::DiskRoom);
-        }
-    }
-
-    pub(super) fn disk_full(&self) -> ExecutorError {
-        ExecutorError::DiskFull {
-            attempt: self.tenure.attempt,
-            patience: self.control.disk_patience,
-        }
     }
 
     fn is_started(&self) -> Result<bool, ExecutorError> {
@@ -573,13 +521,6 @@ impl Drive<'_> {
         };
         Ok(recorded.map_or_else(|| now.clone(), |at| now.at_wall(at)))
     }
-}
-
-/// What the caller was told about the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Full,
 }
 
 fn never_started(why: &str) -> Launched {

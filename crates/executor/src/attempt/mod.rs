@@ -8,6 +8,7 @@ mod derived;
 mod drive;
 mod facts;
 mod finish;
+mod patience;
 mod plan;
 mod pulse;
 mod pump;

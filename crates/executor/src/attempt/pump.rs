@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dark_factory_agents::{Agent, Conclusion, TextFormatter, TextStyle, Transcript};
-use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stream};
+use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stamp, Stream};
 use dark_factory_types::{Event, EventKind, EventStream, LogState};
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -138,7 +138,17 @@ pub(crate) struct Pump {
     found: Found,
     pulse: Arc<Pulse>,
     room: Arc<Room>,
+    stamps: Stamps,
     clock: Arc<dyn Clock>,
+}
+
+/// What the monotonic stamps of a spool's records count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stamps {
+    /// This boot, as our own clock does.
+    OfThisBoot,
+    /// A boot that may be another one.
+    Unknown,
 }
 
 /// Those who read the decoded events: the log for people, and the sinks.
@@ -171,7 +181,7 @@ struct Found {
     gaps: Vec<String>,
     last: Timestamp,
     /// When output was last read by the helper, if that was since it was last told.
-    output: Option<Timestamp>,
+    output: Option<Stamp>,
 }
 
 impl Pump {
@@ -180,6 +190,7 @@ impl Pump {
         dir: &AttemptDir,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
+        stamps: Stamps,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, ExecutorError> {
         let attempt = dir.attempt();
@@ -205,6 +216,7 @@ impl Pump {
             dir: dir.clone(),
             pulse,
             room,
+            stamps,
             clock: Arc::clone(clock),
         })
     }
@@ -258,7 +270,11 @@ impl Pump {
             return;
         }
         let now = self.clock.moment();
-        let at = |wall| now.at_wall(wall);
+        let at = |stamp: Stamp| match self.stamps {
+            // Whatever was done to the wall clock since.
+            Stamps::OfThisBoot => now.at_awake(stamp.monotonic_ns / 1_000_000),
+            Stamps::Unknown => now.at_wall(timestamp(stamp.wall_ns)),
+        };
         self.pulse.note(|signs| {
             signs.reading = Reading::AtEnd;
             signs.output = output.map(at).or(signs.output.take());
@@ -273,6 +289,9 @@ impl Pump {
     /// Takes in every whole record that is there.
     fn drain(&mut self) -> Result<(), PumpError> {
         while self.found.exit.is_none() && self.found.damage.is_none() {
+            if self.room.is_given_up() {
+                return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+            }
             let record = match self.reader.next_record() {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
@@ -290,7 +309,7 @@ impl Pump {
                     self.found.started_at.get_or_insert(at);
                 }
                 Kind::Data => {
-                    if self.found.output.replace(at).is_none() {
+                    if self.found.output.replace(record.header.stamp).is_none() {
                         self.pulse.note(Signs::are_behind);
                     }
                     let (file, stream) = match record.header.stream {

@@ -37,6 +37,8 @@ struct Acts<'a> {
     /// The grace of the stop that is under way.
     grace: Option<Duration>,
     told_full: bool,
+    /// When to try again to freeze or thaw it, if that failed.
+    again: Option<Duration>,
 }
 
 /// The deadlines of a running workload.
@@ -79,6 +81,7 @@ impl Drive<'_> {
             stopping: None,
             grace: None,
             told_full: false,
+            again: None,
         };
         let mut end = std::pin::pin!(self.end_of(workload));
         let mut killed = false;
@@ -91,11 +94,16 @@ impl Drive<'_> {
             let wait = match deadlines.due(&self.clock.moment(), &signs, motion, &acts) {
                 Due::Not(wait) => wait,
                 Due::LeaveOpen => return Err(self.disk_full()),
-                Due::Stop(reason) => {
-                    self.request_stop(reason).await?;
-                    continue;
-                }
+                Due::Stop(reason) => match self.request_stop(reason).await? {
+                    Some(_) => continue,
+                    // It is known to have ended: there is only the end to wait for.
+                    None => {
+                        deadlines.disarm();
+                        SAFETY_LOOK
+                    }
+                },
             };
+            let wait = wait.min(acts.again.take().unwrap_or(SAFETY_LOOK));
             let is_stopping = acts.stopping.is_some();
             let stopping = async {
                 match &mut acts.stopping {
@@ -177,12 +185,10 @@ impl Drive<'_> {
         };
         let motion = match (wanted, pause.since) {
             (Motion::Going, None) => Motion::Going,
-            (Motion::Frozen, since) => {
-                self.freeze(workload, deadlines, since).await?;
-                Motion::Frozen
-            }
+            (Motion::Frozen, since) => self.freeze(workload, deadlines, since).await?,
             (Motion::Going, Some(since)) => self.thaw(workload, deadlines, &since).await?,
         };
+        acts.again = (motion != wanted).then_some(RETRY);
         let Some(stop) = stop else {
             return Ok(motion);
         };
@@ -208,29 +214,31 @@ impl Drive<'_> {
         Ok(motion)
     }
 
-    /// Freezes the workload; that it does is recorded first, in its favour.
+    /// Freezes the workload, and then records since when; that it is to be frozen was recorded by whoever asked.
     async fn freeze(
         &self,
         workload: &dyn Workload,
         deadlines: &Deadlines,
         since: Option<Moment>,
-    ) -> Result<(), ExecutorError> {
-        let is_new = since.is_none();
-        if is_new {
-            let now = self.clock.moment();
+    ) -> Result<Motion, ExecutorError> {
+        let now = self.clock.moment();
+        match workload.pause().await {
+            Ok(()) => {}
+            Err(EngineError::NoSuchContainer { .. }) => return Ok(Motion::Frozen),
+            Err(error) => {
+                tracing::warn!(error = %error.sentence(), "not frozen yet");
+                return Ok(Motion::Going);
+            }
+        }
+        if since.is_none() {
             self.patiently(|| {
                 self.store
                     .set_paused(self.tenure, Some(now.clone()), deadlines.paused)
             })
             .await?;
+            (self.progress)(Progress::Paused);
         }
-        match workload.pause().await {
-            Ok(()) if is_new => (self.progress)(Progress::Paused),
-            Ok(()) | Err(EngineError::NoSuchContainer { .. }) => {}
-            // The next look tries again.
-            Err(error) => tracing::warn!(error = %error.sentence(), "not frozen yet"),
-        }
-        Ok(())
+        Ok(Motion::Frozen)
     }
 
     /// Lets the workload go on, and then accounts for the time.
@@ -282,7 +290,12 @@ impl Drive<'_> {
                 .completion_grace
                 .filter(|_| proof == Some(Proof::Stream)),
             disk: self.control.disk_patience,
-            going_since: started.clone(),
+            // When it was thawed last is not known: in its favour, just now.
+            going_since: if attempt.pause.total.is_zero() {
+                started.clone()
+            } else {
+                self.clock.moment()
+            },
             started,
         })
     }
@@ -313,6 +326,11 @@ impl Deadlines {
     fn go_on(&mut self, paused: Duration, now: Moment) {
         self.paused = paused;
         self.going_since = now;
+    }
+
+    /// Forgets every limit.
+    fn disarm(&mut self) {
+        (self.wall, self.idle, self.linger) = (None, None, None);
     }
 
     /// Returns what is due now, or how long until something may be.

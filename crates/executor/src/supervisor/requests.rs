@@ -4,6 +4,7 @@
 //! Reads: the lease, to know whether somebody lives who does it.
 //! Never: takes a run from a living supervisor.
 
+use std::future::pending;
 use std::time::Duration;
 
 use dark_factory_types::{AttemptId, Report, RunId, StopReason};
@@ -22,7 +23,10 @@ use crate::store::{Attempt, AttemptState, Motion};
 /// How long a living supervisor may take to act on a stop, before it is done for it.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// How long it may then take to record the end.
+/// How long a container may take to end, beyond its grace.
+const KILL: Duration = Duration::from_secs(30);
+
+/// How long a supervisor may take to record the end of a container that was stopped for it, or to freeze one.
 const RECORD: Duration = Duration::from_secs(10);
 
 /// How often a run is looked at that is to be frozen or thawed by its supervisor.
@@ -31,11 +35,31 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often a queued run is looked at that waits for its turn.
 const TURN_LOOK: Duration = Duration::from_secs(1);
 
-/// Whether something was done in the place of a supervisor.
+/// What a supervisor that was told to stop a run is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Acted {
-    Yes,
-    No,
+enum Patience {
+    /// To begin with it.
+    ToBegin,
+    /// To have ended a container with this grace.
+    ToEnd(Duration),
+    /// To record the end of a container that was stopped for it.
+    ToRecord,
+    /// To write down all that there is, however much that is.
+    Endless,
+}
+
+impl Patience {
+    /// Waits until there is no more of it.
+    async fn end(self) {
+        let time = match self {
+            Self::ToBegin => ANSWER,
+            // As long as the helper and the engine may take on top of the grace.
+            Self::ToEnd(grace) => grace + KILL,
+            Self::ToRecord => RECORD,
+            Self::Endless => return pending().await,
+        };
+        tokio::time::sleep(time).await;
+    }
 }
 
 /// What a stop came to.
@@ -77,7 +101,7 @@ impl Supervisor {
         self.nudge(attempt.id)?;
         let mut control = self.control(by);
         control.on_silence = OnSilence::LeaveOpen;
-        let mut patience = Some(ANSWER);
+        let mut patience = Patience::ToBegin;
         loop {
             match self
                 .recover(attempt.id, Vec::new(), &control, &|_| {})
@@ -91,41 +115,61 @@ impl Supervisor {
             }
             tokio::select! {
                 released = self.released(attempt.id) => released?,
-                () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
-                    patience = match (patience, self.stop_for_supervisor(attempt.id).await?) {
-                        (Some(ANSWER), Acted::Yes) => Some(RECORD),
-                        (_, Acted::No) => None,
-                        _ => return Err(ExecutorError::SupervisorHangs { run }),
-                    };
-                }
+                () = patience.end() => patience = self.lose_patience(attempt.id, patience).await?,
             }
         }
     }
 
-    /// Has the engine stop a container whose supervisor lives and does not act.
-    async fn stop_for_supervisor(&self, attempt: AttemptId) -> Result<Acted, ExecutorError> {
+    /// Does what a living supervisor does not do about a stop; returns what it is waited for next.
+    async fn lose_patience(
+        &self,
+        attempt: AttemptId,
+        patience: Patience,
+    ) -> Result<Patience, ExecutorError> {
         let row = self.row(attempt).await?;
+        let run = attempt.run();
         if let (Some(silence), None) = (&row.silence, &row.report) {
-            return Err(ExecutorError::StopPending {
-                run: attempt.run(),
+            return Err(ExecutorError::NotYet {
+                run,
+                what: "stopped",
                 why: silence.why.clone(),
             });
         }
-        let (Some(handle), AttemptState::Starting | AttemptState::Running) =
-            (&row.handle, row.state)
-        else {
-            return Ok(Acted::No);
+        let asked = row.stop.as_ref().and_then(|stop| stop.grace);
+        let grace = asked.unwrap_or(row.spec.stop.grace);
+        match (patience, row.state) {
+            (_, AttemptState::Collecting | AttemptState::Finished) => Ok(Patience::Endless),
+            (Patience::ToRecord, _) => Err(ExecutorError::SupervisorHangs { run }),
+            (Patience::ToBegin, AttemptState::Stopping) => Ok(Patience::ToEnd(grace)),
+            (Patience::ToBegin, AttemptState::Starting | AttemptState::Running) => {
+                self.stop_for_supervisor(&row, grace).await
+            }
+            (Patience::ToEnd(_), AttemptState::Stopping) => {
+                self.stop_for_supervisor(&row, Duration::ZERO).await
+            }
+            // It has no container yet, or is asked once more.
+            _ => Ok(Patience::ToBegin),
+        }
+    }
+
+    /// Has the engine stop the container of a supervisor that lives and does not act.
+    async fn stop_for_supervisor(
+        &self,
+        row: &Attempt,
+        grace: Duration,
+    ) -> Result<Patience, ExecutorError> {
+        let Some(handle) = &row.handle else {
+            return Ok(Patience::ToBegin);
         };
         if let Recovered::Running(workload) = self.engine.recover(handle).await? {
-            self.store.begin_stop(attempt, self.clock.now()).await?;
-            let asked = row.stop.as_ref().and_then(|stop| stop.grace);
+            self.store.begin_stop(row.id, self.clock.now()).await?;
             let policy = StopPolicy {
-                grace: asked.unwrap_or(row.spec.stop.grace),
+                grace,
                 ..row.spec.stop.clone()
             };
             workload.stop(&policy).await?;
         }
-        Ok(Acted::Yes)
+        Ok(Patience::ToRecord)
     }
 
     /// Freezes a run's processes, or lets them go on, and waits until that is done; returns whether the run is still
@@ -149,6 +193,7 @@ impl Supervisor {
             self.store.request_pause(attempt.id, motion).await?;
             self.nudge(attempt.id)?;
         }
+        let began = self.clock.moment();
         loop {
             let row = self.row(attempt.id).await?;
             if row.state >= AttemptState::Stopping {
@@ -159,6 +204,10 @@ impl Supervisor {
             }
             if !self.is_supervised(attempt.id)? {
                 self.move_orphan(attempt.id, motion).await?;
+            }
+            let waited = began.awake_until(&self.clock.moment());
+            if waited >= RECORD {
+                return Err(not_moved(&row, motion));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -174,6 +223,9 @@ impl Supervisor {
             return Ok(());
         };
         let Recovered::Running(workload) = self.engine.recover(handle).await? else {
+            // Not to be done to it later, when nobody expects it.
+            let going = self.store.request_pause(attempt, Motion::Going);
+            going.await?;
             return Err(ExecutorError::NotRunning {
                 run: attempt.run(),
                 state: row.state,
@@ -185,18 +237,11 @@ impl Supervisor {
             (Motion::Going, Some(since)) => (None, row.pause.total + since.until(&now)),
             (Motion::Going, None) => (None, row.pause.total),
         };
-        // What counts in the run's favour is recorded first.
         match motion {
-            Motion::Frozen => {
-                self.store.set_paused(tenure, since, total).await?;
-                workload.pause().await?;
-            }
-            Motion::Going => {
-                workload.unpause().await?;
-                self.store.set_paused(tenure, since, total).await?;
-            }
+            Motion::Frozen => workload.pause().await?,
+            Motion::Going => workload.unpause().await?,
         }
-        Ok(())
+        Ok(self.store.set_paused(tenure, since, total).await?)
     }
 
     /// Waits for a run's end: lets a living supervisor bring it there, or does so itself if there is none. A queued one
@@ -289,6 +334,21 @@ pub enum Moved {
     Done,
     /// It has ended, or is being stopped.
     HasEnded,
+}
+
+/// Says why a run is not frozen, or does not go on, although that was asked for.
+fn not_moved(row: &Attempt, motion: Motion) -> ExecutorError {
+    ExecutorError::NotYet {
+        run: row.id.run(),
+        what: match motion {
+            Motion::Frozen => "paused",
+            Motion::Going => "resumed",
+        },
+        why: match &row.silence {
+            Some(silence) => silence.why.clone(),
+            None => "the process that supervises it does not act".to_owned(),
+        },
+    }
 }
 
 fn is_as_wanted(row: &Attempt, motion: Motion) -> bool {

@@ -112,6 +112,7 @@ impl Watched {
             },
             motion: Motion::Going,
             acts: Acts {
+                again: None,
                 stopping: None,
                 grace: None,
                 told_full: false,
