@@ -188,6 +188,33 @@ fn a_time_limit_that_passed_unsupervised_counts_from_the_start() {
 }
 
 #[test]
+fn an_agent_that_ended_in_time_is_not_timed_out_by_a_late_recovery() {
+    for transport in ["spool", "attach"] {
+        let scene = Scene::new();
+        let script = format!("{STARTED}print hello\nwrite one x\nwait-file go\nprint bye");
+        let flags = ["--timeout", "5s", "--transport", transport];
+        let run = Running::start(&mut scene.run_with(&flags, &script));
+        scene.wait_for_file("one");
+        let start = Instant::now();
+        eventually("the start to be recorded", || {
+            (scene.only_run()["state"] == "running").then_some(())
+        });
+
+        run.crash();
+        scene.project.write("go", "");
+        scene.wait_for_container();
+        eventually("the time to be up", || {
+            (start.elapsed() > Duration::from_secs(6)).then_some(())
+        });
+        scene.assert_recovers("succeeded");
+
+        assert_eq!(scene.only_run()["outcome"], "succeeded");
+        assert_same(&scene.folder().join("raw.jsonl"), b"hello\nbye\n");
+        scene.assert_started_once();
+    }
+}
+
+#[test]
 fn a_time_limit_counts_from_a_start_that_nobody_recorded() {
     let proxy = EngineProxy::new();
     let scene = Scene::behind(&proxy);
