@@ -141,10 +141,11 @@ impl Roster {
         &self.waiting
     }
 
-    /// Returns the attempts that are left alone for a while, and why.
+    /// Returns the attempts that are left alone for a while, and why; what is being done is not failing.
     pub(super) fn failing(&self) -> impl Iterator<Item = (AttemptId, &str)> {
         self.retries
             .iter()
+            .filter(|(id, _)| !self.doing.contains_key(id))
             .map(|(id, retry)| (*id, retry.why.as_str()))
     }
 
@@ -187,6 +188,22 @@ mod tests {
         for state in [AttemptState::Queued, AttemptState::Running] {
             assert_eq!(roster.choose(state), None);
         }
+    }
+
+    #[test]
+    fn what_is_tried_again_is_not_failing_meanwhile_and_waits_longer_after_that() {
+        let mut roster = Roster::new(1);
+        let now = Instant::now();
+        roster.begin(id(1), Doing::GoneOn);
+        assert_eq!(roster.failing().count(), 0);
+        roster.end_for_now(id(1), "the engine is away", now);
+        assert_eq!(roster.failing().count(), 1);
+
+        roster.begin(id(1), Doing::GoneOn);
+
+        assert_eq!(roster.failing().count(), 0);
+        roster.end_for_now(id(1), "the engine is away", now);
+        assert_eq!(roster.next_retry(), Some(now + FIRST_RETRY * 2));
     }
 
     #[test]
