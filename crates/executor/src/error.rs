@@ -220,7 +220,8 @@ impl ExecutorError {
                 Some("the disk of the state folder is full: make room, then try again".to_owned())
             }
             Self::Store(StoreError::Damaged { path, .. }) => Some(format!(
-                "nothing was changed, and what runs goes on running: put a copy of {0} back, without {0}-wal and                  {0}-shm, and `dark-factory recover` finds it; or move all three away to begin with an empty one",
+                "nothing was changed, and what runs goes on running: put a copy of {0} back, without {0}-wal and \
+                 {0}-shm, and `dark-factory recover` finds it; or move all three away to begin with an empty one",
                 path.display()
             )),
             Self::Engine(error) => error.advice(),

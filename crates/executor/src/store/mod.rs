@@ -4,118 +4,29 @@
 //! Reads: nothing else.
 //! Never: talks to an engine.
 
+mod error;
 #[cfg(test)]
 pub(crate) mod reference;
 mod row;
 mod schema;
 mod state;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
 use jiff::Timestamp;
-use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, named_params,
-};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
 
+pub use error::StoreError;
 pub use row::{Attempt, Motion, NewAttempt, Pause, Sent, Silence, Step, StopRequest};
 pub use state::AttemptState;
 
+use self::error::database;
 use crate::clock::Moment;
 use crate::engine::Handle;
 use crate::failpoint::reach;
-
-/// A store operation that did not complete.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The database could not be opened or used.
-    #[error("the state store failed to {operation}")]
-    Database {
-        /// What we were doing.
-        operation: &'static str,
-        /// The database's error.
-        source: rusqlite::Error,
-    },
-    /// The database is no database, or not a whole one.
-    #[error("the state store {} is damaged", path.display())]
-    Damaged {
-        /// Its file.
-        path: PathBuf,
-        /// What the database says.
-        source: rusqlite::Error,
-    },
-    /// The database was written by a newer version of dark-factory.
-    #[error(
-        "the state store has schema version {found}, this dark-factory knows up to {known}: use the newer dark-factory"
-    )]
-    NewerSchema {
-        /// The version that was found.
-        found: u32,
-        /// The newest version that this build knows.
-        known: u32,
-    },
-    /// Another process took over the attempt.
-    #[error("another process took over attempt {attempt}")]
-    LeaseLost {
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// The attempt is not in a state from which it may go there.
-    #[error("attempt {attempt} cannot go from {from} to {to}")]
-    BadTransition {
-        /// The attempt.
-        attempt: AttemptId,
-        /// Where it is.
-        from: AttemptState,
-        /// Where it was to go.
-        to: AttemptState,
-    },
-    /// A value in the store cannot be read.
-    #[error("the state store holds an unreadable {what}")]
-    Unreadable {
-        /// Which value.
-        what: &'static str,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The task that ran the operation was cancelled by the runtime's shutdown.
-    #[error("the state store was shut down while an operation ran")]
-    ShutDown,
-}
-
-impl StoreError {
-    /// Returns whether the disk has no room for what was to be written.
-    pub fn is_full(&self) -> bool {
-        let Self::Database { source, .. } = self else {
-            return false;
-        };
-        let code = source.sqlite_error().map(|error| error.extended_code);
-        source.sqlite_error_code() == Some(ErrorCode::DiskFull)
-            // The memory that processes share is a file too; this is all that is said where there is no room for it.
-            || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
-    }
-
-    /// Tells a damaged database from whatever else failed.
-    fn at(self, path: &Path) -> Self {
-        match self {
-            Self::Database { source, .. }
-                if matches!(
-                    source.sqlite_error_code(),
-                    Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-                ) =>
-            {
-                Self::Damaged {
-                    path: path.to_owned(),
-                    source,
-                }
-            }
-            error => error,
-        }
-    }
-}
 
 /// What a living supervisor writes with every change: the attempt and the generation of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,11 +148,7 @@ impl Store {
         started: Moment,
     ) -> Result<Option<Tenure>, StoreError> {
         self.write("adopt", "record an adopted container", move |tx| {
-            let open = row::select(
-                tx,
-                "state <> 'finished' AND handle IS NOT NULL AND '' = :key",
-                "",
-            )?;
+            let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL", &[])?;
             let is_same =
                 |other: &Handle| other.engine == handle.engine && other.state == handle.state;
             if open
@@ -443,7 +350,7 @@ impl Store {
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, StoreError> {
         self.read("read an attempt", move |tx| {
-            row::select(tx, "id = :key", &attempt.to_string()).map(|mut rows| rows.pop())
+            row::select(tx, "id = :id", &[(":id", &attempt.to_string())]).map(|mut rows| rows.pop())
         })
         .await
     }
@@ -455,7 +362,7 @@ impl Store {
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn latest(&self, run: RunId) -> Result<Option<Attempt>, StoreError> {
         self.read("read a run", move |tx| {
-            row::select(tx, "run_id = :key", run.as_str()).map(|mut rows| rows.pop())
+            row::select(tx, "run_id = :run", &[(":run", &run.as_str())]).map(|mut rows| rows.pop())
         })
         .await
     }
@@ -470,8 +377,8 @@ impl Store {
     pub async fn of_container(&self, name: &str) -> Result<Vec<Attempt>, StoreError> {
         let name = name.to_owned();
         self.read("find a container's attempts", move |tx| {
-            let of_name = "coalesce(json_extract(handle, '$.container'), json_extract(spec, '$.container')) = :key";
-            row::select(tx, of_name, &name)
+            let of_name = "coalesce(json_extract(handle, '$.container'), json_extract(spec, '$.container')) = :name";
+            row::select(tx, of_name, &[(":name", &name)])
         })
         .await
     }
@@ -482,7 +389,7 @@ impl Store {
     ///
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn attempts(&self) -> Result<Vec<Attempt>, StoreError> {
-        self.read("list attempts", |tx| row::select(tx, "'' = :key", ""))
+        self.read("list attempts", |tx| row::select(tx, "TRUE", &[]))
             .await
     }
 
@@ -493,7 +400,7 @@ impl Store {
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn open_attempts(&self) -> Result<Vec<Attempt>, StoreError> {
         self.read("list open attempts", |tx| {
-            row::select(tx, "(state <> 'finished' OR removed = 0) AND '' = :key", "")
+            row::select(tx, "state <> 'finished' OR removed = 0", &[])
         })
         .await
     }
@@ -581,10 +488,6 @@ impl Store {
         let result = task.await.map_err(|_| StoreError::ShutDown)?;
         result.map_err(|error: StoreError| error.at(&self.path))
     }
-}
-
-fn database(operation: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
-    move |source| StoreError::Database { operation, source }
 }
 
 /// Reads one optional text column of a single row.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, Report, StopReason};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, ToSql, Transaction, named_params};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -354,10 +354,11 @@ pub(super) fn steps(tx: &Transaction<'_>, attempt: AttemptId) -> Result<Vec<Step
     .collect()
 }
 
+/// Returns the attempts that a condition holds for, given its named parameters; oldest first.
 pub(super) fn select(
     tx: &Transaction<'_>,
     condition: &str,
-    key: &str,
+    parameters: &[(&str, &dyn ToSql)],
 ) -> Result<Vec<Attempt>, StoreError> {
     let error = database("read attempts");
     let sql = format!(
@@ -366,9 +367,7 @@ pub(super) fn select(
          FROM attempt WHERE {condition} ORDER BY created_at, run_id, number"
     );
     let mut statement = tx.prepare(&sql).map_err(&error)?;
-    let mut rows = statement
-        .query(named_params! { ":key": key })
-        .map_err(&error)?;
+    let mut rows = statement.query(parameters).map_err(&error)?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next().map_err(&error)? {
         attempts.push(read_row(row)?);
