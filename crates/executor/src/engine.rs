@@ -278,6 +278,8 @@ pub struct OwnedContainer {
     pub attempt: Option<AttemptId>,
     /// When it was created, if the engine says so.
     pub created_at: Option<Timestamp>,
+    /// Whether it may have living processes, frozen ones included.
+    pub is_running: bool,
 }
 
 /// Receives progress lines of a pull.

@@ -221,7 +221,9 @@ impl ExecutorError {
             }
             Self::Store(StoreError::Damaged { path, .. }) => Some(format!(
                 "nothing was changed, and what runs goes on running: put a copy of {0} back, without {0}-wal and \
-                 {0}-shm, and `dark-factory recover` finds it; or move all three away to begin with an empty one",
+                 {0}-shm, and `dark-factory recover` finds the runs that are in it; or move all three away to begin \
+                 with an empty one. Runs that are in neither keep their files until `dark-factory prune --apply`; \
+                 `docker ps` shows which of them still run",
                 path.display()
             )),
             Self::Engine(error) => error.advice(),

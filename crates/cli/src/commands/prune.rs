@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::settings::parse_timeout;
-use dark_factory_executor::supervisor::{Leftover, Pruned};
+use dark_factory_executor::supervisor::{Leftover, Pruned, Thing};
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
 
@@ -60,16 +60,19 @@ pub(crate) async fn prune(
 }
 
 fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {
-    let (kind, name, id) = match leftover {
-        Leftover::Container(container) => {
-            ("container", container.name.clone(), json!(container.id))
-        }
-        Leftover::Folder { path, .. } => ("folder", path.display().to_string(), Value::Null),
+    let (kind, name) = match &leftover.thing {
+        Thing::Container(container) => ("container", container.name.clone()),
+        Thing::Folder { path, .. } => ("folder", path.display().to_string()),
     };
-    let (attempt, created_at) = match leftover {
-        Leftover::Container(container) => (json!(container.attempt), json!(container.created_at)),
-        Leftover::Folder { attempt, .. } => (json!(attempt), Value::Null),
+    let (id, attempt, created_at) = match &leftover.thing {
+        Thing::Container(container) => (
+            json!(container.id),
+            json!(container.attempt),
+            json!(container.created_at),
+        ),
+        Thing::Folder { attempt, .. } => (Value::Null, json!(attempt), Value::Null),
     };
+    let stake = leftover.stake.map(|stake| stake.to_string());
     match format {
         Format::Json => terminal::print_json(&json!({
             "kind": kind,
@@ -77,9 +80,13 @@ fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {
             "id": id,
             "attempt_id": attempt,
             "created_at": created_at,
+            "at_stake": stake,
             "removed": what == "removed",
             "error": error,
         })),
-        Format::Text => terminal::print(&format!("{kind} {name}: {what}\n")),
+        Format::Text => {
+            let stake = stake.map_or_else(String::new, |stake| format!(" ({stake})"));
+            terminal::print(&format!("{kind} {name}{stake}: {what}\n"));
+        }
     }
 }

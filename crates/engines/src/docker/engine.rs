@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageConfig};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummaryStateEnum as State, ImageConfig,
+};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
@@ -341,6 +343,11 @@ impl Engine for DockerEngine {
                 created_at: container
                     .created
                     .and_then(|seconds| Timestamp::from_second(seconds).ok()),
+                // What the engine does not say may run.
+                is_running: !matches!(
+                    container.state,
+                    Some(State::CREATED | State::EXITED | State::DEAD | State::REMOVING)
+                ),
             })
         });
         Ok(owned.collect())

@@ -88,6 +88,7 @@ async fn creating_twice_is_one_container() {
             id,
             attempt: Some(dir.attempt()),
             created_at: None,
+            is_running: false,
         }]
     );
 }

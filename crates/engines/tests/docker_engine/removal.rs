@@ -20,6 +20,8 @@ async fn a_listed_container_goes_whatever_it_does() {
     lab.create(&lab.spec("print hello"), &lab.attempt()).await;
     let owned = lab.engine.list_owned(&lab.owner).await.unwrap();
     assert_eq!(owned.len(), 4);
+    let runs = owned.iter().filter(|container| container.is_running);
+    assert_eq!(runs.count(), 2, "a frozen one too: {owned:?}");
 
     for container in &owned {
         lab.engine
@@ -78,6 +80,7 @@ async fn a_container_without_our_label_is_left_alone() {
         name: name.clone(),
         attempt: None,
         created_at: None,
+        is_running: false,
     };
 
     let error = lab

@@ -29,7 +29,7 @@ use self::roster::{Doing, Roster};
 use self::socket::{Asked, Socket};
 use crate::attempt::{Control, OnSilence, Progress};
 use crate::error::{ExecutorError, sentence};
-use crate::supervisor::{Leftover, Pruned, Recovery, Supervisor};
+use crate::supervisor::{Leftover, Pruned, Recovery, Supervisor, Thing};
 
 /// How often the store is looked into without any reason.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -399,22 +399,40 @@ async fn next_of(newcomers: &mut Option<Newcomers>) -> io::Result<()> {
     }
 }
 
+/// Removes what is left over, except what only a person may remove.
 async fn clean_up(supervisor: &Supervisor) -> Result<Vec<Pruned>, ExecutorError> {
-    let leftovers = supervisor.leftovers(CREATION_GRACE).await?;
+    let (kept, leftovers): (Vec<_>, Vec<_>) = supervisor
+        .leftovers(CREATION_GRACE)
+        .await?
+        .into_iter()
+        .partition(|leftover| leftover.stake.is_some());
+    for leftover in kept {
+        let what = name(&leftover);
+        let why = leftover.stake.map(|stake| stake.to_string());
+        tracing::warn!(
+            what,
+            why,
+            "no open run owns it; only `dark-factory prune --apply` removes it"
+        );
+    }
     Ok(supervisor.prune(leftovers).await)
 }
 
 fn note_pruned(pruned: &Pruned) {
-    let what = match &pruned.leftover {
-        Leftover::Container(container) => format!("container {}", container.name),
-        Leftover::Folder { path, .. } => format!("folder {}", path.display()),
-    };
+    let what = name(&pruned.leftover);
     match &pruned.result {
         Ok(()) => tracing::info!(what, "no open run owns it, so it was removed"),
         Err(error) => {
             let why = sentence(error);
             tracing::warn!(what, why, "no open run owns it, and it cannot be removed");
         }
+    }
+}
+
+fn name(leftover: &Leftover) -> String {
+    match &leftover.thing {
+        Thing::Container(container) => format!("container {}", container.name),
+        Thing::Folder { path, .. } => format!("folder {}", path.display()),
     }
 }
 

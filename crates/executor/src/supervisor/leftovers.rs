@@ -3,8 +3,12 @@
 //! Owns: the rule of what is left over, and its removal.
 //! Reads: the store, the engine's list of our containers, the folder of runs.
 //! Never: touches what carries another owner's label, what is younger than the grace, or what a living process holds.
+//!
+//! A store that was lost, or put back from a copy, does not know runs whose agents may still be at work: what they have
+//! is at [`Stake`], and only a person removes it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -19,16 +23,43 @@ use crate::store::Attempt;
 
 /// Something of ours that no open run owns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leftover {
+pub struct Leftover {
+    /// What it is.
+    pub thing: Thing,
+    /// What would be lost with it, if anything: then it is a person who says that it goes.
+    pub stake: Option<Stake>,
+}
+
+/// What can be left over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Thing {
     /// A container that carries our owner label.
     Container(OwnedContainer),
-    /// The folder of an attempt that was never recorded: its maker died, and it may hold secrets.
+    /// The folder of an attempt that the store does not know; it may hold secrets.
     Folder {
         /// The attempt, as the folder is named.
         attempt: AttemptId,
         /// The folder.
         path: PathBuf,
     },
+}
+
+/// What would be lost with a leftover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stake {
+    /// The work of an agent: its container runs, and its attempt has a folder.
+    Agent,
+    /// The output of a run that the store does not know.
+    Output,
+}
+
+impl fmt::Display for Stake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "it runs, and its run's folder is there",
+            Self::Output => "the store does not know its run, which has output and may still run",
+        })
+    }
 }
 
 /// What became of a leftover.
@@ -64,10 +95,16 @@ impl Supervisor {
                 let attempt = container.attempt.and_then(|id| attempts.get(&id));
                 attempt.is_none_or(|attempt| attempt.report.is_some())
             })
-            .map(Leftover::Container)
+            .map(|container| Leftover {
+                stake: self.stake_of(&container, &attempts),
+                thing: Thing::Container(container),
+            })
             .collect();
         for (attempt, path) in self.unrecorded_folders(grace, &attempts)? {
-            leftovers.push(Leftover::Folder { attempt, path });
+            leftovers.push(Leftover {
+                stake: self.has_output(attempt).then_some(Stake::Output),
+                thing: Thing::Folder { attempt, path },
+            });
         }
         Ok(leftovers)
     }
@@ -83,12 +120,12 @@ impl Supervisor {
     }
 
     async fn remove(&self, leftover: &Leftover) -> Result<(), ExecutorError> {
-        match leftover {
-            Leftover::Container(container) => {
+        match &leftover.thing {
+            Thing::Container(container) => {
                 let owner = self.store.owner();
                 Ok(self.engine.remove_owned(owner, container).await?)
             }
-            Leftover::Folder { attempt, path } => {
+            Thing::Folder { attempt, path } => {
                 let attempt = *attempt;
                 let failed = |source| ExecutorError::AttemptDir { attempt, source };
                 // Held until the folder is gone, so that nobody begins to use it.
@@ -96,7 +133,8 @@ impl Supervisor {
                 let Acquired::Ours(_lease) = Lease::acquire(&dir).map_err(failed)? else {
                     return Ok(());
                 };
-                if self.store.attempt(attempt).await?.is_some() {
+                let is_wanted = leftover.stake.is_none() && self.has_output(attempt);
+                if is_wanted || self.store.attempt(attempt).await?.is_some() {
                     return Ok(());
                 }
                 let path = path.clone();
@@ -105,6 +143,28 @@ impl Supervisor {
                     .map_err(failed)
             }
         }
+    }
+
+    fn stake_of(
+        &self,
+        container: &OwnedContainer,
+        attempts: &BTreeMap<AttemptId, Attempt>,
+    ) -> Option<Stake> {
+        let attempt = container.attempt?;
+        if container.is_running && self.state.attempt(attempt).path().exists() {
+            return Some(Stake::Agent);
+        }
+        let is_unknown = !attempts.contains_key(&attempt);
+        (is_unknown && self.has_output(attempt)).then_some(Stake::Output)
+    }
+
+    /// Returns whether an attempt's folder holds anything that is made only after the attempt was recorded.
+    fn has_output(&self, attempt: AttemptId) -> bool {
+        let dir = self.state.attempt(attempt);
+        // What cannot be looked at may be there.
+        [dir.spool(), dir.raw_log(), dir.report_json()]
+            .iter()
+            .any(|path| path.try_exists().unwrap_or(true))
     }
 
     fn unrecorded_folders(

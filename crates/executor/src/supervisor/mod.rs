@@ -29,7 +29,7 @@ use crate::spec::{AttemptDir, LaunchSpec};
 use crate::state_dir::{HelperExe, StateDir, write_durably};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
-pub use leftovers::{Leftover, Pruned};
+pub use leftovers::{Leftover, Pruned, Stake, Thing};
 pub use requests::{Moved, Stopped};
 
 /// How many attempts are recovered at the same time: each takes one of the runtime's blocking threads.
