@@ -89,7 +89,7 @@ impl StateDir {
         Ok(dir)
     }
 
-    /// Makes a new attempt's folder with its prompt and secret files.
+    /// Makes a new attempt's folder with its prompt and secret files, all of it durably.
     ///
     /// # Errors
     ///
@@ -109,6 +109,11 @@ impl StateDir {
             for (name, value) in secrets {
                 write_visible(&dir.secrets().join(name), value.as_bytes())?;
             }
+            sync_folder(&dir.secrets())?;
+        }
+        // From the inside out: a name is worth something only once what it names is there.
+        for folder in [&dir.mount(), dir.path(), &self.runs()] {
+            sync_folder(folder)?;
         }
         Ok(dir)
     }
@@ -246,8 +251,18 @@ fn make_visible(path: &Path) -> io::Result<()> {
 }
 
 fn write_visible(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::write(path, bytes)
-        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o444)))
+    let write = || {
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        file.sync_all()
+    };
+    write().map_err(|error| with_path(path, &error))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
         .map_err(|error| with_path(path, &error))
 }
 
