@@ -82,6 +82,18 @@ impl StoreError {
             || code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
     }
 
+    /// Returns whether other processes kept the database locked for longer than we wait: nothing was changed, and it
+    /// can be tried again as it is.
+    pub fn is_busy(&self) -> bool {
+        let Self::Database { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
+    }
+
     /// Tells a damaged database from whatever else failed.
     pub(super) fn at(self, path: &Path) -> Self {
         match self {

@@ -28,6 +28,10 @@ use crate::clock::Moment;
 use crate::engine::Handle;
 use crate::failpoint::reach;
 
+/// How long one operation waits for other processes to be done with the database. Hundreds of them may write at once,
+/// each with a sync of a slow disk, and SQLite gives none of them a place in a queue.
+const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+
 /// What a living supervisor writes with every change: the attempt and the generation of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
@@ -98,7 +102,7 @@ impl Store {
     pub fn open(path: &Path, owner: &OwnerId) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(database("open its database"))?;
         connection
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(BUSY_PATIENCE)
             .map_err(database("open its database"))?;
         let owner = schema::prepare(&connection, owner).map_err(|error| error.at(path))?;
         Ok(Self {

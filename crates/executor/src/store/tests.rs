@@ -123,6 +123,24 @@ impl Fixture {
     }
 }
 
+#[test]
+fn a_database_that_others_keep_locked_is_busy_and_nothing_else() {
+    let failure = |code| StoreError::Database {
+        operation: "record a pause",
+        source: rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None),
+    };
+
+    for code in [
+        rusqlite::ffi::SQLITE_BUSY,
+        rusqlite::ffi::SQLITE_BUSY_RECOVERY,
+        rusqlite::ffi::SQLITE_LOCKED,
+    ] {
+        assert!(failure(code).is_busy() && !failure(code).is_full());
+    }
+    assert!(!failure(rusqlite::ffi::SQLITE_FULL).is_busy());
+    assert!(!StoreError::ShutDown.is_busy());
+}
+
 #[tokio::test]
 async fn an_attempt_keeps_what_became_known_on_its_way() {
     let fixture = fixture();
