@@ -5,6 +5,7 @@
 //! Never: removes anything before the report is durable.
 
 use std::io;
+use std::path::PathBuf;
 
 use dark_factory_agents::Agent;
 use dark_factory_spool::ExitRecord;
@@ -132,6 +133,11 @@ impl Drive<'_> {
         workload: Option<Box<dyn Workload>>,
         report: &Report,
     ) {
+        // Whatever the engine says, or does not, when it is to remove the container.
+        if has_ended(report) {
+            self.remove_files(vec![Remains::Folder(self.dir.secrets())])
+                .await;
+        }
         if let Err(error) = self.remove_container(row, workload, report.transport).await {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
@@ -139,21 +145,35 @@ impl Drive<'_> {
         if self.reach("files", "before").await.is_err() {
             return;
         }
-        let dir = self.dir.clone();
-        let complete = report.log == LogState::Complete;
-        let removed = tokio::task::spawn_blocking(move || {
-            for path in [dir.mount(), dir.secrets()] {
-                remove(std::fs::remove_dir_all(path));
-            }
-            if complete {
-                remove(std::fs::remove_file(dir.spool()));
-            }
-        });
-        if let Err(error) = removed.await {
-            tracing::warn!(%error, "files that only a running attempt needs stay");
+        let mut remains = vec![
+            Remains::Folder(self.dir.secrets()),
+            Remains::Folder(self.dir.mount()),
+        ];
+        if report.log == LogState::Complete {
+            remains.push(Remains::File(self.dir.spool()));
+        }
+        if self.remove_files(remains).await == Removal::Failed {
+            return;
         }
         if let Err(error) = self.store.mark_removed(self.tenure).await {
             tracing::warn!(%error, "the attempt is cleaned up again by the next `dark-factory recover`");
+        }
+    }
+
+    /// Removes files, each whatever becomes of the others.
+    async fn remove_files(&self, remains: Vec<Remains>) -> Removal {
+        let removed = tokio::task::spawn_blocking(move || {
+            let failed = remains.iter().filter(|remains| remains.remove().is_err());
+            // All of them: `any` would leave those behind the first failure.
+            failed.count()
+        });
+        match removed.await {
+            Ok(0) => Removal::Done,
+            Ok(_) => Removal::Failed,
+            Err(error) => {
+                tracing::warn!(%error, "files that only a running attempt needs stay");
+                Removal::Failed
+            }
         }
     }
 
@@ -206,13 +226,42 @@ impl Drive<'_> {
     }
 }
 
-fn remove(result: io::Result<()>) {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, "a file that only a running attempt needs stays");
+/// Whether all of something is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    Done,
+    Failed,
+}
+
+/// What only a running attempt needs.
+#[derive(Debug)]
+enum Remains {
+    Folder(PathBuf),
+    File(PathBuf),
+}
+
+impl Remains {
+    /// Removes it, and says so if it stays; what is gone already is no error. Blocks.
+    fn remove(&self) -> io::Result<()> {
+        let (path, result) = match self {
+            Self::Folder(path) => (path, std::fs::remove_dir_all(path)),
+            Self::File(path) => (path, std::fs::remove_file(path)),
+        };
+        match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = path.display();
+                tracing::warn!(%path, %error, "stays; `dark-factory recover` removes it later");
+                Err(error)
+            }
+            _ => Ok(()),
         }
-        _ => {}
     }
+}
+
+/// Returns whether nothing of the workload can be at work any more, whether its container is there or not.
+fn has_ended(report: &Report) -> bool {
+    let exit = report.exit.as_ref();
+    exit.is_some_and(|exit| exit.status != ExitStatus::Lost)
 }
 
 fn cpu_ms(record: &ExitRecord) -> u64 {
