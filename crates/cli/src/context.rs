@@ -82,7 +82,8 @@ impl Context {
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let engine = DockerEngine::connect(&self.docker()?, self.host.clone(), Arc::clone(&clock));
-        let supervisor = Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?;
+        let supervisor = Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?
+            .with_orphans(crate::orphans());
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,

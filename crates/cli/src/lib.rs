@@ -22,6 +22,8 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dark_factory_executor::supervisor::FILES_OF_ORPHAN;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 pub use dark_factory_agents as agents;
 pub use dark_factory_engines as engines;
@@ -50,11 +52,34 @@ pub mod seed {
 /// before it is needed.
 const BLOCKING_THREADS: usize = 4096;
 
+/// The most orphans that are gone on with at the same time, if the process may have that many files open; the other
+/// threads are for what is only watched, and for the store.
+const ORPHANS: usize = BLOCKING_THREADS / 2;
+
+/// Open files that are kept for everything else.
+const OTHER_FILES: usize = 256;
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let code = run();
     terminal::settle();
     code
+}
+
+/// Lets this process have as many files open as it may, and returns how many orphans that is enough for.
+///
+/// Programs that are executed from here inherit it; those with a use for `select` would mind, and none of them has.
+fn orphans() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    (files.saturating_sub(OTHER_FILES) / FILES_OF_ORPHAN).min(ORPHANS)
 }
 
 fn run() -> ExitCode {

@@ -29,7 +29,8 @@ use self::roster::{Doing, Roster};
 use self::socket::{Asked, Socket};
 use crate::attempt::{Control, OnSilence, Progress};
 use crate::error::{ExecutorError, sentence};
-use crate::supervisor::{Leftover, Pruned, Recovery, Supervisor, Thing};
+use crate::store::AttemptState;
+use crate::supervisor::{HELD_BACK, Leftover, Pruned, Recovery, Supervisor, Thing};
 
 /// How often the store is looked into without any reason.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -116,7 +117,7 @@ impl Daemon {
     /// Begins to listen for requests; must be called within a runtime.
     ///
     /// The runtime needs a blocking thread for each run that is open, and some more: whoever embeds a daemon that has
-    /// hundreds of runs raises its `max_blocking_threads`.
+    /// hundreds of runs raises its `max_blocking_threads`, and then [`Supervisor::with_orphans`].
     ///
     /// # Errors
     ///
@@ -162,10 +163,11 @@ impl Daemon {
         let mut control = supervisor.control("the daemon");
         control.on_silence = OnSilence::Wait;
         let since = supervisor.clock().now();
+        let orphans = supervisor.orphans();
         let mut work = Work {
             supervisor,
             control,
-            roster: Roster::new(options.jobs),
+            roster: Roster::new(options.jobs, orphans),
             jobs: options.jobs,
             note: options.note,
             since,
@@ -248,11 +250,12 @@ impl Work {
             Ok(attempts) => {
                 let open: Vec<_> = attempts.iter().map(|row| (row.id, row.state)).collect();
                 self.roster.set_open(&open);
-                for (id, state) in open {
-                    if self.roster.is_free(id, now) {
-                        self.look_at(id, state, now);
+                for (id, state) in &open {
+                    if self.roster.is_free(*id, now) {
+                        self.look_at(*id, *state, now);
                     }
                 }
+                self.tell_of_held_back(&open, now);
             }
             Err(error) => {
                 tracing::warn!(error = %sentence(&error), "the store cannot be read");
@@ -262,7 +265,21 @@ impl Work {
         retry.min(now + RECONCILE).min(self.clean_up_at)
     }
 
-    fn look_at(&mut self, id: AttemptId, state: crate::store::AttemptState, now: Instant) {
+    /// Says how many orphans wait for others to end, each time that there are more.
+    fn tell_of_held_back(&mut self, open: &[(AttemptId, AttemptState)], now: Instant) {
+        let is_held_back = |(id, state): &&(AttemptId, AttemptState)| {
+            *state != AttemptState::Queued && self.roster.is_free(*id, now)
+        };
+        let waiting = match self.roster.mode {
+            Mode::Serving => open.iter().filter(is_held_back).count(),
+            Mode::Draining => 0,
+        };
+        if let Some(waiting) = self.roster.hold_back(waiting) {
+            tracing::warn!(waiting, "{HELD_BACK}");
+        }
+    }
+
+    fn look_at(&mut self, id: AttemptId, state: AttemptState, now: Instant) {
         let run = id.run();
         let doing = match self.supervisor.is_supervised(id) {
             Ok(true) => Some(Doing::Watched),

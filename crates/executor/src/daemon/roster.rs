@@ -17,9 +17,6 @@ use crate::store::AttemptState;
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// Orphans that are gone on with at the same time: each takes one of the runtime's blocking threads.
-const ORPHANS: usize = 128;
-
 /// What the daemon does with an attempt now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doing {
@@ -43,6 +40,10 @@ pub(super) struct Retry {
 #[derive(Debug)]
 pub(super) struct Roster {
     jobs: usize,
+    /// How many orphans are gone on with at the same time.
+    orphans: usize,
+    /// How many orphans wait for others to end.
+    held_back: usize,
     pub(super) mode: Mode,
     doing: BTreeMap<AttemptId, Doing>,
     retries: BTreeMap<AttemptId, Retry>,
@@ -50,9 +51,11 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn new(jobs: usize) -> Self {
+    pub(super) fn new(jobs: usize, orphans: usize) -> Self {
         Self {
             jobs,
+            orphans,
+            held_back: 0,
             mode: Mode::Serving,
             doing: BTreeMap::new(),
             retries: BTreeMap::new(),
@@ -84,7 +87,9 @@ impl Roster {
             (Mode::Serving, AttemptState::Queued) => {
                 (self.count(Doing::Begun) < self.jobs).then_some(Doing::Begun)
             }
-            (Mode::Serving, _) => (self.count(Doing::GoneOn) < ORPHANS).then_some(Doing::GoneOn),
+            (Mode::Serving, _) => {
+                (self.count(Doing::GoneOn) < self.orphans).then_some(Doing::GoneOn)
+            }
         }
     }
 
@@ -149,6 +154,12 @@ impl Roster {
             .map(|(id, retry)| (*id, retry.why.as_str()))
     }
 
+    /// Takes in how many orphans wait for others to end; returns that number if it is to be told.
+    pub(super) fn hold_back(&mut self, orphans: usize) -> Option<usize> {
+        let told = std::mem::replace(&mut self.held_back, orphans);
+        (orphans > told).then_some(orphans)
+    }
+
     fn count(&self, wanted: Doing) -> usize {
         self.all(wanted).count()
     }
@@ -166,7 +177,7 @@ mod tests {
 
     #[test]
     fn queued_runs_are_begun_up_to_the_jobs_and_orphans_do_not_count() {
-        let mut roster = Roster::new(1);
+        let mut roster = Roster::new(1, 9);
         assert_eq!(roster.choose(AttemptState::Running), Some(Doing::GoneOn));
         roster.begin(id(1), Doing::GoneOn);
 
@@ -180,8 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn orphans_beyond_those_at_once_wait_and_are_told_of_when_there_are_more() {
+        let mut roster = Roster::new(1, 2);
+        roster.begin(id(1), Doing::GoneOn);
+        roster.begin(id(2), Doing::GoneOn);
+
+        assert_eq!(roster.choose(AttemptState::Running), None);
+        assert_eq!(roster.choose(AttemptState::Queued), Some(Doing::Begun));
+        assert_eq!(roster.hold_back(3), Some(3));
+        assert_eq!(roster.hold_back(3), None);
+        assert_eq!(roster.hold_back(1), None);
+        assert_eq!(roster.hold_back(2), Some(2));
+    }
+
+    #[test]
     fn a_draining_daemon_takes_nothing_more() {
-        let mut roster = Roster::new(4);
+        let mut roster = Roster::new(4, 9);
 
         roster.mode = Mode::Draining;
 
@@ -192,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_is_tried_again_is_not_failing_meanwhile_and_waits_longer_after_that() {
-        let mut roster = Roster::new(1);
+        let mut roster = Roster::new(1, 9);
         let now = Instant::now();
         roster.begin(id(1), Doing::GoneOn);
         assert_eq!(roster.failing().count(), 0);
@@ -208,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_fails_is_left_alone_for_longer_each_time_and_forgotten_once_it_is_no_longer_open() {
-        let mut roster = Roster::new(1);
+        let mut roster = Roster::new(1, 9);
         let now = Instant::now();
         let mut pauses = Vec::new();
         for _ in 0..20 {

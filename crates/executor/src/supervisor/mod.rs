@@ -32,8 +32,15 @@ use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 pub use leftovers::{Leftover, Pruned, Stake, Thing};
 pub use requests::{Moved, Stopped};
 
-/// How many attempts are recovered at the same time: each takes one of the runtime's blocking threads.
-const RECOVERED_AT_ONCE: usize = 128;
+/// How many attempts that dead processes left are gone on with at the same time, unless [`Supervisor::with_orphans`]
+/// says otherwise: each takes one of the runtime's blocking threads, of which a runtime has 512 unless told otherwise.
+const ORPHANS: usize = 128;
+
+/// How many files going on with one attempt may keep open: its own, timers, and connections to the engine.
+pub const FILES_OF_ORPHAN: usize = 12;
+
+/// What is said of orphans that wait for others to end.
+pub(crate) const HELD_BACK: &str = "more runs than this process can go on with at once: until others end, nobody keeps the time limits of these";
 
 /// An attempt that is recorded and ours to run.
 #[derive(Debug)]
@@ -88,6 +95,7 @@ pub struct Supervisor {
     store: Store,
     clock: Arc<dyn Clock>,
     disk_patience: Duration,
+    orphans: usize,
 }
 
 impl Supervisor {
@@ -113,6 +121,7 @@ impl Supervisor {
             store,
             clock,
             disk_patience: DISK_PATIENCE,
+            orphans: ORPHANS,
         })
     }
 
@@ -121,6 +130,22 @@ impl Supervisor {
     pub fn with_disk_patience(mut self, patience: Duration) -> Self {
         self.disk_patience = patience;
         self
+    }
+
+    /// Returns the same supervisor, which goes on with this many orphans at the same time, at least one.
+    ///
+    /// An orphan that waits has nobody who keeps its time limit, so this should be more than there are ever runs: as
+    /// many as the runtime's `max_blocking_threads`, with some to spare, and the process's open files
+    /// ([`FILES_OF_ORPHAN`] each) allow for.
+    #[must_use]
+    pub fn with_orphans(mut self, orphans: usize) -> Self {
+        self.orphans = orphans.max(1);
+        self
+    }
+
+    /// Returns how many orphans it goes on with at the same time.
+    pub fn orphans(&self) -> usize {
+        self.orphans
     }
 
     /// Returns a control for attempts of this supervisor; `by` is who they are cancelled by, if they are.
@@ -383,7 +408,8 @@ impl Supervisor {
         }
     }
 
-    /// Finishes every open attempt that no living process supervises, all at the same time; returns how many were open.
+    /// Finishes every open attempt that no living process supervises, as many at the same time as
+    /// [`Supervisor::orphans`] says; returns how many were open.
     ///
     /// Each [`Recovery`] is handed to `done` as it comes, so that no run waits for another one's end.
     ///
@@ -399,13 +425,19 @@ impl Supervisor {
     ) -> Result<usize, ExecutorError> {
         let open = self.store.open_attempts().await?;
         let count = open.len();
+        if let Some(waiting) = count
+            .checked_sub(self.orphans)
+            .filter(|waiting| *waiting > 0)
+        {
+            tracing::warn!(waiting, "{HELD_BACK}");
+        }
         let recoveries = open.into_iter().map(|attempt| async move {
             let result = self
                 .recover(attempt.id, Vec::new(), control, progress)
                 .await;
             result.unwrap_or_else(|error| Recovery::Failed(attempt.id, error))
         });
-        let mut recoveries = stream::iter(recoveries).buffer_unordered(RECOVERED_AT_ONCE);
+        let mut recoveries = stream::iter(recoveries).buffer_unordered(self.orphans);
         while let Some(recovery) = recoveries.next().await {
             done(recovery);
         }
