@@ -9,12 +9,17 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use integration_tests::{docker_group, is_root};
+use serde_json::{Value, json};
 
 use crate::bad_input::refuses;
 use crate::scene::{Running, STARTED, Scene, docker, eventually, text};
 use crate::support::Ended;
+
+/// Older than anything that the daemon leaves alone for its youth.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// An ordinary user, for whom modes count.
 const NOBODY: u32 = 65534;
@@ -110,6 +115,90 @@ fn a_damaged_database_is_named_and_left_alone_and_its_copy_finds_the_run_again()
 }
 
 #[test]
+fn a_copy_from_before_a_run_costs_it_neither_its_agent_nor_its_files() {
+    let scene = Scene::new();
+    let database = scene.installation.state_dir().join("state.db");
+    assert_eq!(scene.runs(), Vec::<Value>::new());
+    let before = fs::read(&database).unwrap();
+    scene
+        .run_until(
+            "one",
+            &format!("{STARTED}print hello\nwrite one x\nwait-file go\nexit 3"),
+        )
+        .crash();
+    let (folder, container) = (scene.folder(), scene.container());
+    let never_recorded = folder.with_file_name("000000000000-1");
+    fs::create_dir(&never_recorded).unwrap();
+    fs::write(never_recorded.join("lock"), "").unwrap();
+    for folder in [&folder, &never_recorded] {
+        let made = SystemTime::now() - HOUR;
+        fs::File::open(folder).unwrap().set_modified(made).unwrap();
+    }
+    let orphan = Orphan {
+        scene,
+        container,
+        database,
+    };
+    let scene = &orphan.scene;
+    let good = fs::read(&orphan.database).unwrap();
+    assert!(!orphan.database.with_file_name("state.db-wal").exists());
+    fs::write(&orphan.database, before).unwrap();
+
+    let listed = Ended::of(&mut scene.dark_factory(&["prune", "--grace", "0s", "--json"]));
+    let started = Ended::of(&mut scene.dark_factory(&["daemon", "start"]));
+    eventually("the daemon to clean up", || {
+        (!never_recorded.exists()).then_some(())
+    });
+    let stopped = Ended::of(&mut scene.dark_factory(&["daemon", "stop"]));
+
+    assert_eq!(started.code, 0, "{}", started.stderr);
+    assert_eq!(stopped.code, 0, "{}", stopped.stderr);
+    let stakes: Vec<(String, Value)> = listed
+        .json()
+        .iter()
+        .map(|found| (text(found, "name"), found["at_stake"].clone()))
+        .collect();
+    let named = |path: &Path| path.to_str().unwrap().to_owned();
+    for (name, stake) in [
+        (
+            orphan.container.clone(),
+            "it runs, and its run's folder is there",
+        ),
+        (
+            named(&folder),
+            "the store does not know its run, which has output and may still run",
+        ),
+    ] {
+        assert!(stakes.contains(&(name, json!(stake))), "{stakes:?}");
+    }
+    assert!(stakes.contains(&(named(&never_recorded), Value::Null)));
+    orphan.assert_runs();
+    fs::write(&orphan.database, good).unwrap();
+    orphan.assert_adopted();
+}
+
+#[test]
+fn an_agent_that_only_its_container_knows_goes_once_a_person_says_so() {
+    let scene = Scene::new();
+    let database = scene.installation.state_dir().join("state.db");
+    assert_eq!(scene.runs(), Vec::<Value>::new());
+    let before = fs::read(&database).unwrap();
+    scene
+        .run_until("one", "print hello\nwrite one x\nwait-file go")
+        .crash();
+    let (folder, ids) = (scene.folder(), scene.containers());
+    assert_eq!(ids.len(), 1);
+    fs::write(&database, before).unwrap();
+
+    let pruned = Ended::of(&mut scene.dark_factory(&["prune", "--grace", "0s", "--apply"]));
+
+    assert_eq!(pruned.code, 0, "{}", pruned.stderr);
+    assert!(!folder.exists(), "{}", pruned.stdout);
+    let filter = format!("id={}", ids[0]);
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", &filter]), "");
+}
+
+#[test]
 fn a_database_of_a_newer_version_is_left_alone() {
     let orphan = Orphan::new();
     let good = fs::read(&orphan.database).unwrap();
@@ -190,6 +279,49 @@ impl Drop for ReadOnly {
         // A failed test may have left a container that still has it.
         let _unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+#[test]
+fn files_that_cannot_be_removed_leave_their_run_to_recover() {
+    let scene = Scene::new();
+    let run = scene.run_until("one", "print hello\nwrite one x\nwait-file go\nexit 3");
+    let folder = scene.folder();
+    let mounted = ReadOnly::mount(&folder.join("mount"));
+    scene.project.write("go", "");
+
+    let ended = run.ended();
+    let again = scene.recover();
+    drop(mounted);
+
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(again.stdout.contains("failed"), "{}", again.stdout);
+    assert!(folder.join("mount").exists());
+    scene.assert_recovers("failed");
+    assert!(!folder.join("mount").exists());
+    scene.assert_ended("failed", b"hello\n", b"");
+}
+
+#[test]
+fn secrets_go_as_soon_as_the_agent_has_ended_whatever_the_engine_does() {
+    let scene = Scene::new();
+    let file = scene.project.write(
+        "secret.md",
+        "---\nsecrets: {one: 'env:ONE'}\n---\nUse it.\n",
+    );
+    let mut command = scene.run_file(&file, &[], "print hello; exit 3");
+    command
+        .env("ONE", "not-to-stay")
+        .env("FAILPOINTS", "engine.remove.before=return(error)");
+
+    let ended = Ended::of(&mut command);
+
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(scene.containers().len(), 1, "{}", ended.stderr);
+    let folder = scene.folder();
+    assert!(!folder.join("secrets").exists());
+    assert!(folder.join("mount").exists());
+    scene.assert_recovers("failed");
+    scene.assert_ended("failed", b"hello\n", b"");
 }
 
 #[test]
