@@ -110,6 +110,14 @@ pub enum EngineError {
         /// The container's name or id.
         name: String,
     },
+    /// Another engine has the container, so what this one says of it counts for nothing.
+    #[error("the container engine at {endpoint} is not the one that has container {name}")]
+    OtherEngine {
+        /// Where this one is.
+        endpoint: String,
+        /// The container's name.
+        name: String,
+    },
     /// The container is not one that we or the seed made, so it is left alone.
     #[error("container {name} was not made by dark-factory and is left alone")]
     NotOurs {
@@ -147,8 +155,9 @@ impl EngineError {
     /// Returns whether the engine refused, or nothing is known.
     pub fn fate(&self) -> Fate {
         match self {
-            // An engine that cannot be used says nothing about what it holds.
+            // An engine that cannot be used, or another one, says nothing about what it holds.
             Self::Unreachable { .. }
+            | Self::OtherEngine { .. }
             | Self::PermissionDenied { .. }
             | Self::ForeignFilesystem { .. }
             | Self::Unsupported { .. }

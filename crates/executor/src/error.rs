@@ -263,6 +263,9 @@ impl EngineError {
                  endpoint is named with --host or DOCKER_HOST"
                     .to_owned(),
             ),
+            Self::OtherEngine { .. } => {
+                Some("name the engine that has it with --host or DOCKER_HOST; nothing was changed".to_owned())
+            }
             Self::PermissionDenied { .. } => Some(
                 "add your user to the socket's group (usually `sudo usermod -aG docker $USER`, then log in again)"
                     .to_owned(),

@@ -73,11 +73,11 @@ impl Reader {
             .stderr(true)
             .build();
         let attached = docker.attach_container(&container.id, Some(options));
-        let AttachContainerResults { output, input } = container
-            .client
-            .call(ATTACH, attached)
-            .await
-            .map_err(|fault| container.error(fault))?;
+        let AttachContainerResults { output, input } =
+            match container.client.call(ATTACH, attached).await {
+                Ok(attached) => attached,
+                Err(fault) => return Err(container.error(fault).await),
+            };
         // Nothing is ever written to it, and the connection stays as long as its other half.
         drop(input);
         Ok(Self::spawn(

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::causes::{self, Witness};
 use super::client::{Client, Fault, INSPECT, KILL, PAUSE, REMOVE, START, UNPAUSE, WAIT};
+use super::identity::missing;
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "docker";
@@ -43,6 +44,9 @@ struct HandleState {
     id: String,
     /// How its output is read, which decides how it is stopped.
     transport: Transport,
+    /// The id of the engine that has it, if that has one and was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    engine: Option<String>,
 }
 
 /// One container of the engine.
@@ -52,6 +56,8 @@ pub(super) struct Container {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) transport: Transport,
+    /// The id of the engine that has it, if it is known: what another one says of it counts for nothing.
+    pub(super) engine: Option<String>,
 }
 
 /// Where a container is in its life.
@@ -99,6 +105,7 @@ impl Container {
             id: state.id,
             name: handle.container.clone(),
             transport: state.transport,
+            engine: state.engine,
         })
     }
 
@@ -111,16 +118,18 @@ impl Container {
             version: HANDLE_VERSION,
             state: serde_json::json!(HandleState {
                 id: self.id.clone(),
-                transport: self.transport
+                transport: self.transport,
+                engine: self.engine.clone(),
             }),
         }
     }
 
     /// Returns the state that the engine knows.
     pub(super) async fn state(&self) -> Result<ContainerState, EngineError> {
-        let found = inspect(&self.client, &self.id)
-            .await
-            .map_err(|fault| self.error(fault))?;
+        let found = match inspect(&self.client, &self.id).await {
+            Ok(found) => found,
+            Err(fault) => return Err(self.error(fault).await),
+        };
         found
             .state
             .filter(|state| state.status.is_some())
@@ -136,7 +145,7 @@ impl Container {
         let start = docker.start_container(&self.id, None::<StartContainerOptions>);
         match self.client.call(START, start).await {
             Ok(()) => Ok(()),
-            Err(Fault::Status { code: 404, .. }) => Err(self.gone()),
+            Err(fault @ Fault::Status { code: 404, .. }) => Err(self.error(fault).await),
             Err(Fault::Status {
                 code: 400..500,
                 message,
@@ -242,10 +251,11 @@ impl Container {
             .await
         {
             Ok(()) => Ok(Signalled::Sent),
-            Err(Fault::Status {
-                code: 404 | 409, ..
-            }) => Ok(Signalled::Ended),
-            Err(fault) => Err(fault.into()),
+            Err(Fault::Status { code: 409, .. }) => Ok(Signalled::Ended),
+            Err(fault) => match self.error(fault).await {
+                EngineError::NoSuchContainer { .. } => Ok(Signalled::Ended),
+                error => Err(error),
+            },
         }
     }
 
@@ -303,7 +313,7 @@ impl Container {
         let mut asked = self.set(wanted).await;
         loop {
             if let Err(Fault::Other(_)) = asked {
-                return asked.map_err(|fault| self.error(fault));
+                return asked.map_err(EngineError::from);
             }
             let state = self.state().await?;
             let motion = if state.paused == Some(true) {
@@ -318,7 +328,7 @@ impl Container {
             }
             let is_late = begun.elapsed() > SETTLING;
             match asked {
-                Err(fault) if is_late => return Err(self.error(fault)),
+                Err(fault) if is_late => return Err(self.error(fault).await),
                 Err(_) => {
                     sleep(SETTLING_PAUSE).await;
                     asked = self.set(wanted).await;
@@ -360,11 +370,14 @@ impl Container {
             .call(REMOVE, docker.remove_container(&self.id, Some(options)))
             .await
         {
-            Ok(()) | Err(Fault::Status { code: 404, .. }) => return Ok(()),
+            Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
         if !matches!(fault, Fault::Status { code: 409, .. }) {
-            return Err(fault.into());
+            return match self.error(fault).await {
+                EngineError::NoSuchContainer { .. } => Ok(()),
+                error => Err(error),
+            };
         }
         // Somebody else is removing it, or it runs.
         match self.state().await {
@@ -380,8 +393,8 @@ impl Container {
         }
     }
 
-    /// Returns the error for a container that the engine does not know.
-    pub(super) fn gone(&self) -> EngineError {
+    /// Returns the error for a container that does not run (any more).
+    fn gone(&self) -> EngineError {
         EngineError::NoSuchContainer {
             name: self.name.clone(),
         }
@@ -396,9 +409,13 @@ impl Container {
     }
 
     /// Returns what a fault means for this container.
-    pub(super) fn error(&self, fault: Fault) -> EngineError {
+    ///
+    /// That there is no such container counts only from the engine that had it.
+    pub(super) async fn error(&self, fault: Fault) -> EngineError {
         match fault {
-            Fault::Status { code: 404, .. } => self.gone(),
+            Fault::Status { code: 404, .. } => {
+                missing(&self.client, &self.name, self.engine.as_deref()).await
+            }
             fault => fault.into(),
         }
     }
@@ -412,7 +429,7 @@ impl Container {
             Some(Ok(ended)) => Ok(ended.status_code),
             // The client takes an exit code that is not 0 for an error.
             Some(Err(ClientError::DockerContainerWaitError { code, .. })) => Ok(code),
-            Some(Err(error)) => Err(self.error(self.client.fault(WAIT, error))),
+            Some(Err(error)) => Err(self.error(self.client.fault(WAIT, error)).await),
             None => Err(self.client.cut(WAIT)),
         }
     }

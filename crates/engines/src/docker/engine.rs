@@ -37,6 +37,7 @@ use super::causes::{self, Witness};
 use super::client::{CREATE, Client, Fault, LIST};
 use super::container::{Container, ENGINE, Phase, inspect, phase};
 use super::endpoint::DockerEndpoint;
+use super::identity::{EngineIdentity, identity};
 use super::workload::DockerWorkload;
 use super::{images, lower, probe};
 
@@ -73,6 +74,15 @@ impl DockerEngine {
             host,
             clock,
         }
+    }
+
+    /// Asks the engine who it is.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from saying so.
+    pub async fn identity(&self) -> Result<EngineIdentity, EngineError> {
+        identity(&self.client).await
     }
 
     /// Returns the create request of an attempt.
@@ -249,7 +259,8 @@ impl Engine for DockerEngine {
     ) -> Result<Handle, EngineError> {
         let attempt = dir.attempt();
         let name = spec.container_name(attempt);
-        let body = self.request(spec, owner, dir).await?;
+        let (body, identity) =
+            tokio::try_join!(self.request(spec, owner, dir), identity(&self.client))?;
         let handle = |id| {
             let (client, name) = (self.client.clone(), name.clone());
             Container {
@@ -257,6 +268,7 @@ impl Engine for DockerEngine {
                 id,
                 name,
                 transport: spec.transport,
+                engine: identity.id.clone(),
             }
             .handle(attempt)
         };
@@ -377,6 +389,7 @@ impl Engine for DockerEngine {
             id: container.id.clone(),
             name: container.name.clone(),
             transport: Transport::Spool,
+            engine: None,
         };
         container.kill_to_the_end().await?;
         container.remove().await

@@ -11,6 +11,7 @@ mod container;
 mod copier;
 mod endpoint;
 mod engine;
+mod identity;
 pub mod images;
 pub mod launch;
 mod lower;
@@ -22,4 +23,5 @@ mod workload;
 
 pub use endpoint::DockerEndpoint;
 pub use engine::DockerEngine;
+pub use identity::EngineIdentity;
 pub use lower::launch_opts;

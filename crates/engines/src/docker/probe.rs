@@ -8,9 +8,10 @@ use std::path::Path;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
-use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind, OnRestart};
+use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
+use super::identity::on_restart;
 
 /// Contacts the engine and finds out what it can do, including whether it sees the folder `dir`.
 pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, EngineError> {
@@ -21,11 +22,7 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
         version: info.server_version.clone().unwrap_or_default(),
         api_version: docker.client_version().to_string(),
         limits: limits(&info),
-        on_restart: if info.live_restore_enabled == Some(true) {
-            OnRestart::Survive
-        } else {
-            OnRestart::End
-        },
+        on_restart: on_restart(&info),
     })
 }
 

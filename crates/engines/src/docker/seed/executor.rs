@@ -33,6 +33,7 @@ use super::builder::DockerExecutorBuilder;
 use super::containers::CALLER;
 use super::found::{Adopter, Found, find, prompt_base};
 use crate::docker::client::Client;
+use crate::docker::identity::identity;
 use crate::docker::launch::{CLAUDE_DIR_TARGET, GITCONFIG_TARGET, NETRC_TARGET};
 
 /// Runs prompts in containers of a Docker engine; the twin of the seed's `NewDockerExecutor`.
@@ -225,8 +226,13 @@ impl DockerExecutor {
         Ok(())
     }
 
-    fn adopter(&self, max_prompt_duration: Option<Duration>) -> Adopter<'_> {
+    fn adopter(
+        &self,
+        max_prompt_duration: Option<Duration>,
+        engine: Option<String>,
+    ) -> Adopter<'_> {
         Adopter {
+            engine,
             agent: &self.agent,
             project_root: &self.host.cwd,
             max_prompt_duration,
@@ -286,7 +292,8 @@ impl Executor for DockerExecutor {
                 .await;
         }
         found.check_ours()?;
-        let adoptable = found.adoptable(&self.adopter(max_prompt_duration))?;
+        let engine = identity(&self.client).await?.id;
+        let adoptable = found.adoptable(&self.adopter(max_prompt_duration, engine))?;
         let sink = self
             .log_file(log_file)
             .map_err(ExecutorError::ReattachLogFile)?;

@@ -163,19 +163,20 @@ impl Found {
         } else {
             Transport::Attach
         };
-        let container = self.container(transport);
+        let container = self.container(transport, None);
         // Stopping and removing concern no attempt.
         let attempt = self.label(LABEL_ATTEMPT).and_then(|id| id.parse().ok());
         let handle = container.handle(attempt.unwrap_or_else(no_attempt));
         DockerWorkload::found(container, &handle, None)
     }
 
-    fn container(&self, transport: Transport) -> Container {
+    fn container(&self, transport: Transport, engine: Option<String>) -> Container {
         Container {
             client: self.client.clone(),
             id: self.id.clone(),
             name: self.name.clone(),
             transport,
+            engine,
         }
     }
 
@@ -243,7 +244,9 @@ impl Found {
                 reference: image,
                 digest: self.inspected.image.clone().unwrap_or_default(),
             },
-            handle: self.container(Transport::Attach).handle(no_attempt()),
+            handle: self
+                .container(Transport::Attach, adopter.engine.clone())
+                .handle(no_attempt()),
             started_at,
         })
     }
@@ -278,6 +281,8 @@ pub(super) struct Adopter<'a> {
     pub(super) agent: &'a str,
     pub(super) project_root: &'a Path,
     pub(super) max_prompt_duration: Option<Duration>,
+    /// The id of the engine that has the container, if that has one.
+    pub(super) engine: Option<String>,
 }
 
 /// Returns the seed's prompt label for a container: its name without the project in front.
