@@ -27,13 +27,14 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
     let supervisor = context.supervisor()?;
     let mut control = supervisor.control("Ctrl-C");
     control.on_silence = OnSilence::LeaveOpen;
-    let _interrupts = Interrupts::listen(Reaction::Stop(control.clone()))?;
+    let stopping = Interrupts::listen(Reaction::Stop(control.clone()))?;
     let tell = show::progress(String::new(), Detail::Needed);
     let progress = |progress| match progress {
         Progress::Started { container } => terminal::eprint(&format!("started {container}\n")),
         other => tell(other),
     };
-    // Printed elsewhere: what drives the runs must not wait for whoever reads this.
+    // Printed elsewhere: what drives the runs must not wait for whoever reads this. So the channel has no bound of its
+    // own; it holds at most one message for each attempt that was open at the beginning.
     let (ended, to_print) = mpsc::channel::<Recovery>();
     let printing_with = supervisor.clone();
     let printing = tokio::task::spawn_blocking(move || {
@@ -51,6 +52,7 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
         .await?;
     drop(ended);
     // Nothing is supervised any more, so Ctrl-C may end the waiting for a reader.
+    drop(stopping);
     let interrupts = Interrupts::listen(Reaction::Detach)?;
     let printed = tokio::select! {
         printed = printing => printed,
