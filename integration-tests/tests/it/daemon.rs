@@ -445,3 +445,40 @@ fn attach_supervises_an_orphan_and_says_when_it_leaves_one() {
     scene.assert_ended("failed", b"hello\nthere\n", b"");
     scene.assert_started_once();
 }
+
+#[test]
+fn an_interrupted_run_names_the_files_that_have_no_run() {
+    let scene = Scene::new();
+    let queued = detach(&scene, &waiting());
+    let [second, third] =
+        ["second.md", "third.md"].map(|name| scene.project.write(name, "More.\n"));
+    let script = "write two x\nwait-file go";
+    // The first one cannot be begun: it has an open run.
+    let mut run = scene.run_files(
+        &integration_tests::agent_image(),
+        &["--on-interrupt", "detach"],
+        &[&scene.prompt, &second, &third],
+        &["/bin/agent", "-e", script],
+    );
+    let foreground = Watched::of(&mut run);
+    scene.wait_for_file("two");
+
+    foreground.signal(Signal::SIGINT);
+    let detached = foreground.ended();
+    scene.project.write("go", "");
+
+    assert_eq!(detached.code, 130, "{}", detached.stderr);
+    let not_begun = format!(
+        "not begun: {}, {}\n",
+        scene.prompt.display(),
+        third.display()
+    );
+    assert!(detached.stderr.contains(&not_begun), "{}", detached.stderr);
+    let runs = scene.runs();
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    for run in runs {
+        let run = text(&run, "run_id");
+        let code = if run == queued { 1 } else { 0 };
+        assert_eq!(command(&scene, &["wait", &run]).code, code);
+    }
+}

@@ -7,6 +7,7 @@
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::engine::EngineError;
@@ -15,11 +16,12 @@ use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
 use dark_factory_executor::settings::Settings;
 use dark_factory_executor::sink::Sink;
-use dark_factory_executor::supervisor::Supervisor;
+use dark_factory_executor::supervisor::{Submitted, Supervisor};
 use dark_factory_types::{Report, RunId, exit_code};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::show::{self, Detail};
 use super::{Format, left_open};
@@ -30,6 +32,9 @@ use crate::error::CommandError;
 use crate::flags::settings;
 use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal::{self, Output, TerminalSink};
+
+/// How long a run that is let go of may take to be recorded: longer than the store waits for its turn.
+const RECORDING: Duration = Duration::from_secs(20);
 
 /// A prompt that is ready to run.
 #[derive(Debug)]
@@ -66,7 +71,44 @@ pub(crate) enum Ended {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     tasks: JoinSet<(usize, Ended)>,
-    begun: Arc<Mutex<Vec<RunId>>>,
+    begun: Begun,
+}
+
+/// Which of the files have a run: those that fail to begin have none, and several may be begun at the same time.
+#[derive(Debug, Clone, Default)]
+struct Begun {
+    runs: Arc<Mutex<Vec<(usize, RunId)>>>,
+    /// Read by whoever records a run: what is let go of meanwhile would be recorded all the same.
+    recording: Arc<RwLock<()>>,
+}
+
+impl Begun {
+    /// Records the run of a file.
+    async fn record(
+        &self,
+        index: usize,
+        submit: impl Future<Output = Result<Submitted, ExecutorError>>,
+    ) -> Result<Submitted, ExecutorError> {
+        let _recording = self.recording.read().await;
+        let submitted = submit.await?;
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.push((index, submitted.id().run()));
+        Ok(submitted)
+    }
+}
+
+impl Batch {
+    /// Lets go of all runs, and begins no more; returns those that were begun, each with the place of its file.
+    async fn let_go(mut self) -> Vec<(usize, RunId)> {
+        let _recording = timeout(RECORDING, self.begun.recording.write()).await;
+        self.tasks.shutdown().await;
+        let mut runs = self
+            .begun
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *runs)
+    }
 }
 
 pub(crate) async fn run(
@@ -157,17 +199,21 @@ async fn queue(
     Ok(exit_code::combine(codes))
 }
 
-/// Lets go of the runs that were begun, which go on in a daemon; the files after them are not begun.
+/// Lets go of the runs that were begun, which go on in a daemon; the other files are not begun.
 async fn let_go(
     context: &Context,
     supervisor: &Supervisor,
-    mut batch: Batch,
+    batch: Batch,
     names: &[String],
 ) -> Result<u8, CommandError> {
-    batch.tasks.shutdown().await;
-    let begun = std::mem::take(&mut *batch.begun.lock().unwrap_or_else(PoisonError::into_inner));
-    let code = detach::leave(context, supervisor, &begun, Starting::IfNone).await?;
-    let rest = names.get(begun.len()..).unwrap_or_default();
+    let (files, runs): (Vec<usize>, Vec<RunId>) = batch.let_go().await.into_iter().unzip();
+    let code = detach::leave(context, supervisor, &runs, Starting::IfNone).await?;
+    let rest: Vec<&str> = names
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !files.contains(index))
+        .map(|(_, name)| name.as_str())
+        .collect();
     if !rest.is_empty() {
         terminal::eprint(&format!("not begun: {}\n", rest.join(", ")));
     }
@@ -277,9 +323,13 @@ pub(crate) async fn run_jobs(
             break;
         }
         let (supervisor, control) = (Arc::clone(supervisor), control.clone());
-        let begun = Arc::clone(begun);
+        let begun = begun.clone();
         tasks.spawn(async move {
-            let ended = run_one(&supervisor, &job, &control, show, &begun).await;
+            let begin = begun.record(index, supervisor.submit(&job.resolved));
+            let ended = match begin.await {
+                Ok(submitted) => run_one(&supervisor, &job, submitted, &control, show).await,
+                Err(error) => failed(error),
+            };
             drop(slot);
             (index, ended)
         });
@@ -307,20 +357,12 @@ fn take(
 async fn run_one(
     supervisor: &Supervisor,
     job: &Job,
+    submitted: Submitted,
     control: &Control,
     show: Show,
-    begun: &Mutex<Vec<RunId>>,
 ) -> Ended {
-    let submitted = match supervisor.submit(&job.resolved).await {
-        Ok(submitted) => submitted,
-        Err(error) => return failed(error),
-    };
     let dir: PathBuf = submitted.dir().path().to_owned();
     let run = submitted.id().run();
-    begun
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(run);
     let output = if show.format == Format::Json {
         Output::Stderr
     } else {
