@@ -5,6 +5,7 @@
 //! Never: relies on how fast a takeover is.
 
 use std::fs;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -481,4 +482,21 @@ fn an_interrupted_run_names_the_files_that_have_no_run() {
         let code = if run == queued { 1 } else { 0 };
         assert_eq!(command(&scene, &["wait", &run]).code, code);
     }
+}
+
+#[test]
+fn many_hangups_at_once_do_not_kill_the_daemon() {
+    let scene = Scene::new();
+    let run = detach(&scene, &waiting());
+    let pid = daemon(&scene);
+
+    // For some reloads, so that many come while the program is being executed anew, and before it listens.
+    for _ in 0..400 {
+        kill(Pid::from_raw(pid), Signal::SIGHUP).expect("the daemon lives");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    wait_until_daemon_has(&scene, &run);
+
+    assert_eq!(daemon(&scene), pid);
+    assert_goes_on_to_its_end(&scene);
 }

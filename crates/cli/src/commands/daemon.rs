@@ -4,6 +4,7 @@
 //! Reads: nothing else.
 //! Never: opens a file for writing before the seat is its own.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, stdin};
 use std::os::fd::AsFd;
@@ -16,8 +17,8 @@ use dark_factory_executor::daemon::{
     Ask, Daemon, DaemonEnd, DaemonHandle, DaemonOptions, Mode, Seat, Seated, Status,
 };
 use dark_factory_types::exit_code;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use nix::sys::signal::{SigSet, Signal as Number};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::Format;
@@ -93,6 +94,8 @@ fn required(status: Option<Status>, context: &Context) -> Result<Status, Command
 /// Is the daemon, until it is told to end.
 async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandError> {
     let failed = |error| CommandError::internal("start the daemon", error);
+    // First of all: a daemon that was executed anew has runs, and is not to die of what its predecessor survived.
+    let mut signals = Signals::listen().map_err(failed)?;
     // Before the binary may be replaced, when its path would be another one.
     let program = std::env::current_exe().map_err(failed)?;
     if args.detached && !args.inherit {
@@ -115,7 +118,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
     loop {
         let supervisor = context.supervisor()?;
         let daemon = Daemon::open(supervisor, seat, options.clone()).map_err(failed)?;
-        let signals = heed_signals(daemon.handle()).map_err(failed)?;
+        let handle = daemon.handle();
         tracing::info!(
             pid = std::process::id(),
             jobs = options.jobs,
@@ -130,13 +133,15 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
             rustix::stdio::dup2_stdout(&null).map_err(|error| failed(error.into()))?;
             journal::detach().map_err(failed)?;
         }
-        let served = daemon.serve().await;
-        drop(signals);
+        let served = tokio::select! {
+            served = daemon.serve() => served,
+            never = signals.pass_on(handle) => match never {},
+        };
         seat = served.seat;
         for run in &served.left {
             tracing::info!(%run, "goes on, and nobody supervises it");
         }
-        if served.end != DaemonEnd::Reload {
+        if served.end != DaemonEnd::Reload || signals.stop == Stop::Asked {
             tracing::info!("the daemon ends");
             return Ok(exit_code::SUCCEEDED);
         }
@@ -179,26 +184,65 @@ fn execute_anew(
     if args.detached {
         command.arg("--detached");
     }
-    command.stdin(Stdio::from(lock)).exec()
+    // What comes before the program listens waits until it does.
+    if let Err(error) = heeded().thread_block() {
+        return error.into();
+    }
+    let error = command.stdin(Stdio::from(lock)).exec();
+    match heeded().thread_unblock() {
+        Ok(()) => error,
+        Err(error) => error.into(),
+    }
 }
 
 /// SIGTERM and Ctrl-C stop the daemon, SIGHUP reloads it.
-fn heed_signals(daemon: DaemonHandle) -> io::Result<JoinSet<()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut task = JoinSet::new();
-    task.spawn(async move {
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    stop: Stop,
+}
+
+/// Whether a signal asked the daemon to stop, be it while it was about to be executed anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Asked,
+    NotAsked,
+}
+
+impl Signals {
+    /// Listens from now on, also for what came while the program was executed anew.
+    fn listen() -> io::Result<Self> {
+        let signals = Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            stop: Stop::NotAsked,
+        };
+        heeded().thread_unblock()?;
+        Ok(signals)
+    }
+
+    /// Tells a daemon what the signals ask for.
+    async fn pass_on(&mut self, daemon: DaemonHandle) -> Infallible {
         loop {
             let request = tokio::select! {
-                _ = interrupt.recv() => Ask::Stop,
-                _ = terminate.recv() => Ask::Stop,
-                _ = hangup.recv() => Ask::Reload,
+                _ = self.interrupt.recv() => Ask::Stop,
+                _ = self.terminate.recv() => Ask::Stop,
+                _ = self.hangup.recv() => Ask::Reload,
             };
+            if request == Ask::Stop {
+                self.stop = Stop::Asked;
+            }
             daemon.ask(request).await;
         }
-    });
-    Ok(task)
+    }
+}
+
+/// Returns the signals that a daemon heeds.
+fn heeded() -> SigSet {
+    SigSet::from_iter([Number::SIGINT, Number::SIGTERM, Number::SIGHUP])
 }
 
 /// Ends the daemon, and returns once it has ended.
