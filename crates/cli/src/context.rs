@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_engines::docker::images::DockerImages;
-use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
+use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity};
 use dark_factory_executor::clock::{Clock, SystemClock};
+use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
 use dark_factory_executor::settings::parse_timeout;
@@ -95,7 +96,19 @@ impl Context {
         Ok(DockerImages::connect(&self.docker()?))
     }
 
-    fn docker(&self) -> Result<DockerEndpoint, CommandError> {
+    /// Asks the engine at an endpoint, else the one that flags and environment name, who it is.
+    pub(crate) async fn identity(
+        &self,
+        endpoint: Option<&str>,
+    ) -> Result<EngineIdentity, EngineError> {
+        let named = endpoint.or(self.endpoint.as_deref());
+        let endpoint = DockerEndpoint::resolve(named, &self.host.env)?;
+        let engine = DockerEngine::connect(&endpoint, self.host.clone(), Arc::new(SystemClock));
+        engine.identity().await
+    }
+
+    /// Returns where the engine is that flags and environment name.
+    pub(crate) fn docker(&self) -> Result<DockerEndpoint, CommandError> {
         // It was not even looked for: what names it is wrong.
         DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env).map_err(|error| {
             CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it")

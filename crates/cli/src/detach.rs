@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use dark_factory_executor::daemon::{Ask, AskError, Mode, Seat, Status, ask};
+use dark_factory_executor::engine::OnRestart;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{RunId, exit_code};
@@ -25,6 +26,9 @@ use crate::terminal;
 const START: Duration = Duration::from_secs(30);
 /// How often a daemon is asked that lives and does not listen yet.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long engines may take to say who they are.
+pub(crate) const IDENTITY: Duration = Duration::from_secs(5);
 
 /// What a daemon says once it listens.
 pub(crate) const READY: &str = "ready\n";
@@ -55,6 +59,45 @@ pub(crate) async fn ask_daemon(
             _ => return Err(CommandError::internal("ask the daemon", error)),
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Refuses a daemon that works with another engine than the one that this command names.
+pub(crate) async fn check_engine(context: &Context, daemon: &Status) -> Result<(), CommandError> {
+    let ours = context.docker()?.to_string();
+    let Some(theirs) = daemon.endpoint.as_ref().filter(|theirs| **theirs != ours) else {
+        return Ok(());
+    };
+    // One engine may have several endpoints.
+    let asked = async {
+        tokio::try_join!(
+            context.identity(Some(&ours)),
+            context.identity(Some(theirs))
+        )
+    };
+    if let Ok(Ok((ours, theirs))) = timeout(IDENTITY, asked).await
+        && ours.id.is_some()
+        && ours.id == theirs.id
+    {
+        return Ok(());
+    }
+    Err(CommandError::usage(format!(
+        "the daemon (process {}) works with the engine at {theirs}, and not with the one at {ours}",
+        daemon.pid
+    ))
+    .hint(
+        "name its engine with --host or DOCKER_HOST, use another --state-dir, or end it with \
+         `dark-factory daemon stop`",
+    ))
+}
+
+/// Says it if running agents do not outlive their engine.
+pub(crate) fn tell_of_restarts(on_restart: OnRestart) {
+    if on_restart == OnRestart::End {
+        terminal::eprint(
+            "note: this engine ends its containers when it restarts; with `\"live-restore\": true` in its \
+             daemon.json they outlive that\n",
+        );
     }
 }
 
@@ -166,6 +209,10 @@ pub(crate) async fn leave(
     let daemon = match starting {
         Starting::IfNone => ensure_daemon(context).await.map(Some),
         Starting::Never => ask_daemon(&context.state_dir, Ask::Look).await,
+    };
+    let daemon = match daemon {
+        Ok(Some(status)) => check_engine(context, &status).await.map(|()| Some(status)),
+        other => other,
     };
     let (daemon, code) = match daemon {
         Ok(daemon) => (daemon, exit_code::CANCELLED),

@@ -16,10 +16,12 @@ use std::time::Duration;
 use dark_factory_executor::daemon::{
     Ask, Daemon, DaemonEnd, DaemonHandle, DaemonOptions, Mode, Seat, Seated, Status,
 };
+use dark_factory_executor::engine::OnRestart;
 use dark_factory_types::exit_code;
 use nix::sys::signal::{SigSet, Signal as Number};
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Format;
 use crate::args::{DaemonCommand, DaemonStartArgs};
@@ -72,7 +74,17 @@ async fn start(
             journal::path(&context.state_dir).display()
         )),
     }
+    if let Some(on_restart) = on_restart(context, &status).await {
+        detach::tell_of_restarts(on_restart);
+    }
     Ok(exit_code::SUCCEEDED)
+}
+
+/// Asks a daemon's engine what becomes of containers when it goes down; `None` if it does not answer soon.
+async fn on_restart(context: &Context, daemon: &Status) -> Option<OnRestart> {
+    let asked = context.identity(daemon.endpoint.as_deref());
+    let identity = timeout(detach::IDENTITY, asked).await.ok()?.ok()?;
+    Some(identity.on_restart)
 }
 
 fn taken(pid: Option<u32>) -> CommandError {
@@ -114,6 +126,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
     journal::open(&seat).map_err(failed)?;
     let mut options = DaemonOptions::default();
     options.jobs = usize::from(args.jobs);
+    options.endpoint = Some(context.docker()?.to_string());
     let mut is_first = true;
     loop {
         let supervisor = context.supervisor()?;
@@ -321,20 +334,30 @@ async fn reload(context: &Context, format: Format) -> Result<u8, CommandError> {
 
 async fn status(context: &Context, format: Format) -> Result<u8, CommandError> {
     let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
+    let on_restart = on_restart(context, &status).await;
     if format == Format::Json {
-        terminal::print_json(&status);
+        let mut value = serde_json::to_value(&status)
+            .map_err(|error| CommandError::internal("print the status", error))?;
+        value["on_restart"] = json!(on_restart);
+        terminal::print_json(&value);
         return Ok(exit_code::SUCCEEDED);
     }
+    let on_restart = match on_restart {
+        Some(OnRestart::Survive) => "containers outlive its restart",
+        Some(OnRestart::End) => "containers end when it restarts",
+        None => "it does not answer",
+    };
     let mode = match status.mode {
         Mode::Serving => "serving",
         Mode::Draining => "draining",
     };
     let mut text = format!(
-        "process: {}\nversion: {}\nsince: {}\nmode: {mode}\njobs: {}\nlog: {}\n",
+        "process: {}\nversion: {}\nsince: {}\nmode: {mode}\njobs: {}\nengine: {} ({on_restart})\nlog: {}\n",
         status.pid,
         status.program,
         status.since.strftime("%Y-%m-%d %H:%M:%SZ"),
         status.jobs,
+        status.endpoint.as_deref().unwrap_or("-"),
         journal::path(&context.state_dir).display()
     );
     if let Some(note) = &status.note {

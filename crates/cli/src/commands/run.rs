@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dark_factory_executor::attempt::Control;
+use dark_factory_executor::daemon::Ask;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::prompt::Prompt;
@@ -154,12 +155,16 @@ async fn queue(
     jobs: &[Job],
     format: Format,
 ) -> Result<u8, CommandError> {
+    // One that cannot be asked is said below, once the runs are safe.
+    if let Ok(Some(daemon)) = detach::ask_daemon(&context.state_dir, Ask::Status).await {
+        detach::check_engine(context, &daemon).await?;
+    }
     match supervisor.probe().await {
         // The daemon waits for it.
         Err(ExecutorError::Engine(error @ EngineError::Unreachable { .. })) => {
             terminal::eprint(&format!("warning: {}\n", error.sentence()));
         }
-        probed => drop(probed?),
+        probed => detach::tell_of_restarts(probed?.on_restart),
     }
     let mut codes = Vec::new();
     let mut runs = Vec::new();

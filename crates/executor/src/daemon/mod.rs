@@ -50,6 +50,8 @@ const ASKS: usize = 16;
 pub struct DaemonOptions {
     /// How many queued runs it begins at the same time; those that it goes on with do not count.
     pub jobs: usize,
+    /// Where its engine is, as its status says it.
+    pub endpoint: Option<String>,
     /// What its status says besides, such as why a reload failed.
     pub note: Option<String>,
 }
@@ -58,6 +60,7 @@ impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
             jobs: 4,
+            endpoint: None,
             note: None,
         }
     }
@@ -169,6 +172,7 @@ impl Daemon {
             control,
             roster: Roster::new(options.jobs, orphans),
             jobs: options.jobs,
+            endpoint: options.endpoint,
             note: options.note,
             since,
             tasks: JoinSet::new(),
@@ -200,6 +204,7 @@ struct Work {
     control: Control,
     roster: Roster,
     jobs: usize,
+    endpoint: Option<String>,
     note: Option<String>,
     since: Timestamp,
     tasks: JoinSet<Done>,
@@ -387,6 +392,7 @@ impl Work {
             pid: std::process::id(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.since,
+            endpoint: self.endpoint.clone(),
             note: self.note.clone(),
             mode: self.roster.mode,
             jobs: self.jobs,

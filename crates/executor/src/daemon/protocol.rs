@@ -71,6 +71,9 @@ pub struct Status {
     pub program: String,
     /// Since when it does it; a reload begins anew.
     pub since: Timestamp,
+    /// Where its engine is, if its maker said so.
+    #[serde(default)]
+    pub endpoint: Option<String>,
     /// What a person should know of it besides, such as why a reload failed.
     pub note: Option<String>,
     /// Whether it begins queued runs.

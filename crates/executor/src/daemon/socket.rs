@@ -157,6 +157,7 @@ mod tests {
             pid: 1,
             program: "0".to_owned(),
             since: jiff::Timestamp::UNIX_EPOCH,
+            endpoint: None,
             note: None,
             mode: Mode::Serving,
             jobs: 4,
