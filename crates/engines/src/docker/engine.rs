@@ -202,7 +202,7 @@ impl DockerEngine {
             }
             (Phase::Created | Phase::Running, false) => {}
         }
-        match hand_over(&container, phase, dir, &spool).await {
+        match Box::pin(hand_over(&container, phase, dir, &spool)).await {
             // A helper that an earlier supervisor gave the spool, just before that one ended, asks nobody again.
             Err(EngineError::Handover { .. }) if is_started(dir).unwrap_or(false) => {}
             result => result?,

@@ -68,7 +68,8 @@ impl Drive<'_> {
         .await
     }
 
-    /// Writes to the store; on a full disk again and again, as long as there is patience.
+    /// Writes to the store; on a full disk, or a database that others keep locked, again and again, as long as there is
+    /// patience.
     pub(super) async fn patiently<T, F>(&self, write: impl Fn() -> F) -> Result<T, ExecutorError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -78,6 +79,12 @@ impl Drive<'_> {
         loop {
             match write().await {
                 Err(error) if error.is_full() => self.bear_full_disk(&began, &mut told).await?,
+                Err(error) if error.is_busy() && !self.control.kill.is_cancelled() => {
+                    tracing::warn!(%error, "other processes keep the store locked; tried again");
+                    if began.awake_until(&self.clock.moment()) >= self.control.disk_patience {
+                        return Err(error.into());
+                    }
+                }
                 result => {
                     self.tell_of_room_again(told);
                     return Ok(result?);
