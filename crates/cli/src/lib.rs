@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
 fn orphans() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays");
     }
     let files = getrlimit(Resource::Nofile).current;
