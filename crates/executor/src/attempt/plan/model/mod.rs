@@ -4,7 +4,11 @@
 //! Reads: the real `plan::next`, transition table and outcome rules.
 //! Never: waits, or talks to an engine.
 
+mod end;
+mod launch;
 mod process;
+mod reply;
+mod rules;
 mod state;
 mod tests;
 mod world;
@@ -18,46 +22,34 @@ use stateright::{Model, Property};
 use super::{Known, Next};
 use crate::store::AttemptState;
 use crate::store::reference::Row;
-use process::{At, Driver, Process, Reply};
+use process::{At, Driver, Process};
+use reply::{Reply, TROUBLES};
+use rules::{LeaseRule, Order, Rules};
 use state::{Faults, Late, Requester, Seen, State};
 use world::{Inside, Phase, World};
 
 /// How many steps bring any attempt to its end if nothing fails: more than there are in the longest way.
 const STEPS_TO_THE_END: usize = 60;
 
-/// The model of an attempt; what it is made of can be replaced by something worse.
+/// The model of an attempt.
 #[derive(Debug)]
 struct Attempt {
     plan: fn(&Known) -> Next,
     transport: Transport,
     faults: Faults,
-    guard: Guard,
-    lease: LeaseRule,
     sends: Sends,
+    rules: Rules,
     /// States that are known to come to their end.
     ends: Mutex<HashSet<State>>,
 }
 
-/// Whether an engine looks into the spool before it starts a container or hands the spool over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guard {
-    Kept,
-    Dropped,
-}
-
-/// Whether a process begins only if it gets the lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LeaseRule {
-    Kept,
-    Ignored,
-}
-
-/// What a process that dies may have sent, to arrive after its successor has begun.
+/// What a process that dies, or is told to kill, may have sent, to arrive after something else was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sends {
     Nothing,
     Writes,
     WritesAndCalls,
+    CreatesToo,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +61,10 @@ enum Action {
     Crash(usize),
     /// A process dies, and what it has sent arrives some time later.
     CrashInFlight(usize),
+    /// Whoever waits for the run has it killed before its container is followed.
+    Kill(usize),
+    /// The same, and what was just sent arrives some time later.
+    KillInFlight(usize),
     Arrive,
     /// The helper or the agent does what is next.
     GoOn,
@@ -106,10 +102,19 @@ impl Model for Attempt {
         for (index, process) in state.processes.iter().enumerate() {
             match process {
                 Process::Off => actions.push(Action::Begin(index)),
-                Process::On(_) => {
-                    let replies = [Reply::Answered, Reply::Lost, Reply::Silent, Reply::Refused];
-                    actions.extend(replies.map(|reply| Action::Step(index, reply)));
-                    actions.extend([Action::Crash(index), Action::CrashInFlight(index)]);
+                Process::On(driver) => {
+                    actions.push(Action::Step(index, Reply::Answered));
+                    if state.left.troubles > 0 {
+                        let replies = TROUBLES.into_iter();
+                        let replies = replies.filter(|reply| driver.may_get(*reply, self));
+                        actions.extend(replies.map(|reply| Action::Step(index, reply)));
+                    }
+                    if state.left.crashes > 0 {
+                        actions.extend([Action::Crash(index), Action::CrashInFlight(index)]);
+                    }
+                    if state.left.kills > 0 {
+                        actions.extend([Action::Kill(index), Action::KillInFlight(index)]);
+                    }
                 }
             }
         }
@@ -118,10 +123,14 @@ impl Model for Attempt {
             Action::GoOn,
             Action::AskToStop,
             Action::StopForSupervisor,
-            Action::RemoveByForce,
-            Action::EngineRestarts,
-            Action::EngineForgetsStart,
         ]);
+        if state.left.blows > 0 {
+            actions.extend([
+                Action::RemoveByForce,
+                Action::EngineRestarts,
+                Action::EngineForgetsStart,
+            ]);
+        }
     }
 
     fn next_state(&self, before: &State, action: Action) -> Option<State> {
@@ -136,6 +145,9 @@ impl Model for Attempt {
                 let Process::On(driver) = state.processes[index] else {
                     return None;
                 };
+                if self.rules.order == Order::Kept && state.waits_for_write(&driver) {
+                    return None;
+                }
                 if reply != Reply::Answered {
                     state.left.troubles = state.left.troubles.checked_sub(1)?;
                 }
@@ -145,7 +157,16 @@ impl Model for Attempt {
                 state.left.crashes = state.left.crashes.checked_sub(1)?;
                 state.processes[index] = Process::Off;
             }
-            Action::CrashInFlight(index) => self.crash_in_flight(&mut state, index)?,
+            Action::CrashInFlight(index) => {
+                state.left.crashes = state.left.crashes.checked_sub(1)?;
+                self.leave_in_flight(&mut state, index)?;
+                state.processes[index] = Process::Off;
+            }
+            Action::Kill(index) => kill(&mut state, index)?,
+            Action::KillInFlight(index) => {
+                self.leave_in_flight(&mut state, index)?;
+                kill(&mut state, index)?;
+            }
             Action::Arrive => arrive(&mut state)?,
             Action::GoOn => go_on(&mut state)?,
             Action::AskToStop => {
@@ -175,6 +196,11 @@ impl Model for Attempt {
             Action::EngineForgetsStart => self.forget_start(&mut state)?,
         }
         state.compare(before);
+        for process in &mut state.processes {
+            if let Process::On(driver) = process {
+                driver.forget();
+            }
+        }
         // The two are alike, so that only one order of them need be explored.
         if state.processes[0] == Process::Off {
             state.processes.swap(0, 1);
@@ -259,7 +285,7 @@ impl Model for Attempt {
                 }),
             ]);
         }
-        if self.sends != Sends::Nothing {
+        if self.sends != Sends::Nothing && self.faults.crashes > 0 {
             properties.push(Property::sometimes(
                 "a late write is denied",
                 |_, state: &State| state.late_write_was_denied,
@@ -271,7 +297,7 @@ impl Model for Attempt {
 
 impl Attempt {
     fn begin(&self, state: &mut State, index: usize) -> Option<()> {
-        let is_held = state.is_supervised() && self.lease == LeaseRule::Kept;
+        let is_held = state.is_supervised() && self.rules.lease == LeaseRule::Kept;
         if is_held || state.row.removed || state.processes[index] != Process::Off {
             return None;
         }
@@ -279,7 +305,8 @@ impl Attempt {
         Some(())
     }
 
-    fn crash_in_flight(&self, state: &mut State, index: usize) -> Option<()> {
+    /// Leaves what a process has just sent on its way.
+    fn leave_in_flight(&self, state: &mut State, index: usize) -> Option<()> {
         let Process::On(driver) = state.processes[index] else {
             return None;
         };
@@ -289,12 +316,11 @@ impl Attempt {
             Sends::Writes => op.is_write(),
             // One that is made late is left behind if the run was stopped meanwhile: `prune` removes it.
             Sends::WritesAndCalls => op != state::Op::Create,
+            Sends::CreatesToo => true,
         };
         if state.late.is_some() || !is_sent {
             return None;
         }
-        state.left.crashes = state.left.crashes.checked_sub(1)?;
-        state.processes[index] = Process::Off;
         state.late = Some(Late {
             generation: driver.generation,
             op,
@@ -360,14 +386,25 @@ fn is_finished_as(state: &State, kind: OutcomeKind) -> bool {
     state.row.removed && state.row.report.is_some_and(|told| told.kind == kind)
 }
 
+fn kill(state: &mut State, index: usize) -> Option<()> {
+    let Process::On(driver) = &mut state.processes[index] else {
+        return None;
+    };
+    if !driver.is_launching() {
+        return None;
+    }
+    state.left.kills = state.left.kills.checked_sub(1)?;
+    driver.at = At::KillRequest;
+    Some(())
+}
+
 fn arrive(state: &mut State) -> Option<()> {
     let late = state.late.take()?;
     let is_old = late.generation != state.row.generation;
     let row = state.row;
     match state.apply(late.op, late.generation) {
         Err(_) => state.late_write_was_denied = true,
-        // A stop is requested, and begun, without a lease.
-        Ok(_) if is_old && late.op != state::Op::BeginStop && state.row != row => {
+        Ok(_) if is_old && !late.op.is_for_all() && state.row != row => {
             state.see(Seen::OldWrite);
         }
         Ok(_) => {}

@@ -6,7 +6,7 @@
 
 use dark_factory_types::{OutcomeKind, Transport};
 
-use super::process::{At, Process, Told};
+use super::process::{At, Driver, Process, Told};
 use super::world::{Answer, How, Phase, World};
 use crate::store::AttemptState;
 use crate::store::reference::{Change, Denied, Row};
@@ -32,10 +32,12 @@ pub(super) struct State {
 pub(super) struct Faults {
     /// Deaths of a process.
     pub(super) crashes: u8,
-    /// Lost answers, calls that did not arrive, and refusals.
+    /// Lost answers, calls that did not arrive, refusals, failures, and containers that are denied.
     pub(super) troubles: u8,
     /// Forced removals, engines that go down.
     pub(super) blows: u8,
+    /// Kills by whoever waits for the run.
+    pub(super) kills: u8,
 }
 
 /// Somebody who has the run stopped: `dark-factory stop`, beside a supervisor that does not react.
@@ -59,6 +61,7 @@ pub(super) struct Late {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Op {
     Advance(Change<Told>),
+    RequestStop,
     BeginStop,
     MarkRemoved,
     Create,
@@ -69,7 +72,12 @@ pub(super) enum Op {
 
 impl Op {
     pub(super) fn is_write(self) -> bool {
-        matches!(self, Self::Advance(_) | Self::BeginStop | Self::MarkRemoved)
+        matches!(self, Self::Advance(_) | Self::MarkRemoved) || self.is_for_all()
+    }
+
+    /// Returns whether it needs no lease: anybody may ask for a stop, and begin it.
+    pub(super) fn is_for_all(self) -> bool {
+        matches!(self, Self::RequestStop | Self::BeginStop)
     }
 }
 
@@ -99,6 +107,11 @@ impl State {
         handle.map_or(Phase::Absent, |id| self.world.phase_of(id))
     }
 
+    /// Returns whether the engine lists a container of the attempt.
+    pub(super) fn is_listed(&self) -> bool {
+        self.world.phase != Phase::Absent
+    }
+
     pub(super) fn is_supervised(&self) -> bool {
         self.processes != [Process::Off; 2]
     }
@@ -107,6 +120,14 @@ impl State {
         self.processes.iter().any(|process| {
             matches!(process, Process::On(driver) if matches!(driver.at, At::StartCall | At::HandOver))
         })
+    }
+
+    /// Returns whether a process is about to read the row while a write of its own is on its way.
+    pub(super) fn waits_for_write(&self, driver: &Driver) -> bool {
+        driver.at == At::ReadRow
+            && self
+                .late
+                .is_some_and(|late| late.generation == driver.generation && late.op.is_write())
     }
 
     /// Makes a change, and returns what is answered.
@@ -127,6 +148,10 @@ impl State {
                 if self.world.phase != Phase::Absent {
                     self.see(Seen::LeftBehind);
                 }
+                Answer::Done
+            }
+            Op::RequestStop => {
+                self.row.request_stop(1, None);
                 Answer::Done
             }
             Op::BeginStop => {

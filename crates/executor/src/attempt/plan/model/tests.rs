@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
+use super::rules::{Cleaning, Denials, GivingUp, Guard, Memory, Trust};
 use super::*;
 use crate::attempt::plan::{Container, End, Wanted, next};
 
-fn attempt(transport: Transport, faults: [u8; 3]) -> Attempt {
-    let [crashes, troubles, blows] = faults;
+fn attempt(transport: Transport, faults: [u8; 4]) -> Attempt {
+    let [crashes, troubles, blows, kills] = faults;
     Attempt {
         plan: next,
         transport,
@@ -16,10 +17,10 @@ fn attempt(transport: Transport, faults: [u8; 3]) -> Attempt {
             crashes,
             troubles,
             blows,
+            kills,
         },
-        guard: Guard::Kept,
-        lease: LeaseRule::Kept,
         sends: Sends::Nothing,
+        rules: Rules::REAL,
         ends: Mutex::default(),
     }
 }
@@ -56,12 +57,12 @@ fn breaks(property: &'static str, model: Attempt) {
 
 #[test]
 fn with_a_helper_nothing_is_lost_and_nothing_runs_twice() {
-    explore("with a helper", attempt(Transport::Spool, [2, 1, 1]));
+    explore("with a helper", attempt(Transport::Spool, [2, 1, 1, 0]));
 }
 
 #[test]
 fn without_a_helper_nothing_is_lost_and_nothing_runs_twice() {
-    explore("without a helper", attempt(Transport::Attach, [2, 1, 1]));
+    explore("without a helper", attempt(Transport::Attach, [2, 1, 1, 0]));
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn a_write_that_arrives_after_its_process_was_replaced_changes_nothing() {
     for transport in [Transport::Spool, Transport::Attach] {
         let model = Attempt {
             sends: Sends::Writes,
-            ..attempt(transport, [1, 0, 0])
+            ..attempt(transport, [1, 0, 0, 0])
         };
         explore(&format!("late writes, {transport:?}"), model);
     }
@@ -79,21 +80,24 @@ fn a_write_that_arrives_after_its_process_was_replaced_changes_nothing() {
 fn with_a_helper_a_start_that_arrives_after_its_process_was_replaced_runs_nothing_twice() {
     let model = Attempt {
         sends: Sends::WritesAndCalls,
-        ..attempt(Transport::Spool, [2, 0, 0])
+        ..attempt(Transport::Spool, [2, 0, 0, 0])
     };
     explore("late calls", model);
 }
 
 #[test]
 fn what_looks_into_the_spool_last_is_what_keeps_the_agent_from_running_twice() {
-    let faults = [1, 0, 1];
+    let faults = [1, 0, 1, 0];
     let engine_alone = Attempt {
         plan: starts_what_ran,
         ..attempt(Transport::Spool, faults)
     };
     // What it knows of the container may be old.
     let plan_alone = Attempt {
-        guard: Guard::Dropped,
+        rules: Rules {
+            guard: Guard::Dropped,
+            ..Rules::REAL
+        },
         ..attempt(Transport::Spool, faults)
     };
 
@@ -106,16 +110,160 @@ fn what_looks_into_the_spool_last_is_what_keeps_the_agent_from_running_twice() {
 fn without_a_helper_a_start_that_arrives_late_can_execute_the_agent_again() {
     let model = Attempt {
         sends: Sends::WritesAndCalls,
-        ..attempt(Transport::Attach, [1, 0, 0])
+        ..attempt(Transport::Attach, [1, 0, 0, 0])
     };
     breaks("the agent is executed at most once", model);
 }
 
 #[test]
+fn a_kill_before_the_container_is_followed_begins_anew_and_leaves_nothing() {
+    for transport in [Transport::Spool, Transport::Attach] {
+        for faults in [[1, 1, 0, 1], [0, 1, 1, 1]] {
+            let model = attempt(transport, faults);
+            explore(&format!("a kill, {transport:?}, {faults:?}"), model);
+        }
+        let model = Attempt {
+            sends: Sends::Writes,
+            ..attempt(transport, [0, 0, 1, 1])
+        };
+        explore(&format!("a kill and a late write, {transport:?}"), model);
+    }
+}
+
+#[test]
+fn with_a_helper_a_call_that_a_kill_cut_off_runs_nothing_when_it_arrives() {
+    let model = Attempt {
+        sends: Sends::WritesAndCalls,
+        ..attempt(Transport::Spool, [0, 0, 0, 1])
+    };
+    explore("a kill and a late call", model);
+}
+
+/// Limits, not promises: without a helper nothing keeps a start that arrives late from executing the agent, and a
+/// container that is made late is left to `prune`.
+#[test]
+fn what_a_kill_cut_off_can_arrive_too_late_to_be_seen() {
+    let start = Attempt {
+        sends: Sends::WritesAndCalls,
+        ..attempt(Transport::Attach, [0, 0, 0, 1])
+    };
+    let create = Attempt {
+        sends: Sends::CreatesToo,
+        ..attempt(Transport::Spool, [0, 0, 0, 1])
+    };
+
+    breaks("no agent is executed after its outcome", start);
+    breaks("what is marked as removed is gone", create);
+}
+
+#[test]
+fn that_a_container_is_gone_has_to_be_said_twice() {
+    use Transport::{Attach, Spool};
+    for (transport, trust) in [
+        (Spool, Trust::OnceByLook),
+        (Attach, Trust::OnceByLook),
+        (Attach, Trust::OnceByStart),
+    ] {
+        let model = Attempt {
+            rules: Rules {
+                trust,
+                ..Rules::REAL
+            },
+            ..attempt(transport, [1, 1, 0, 0])
+        };
+        breaks("the outcome is what happened", model);
+    }
+}
+
+#[test]
+fn an_engine_that_fails_is_given_up_only_if_the_container_was_seen_never_to_have_started() {
+    let model = Attempt {
+        rules: Rules {
+            giving_up: GivingUp::Always,
+            ..Rules::REAL
+        },
+        ..attempt(Transport::Spool, [1, 1, 0, 0])
+    };
+    breaks("no agent is executed after its outcome", model);
+}
+
+#[test]
+fn what_a_killed_process_goes_on_from_is_the_stored_row() {
+    let model = Attempt {
+        rules: Rules {
+            memory: Memory::Nothing,
+            ..Rules::REAL
+        },
+        ..attempt(Transport::Spool, [0, 0, 0, 1])
+    };
+    breaks("no agent is executed after its outcome", model);
+}
+
+/// Limits, not promises: whoever finds out what became of a container that did not take its spool, and whoever cleans
+/// up, believes one word.
+#[test]
+fn where_one_word_is_enough_a_container_that_is_denied_is_left_alone() {
+    for (property, faults) in [
+        ("no agent is executed after its outcome", [1, 2, 0, 0]),
+        ("what is marked as removed is gone", [1, 1, 0, 0]),
+    ] {
+        let model = Attempt {
+            rules: Rules {
+                denials: Denials::Anywhere,
+                ..Rules::REAL
+            },
+            ..attempt(Transport::Spool, faults)
+        };
+        breaks(property, model);
+    }
+}
+
+/// A limit, not a promise: a write that a kill cut off has the generation of the writes that follow it.
+#[test]
+fn a_write_that_a_kill_cut_off_is_not_to_be_overtaken() {
+    for (property, faults) in [
+        ("no write of a living process is denied", [0, 0, 0, 1]),
+        ("a new process brings it to its end", [0, 0, 1, 1]),
+    ] {
+        let model = Attempt {
+            sends: Sends::Writes,
+            rules: Rules {
+                order: Order::Lost,
+                ..Rules::REAL
+            },
+            ..attempt(Transport::Spool, faults)
+        };
+        breaks(property, model);
+    }
+}
+
+#[test]
+fn a_container_that_nobody_heard_of_is_looked_for_at_the_end() {
+    let faults = [1, 1, 0, 0];
+    let plan_alone = Attempt {
+        rules: Rules {
+            cleaning: Cleaning::ByHandle,
+            ..Rules::REAL
+        },
+        ..attempt(Transport::Spool, faults)
+    };
+    let cleaning_alone = Attempt {
+        plan: looks_for_nothing,
+        ..attempt(Transport::Spool, faults)
+    };
+
+    breaks("what is marked as removed is gone", plan_alone);
+    explore("only the end looks", cleaning_alone);
+}
+
+#[test]
 fn the_lease_is_what_keeps_two_processes_apart() {
     let model = Attempt {
-        lease: LeaseRule::Ignored,
-        ..attempt(Transport::Spool, [0, 0, 0])
+        rules: Rules {
+            lease: LeaseRule::Ignored,
+            ..Rules::REAL
+        },
+        ..attempt(Transport::Spool, [0, 0, 0, 0])
     };
     breaks("no write of a living process is denied", model);
 }
@@ -123,41 +271,36 @@ fn the_lease_is_what_keeps_two_processes_apart() {
 #[test]
 fn a_worse_plan_is_seen_to_fail() {
     type Plan = fn(&Known) -> Next;
-    let worse: [(&'static str, Plan, [u8; 3]); 7] = [
+    let worse: [(&'static str, Plan, [u8; 4]); 6] = [
         (
             "no container is made after the agent ran",
             makes_again,
-            [1, 0, 1],
-        ),
-        (
-            "what is marked as removed is gone",
-            looks_for_nothing,
-            [1, 0, 0],
+            [1, 0, 1, 0],
         ),
         (
             "what is to be stopped is not started",
             ignores_stops,
-            [0, 0, 0],
+            [0, 0, 0, 0],
         ),
         (
             "no agent is executed after its outcome",
             leaves_unborn,
-            [1, 0, 0],
+            [1, 0, 0, 0],
         ),
         (
             "the outcome is what happened",
             gives_up_on_silence,
-            [0, 1, 0],
+            [0, 1, 0, 0],
         ),
         (
             "no write of a living process is denied",
             pulls_again,
-            [1, 0, 0],
+            [1, 0, 0, 0],
         ),
         (
             "a new process brings it to its end",
             looks_forever,
-            [1, 0, 0],
+            [1, 0, 0, 0],
         ),
     ];
     for (property, plan, faults) in worse {
