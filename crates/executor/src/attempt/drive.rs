@@ -71,7 +71,7 @@ struct Launch {
 impl Drive<'_> {
     /// Brings the attempt to its report, whatever state it is in.
     pub(crate) async fn run(
-        self,
+        mut self,
         attempt: Attempt,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Report, ExecutorError> {
@@ -102,8 +102,10 @@ impl Drive<'_> {
 
     /// Goes on with an attempt that is to be killed before its container was followed: what a call that was cut short
     /// may have done is looked for, and ended.
-    async fn launch_no_more(&self) -> Result<Launched, ExecutorError> {
+    async fn launch_no_more(&mut self) -> Result<Launched, ExecutorError> {
         let attempt = self.tenure.attempt;
+        // A write that was cut short may still be on its way: it is not to land behind ours.
+        self.tenure = self.store.take_over(attempt).await?;
         self.request_stop(self.cancelled()).await?;
         let Some(row) = self.store.attempt(attempt).await? else {
             return Err(ExecutorError::Abandoned { attempt });
@@ -153,7 +155,10 @@ impl Drive<'_> {
                     None => continue,
                 },
             };
-            launch.failures = 0;
+            // That the engine could be looked at does not make up for what it fails to do.
+            if !matches!(launch.last, Some(Next::Look | Next::Find)) {
+                launch.failures = 0;
+            }
             let asked = !matches!(launch.last, Some(Next::Collect(_)));
             if asked && std::mem::take(&mut launch.silent) {
                 self.engine_answers().await?;
@@ -235,9 +240,17 @@ impl Drive<'_> {
                     && let Launched::Running(workload) = launched
                 {
                     // Not to be watched: no deadline and no stop is about what has ended.
-                    let exit = workload.wait().await?;
-                    let end = EngineEnd::Exited(exit);
-                    return Ok(Some(Launched::Ended(end, Some(workload))));
+                    return match workload.wait().await {
+                        Ok(exit) => {
+                            let end = EngineEnd::Exited(exit);
+                            Ok(Some(Launched::Ended(end, Some(workload))))
+                        }
+                        Err(EngineError::NoSuchContainer { .. }) => {
+                            known.container = Container::Handle;
+                            Ok(None)
+                        }
+                        Err(error) => Err(error.into()),
+                    };
                 }
                 if let Launched::Running(workload) = &launched
                     && known.state < AttemptState::Running
@@ -361,7 +374,7 @@ impl Drive<'_> {
         handle: &Handle,
         error: EngineError,
     ) -> Result<Launched, ExecutorError> {
-        match self.engine.recover(handle).await? {
+        match self.look(handle).await? {
             Recovered::Exited(exit, workload) => {
                 Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)))
             }

@@ -199,7 +199,7 @@ impl Drive<'_> {
         let Some(handle) = &row.handle else {
             return self.remove_unknown(row).await;
         };
-        match self.engine.recover(handle).await? {
+        match self.look(handle).await? {
             Recovered::Gone => Ok(()),
             Recovered::Created(workload) | Recovered::Exited(_, workload) => {
                 workload.remove().await
