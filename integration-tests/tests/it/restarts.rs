@@ -428,3 +428,83 @@ fn runs_are_listed_and_none_is_begun_while_the_engine_is_down() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     scene.assert_started_once();
 }
+
+/// Returns a command that names no engine, so it has the machine's own.
+fn elsewhere(scene: &Scene, arguments: &[&str]) -> Command {
+    let mut command = scene.dark_factory(arguments);
+    command.env_remove("DOCKER_HOST");
+    command
+}
+
+#[test]
+fn a_run_of_another_engine_is_not_lost_and_goes_on_once_its_own_is_named() {
+    let engine = PrivateEngine::start(LiveRestore::On);
+    let scene = Scene::on(&engine);
+    let run = watch_until(&scene, "one", &busy_script());
+    run.signal(Signal::SIGKILL);
+    run.ended();
+    let container = scene.containers();
+
+    let recover = Ended::of(&mut elsewhere(&scene, &["recover"]));
+    let daemon = Ended::of(&mut elsewhere(&scene, &["daemon", "start"]));
+    let status = eventually("the daemon to give up for now", || {
+        let status = Ended::of(&mut elsewhere(&scene, &["daemon", "status"]));
+        status.stdout.contains("tried again: ").then_some(status)
+    });
+    let stopped = Ended::of(&mut elsewhere(&scene, &["daemon", "stop"]));
+    let left = scene.only_run();
+
+    let other =
+        "the container engine at unix:///var/run/docker.sock is not the one that has container";
+    assert_eq!(recover.code, 4, "{}{}", recover.stdout, recover.stderr);
+    for told in ["stays as it is", other, "--host or DOCKER_HOST"] {
+        assert!(recover.stderr.contains(told), "{}", recover.stderr);
+    }
+    assert_eq!((daemon.code, stopped.code), (0, 0), "{}", daemon.stderr);
+    assert!(status.stdout.contains(other), "{}", status.stdout);
+    assert!(left["outcome"].is_null(), "{left}");
+    assert_eq!(
+        (scene.containers(), container.len()),
+        (container.clone(), 1)
+    );
+    for file in ["go", "more", "on"] {
+        scene.project.write(file, "");
+    }
+    scene.assert_recovers("succeeded");
+    scene.assert_ended("succeeded", &busy_output(), b"");
+    scene.assert_started_once();
+}
+
+#[test]
+fn a_run_is_not_queued_for_a_daemon_of_another_engine() {
+    let engine = PrivateEngine::start(LiveRestore::Off);
+    let proxy = EngineProxy::before(&engine.socket());
+    let scene = Scene::on(&engine);
+    let here = Ended::of(&mut elsewhere(&scene, &["daemon", "start"]));
+    let refused = Ended::of(&mut scene.run_with(&["-d"], SHORT));
+    let queued = scene.runs();
+    let stopped = Ended::of(&mut elsewhere(&scene, &["daemon", "stop"]));
+    let there = Ended::of(&mut scene.dark_factory(&["daemon", "start"]));
+    let status = Ended::of(&mut scene.dark_factory(&["daemon", "status"]));
+    // Another endpoint of the same engine.
+    let mut run = scene.run_with(&["-d"], SHORT);
+    let taken = Ended::of(run.env("DOCKER_HOST", proxy.host()));
+
+    assert_eq!((here.code, stopped.code, there.code), (0, 0, 0));
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let told = format!("and not with the one at {}", engine.host());
+    assert!(refused.stderr.contains(&told), "{}", refused.stderr);
+    assert_eq!(queued, Vec::<Value>::new());
+    let ends = "this engine ends its containers when it restarts";
+    assert!(there.stderr.contains(ends), "{}", there.stderr);
+    let line = format!(
+        "engine: {} (containers end when it restarts)",
+        engine.host()
+    );
+    assert!(status.stdout.contains(&line), "{}", status.stdout);
+    assert_eq!(taken.code, 0, "{}", taken.stderr);
+    assert_eq!(taken.stderr.matches(ends).count(), 1, "{}", taken.stderr);
+    let wait = Ended::of(&mut scene.dark_factory(&["wait", taken.stdout.trim()]));
+    assert_eq!(wait.code, 1, "{}", wait.stderr);
+    scene.assert_ended("failed", b"hello\n", b"");
+}

@@ -12,7 +12,9 @@ use super::client::{Client, INFO};
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineIdentity {
-    /// Its own id, which stays the same as long as its data folder does; `None` if it has none that lasts.
+    /// Its own id and its data folder, which stay the same when it restarts; `None` if it has no id that lasts.
+    ///
+    /// Up to version 22 the id is that of a key in `/etc/docker`, which engines of one machine share.
     pub id: Option<String>,
     /// What becomes of containers when it goes down.
     pub on_restart: OnRestart,
@@ -25,7 +27,7 @@ pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineEr
     let ask = || Box::pin(async { Ok::<_, EngineError>(client.call(INFO, docker.info()).await?) });
     let (info, again) = tokio::try_join!(ask(), ask())?;
     Ok(EngineIdentity {
-        id: lasting(info.id.as_deref(), again.id.as_deref()),
+        id: lasting(&info, &again),
         on_restart: on_restart(&info),
     })
 }
@@ -59,10 +61,10 @@ pub(super) async fn missing(client: &Client, name: &str, holder: Option<&str>) -
 }
 
 /// Returns the id that two answers agree on: what an engine makes up for every answer says nothing.
-fn lasting(first: Option<&str>, second: Option<&str>) -> Option<String> {
-    first
-        .filter(|id| !id.is_empty() && second == Some(id))
-        .map(str::to_owned)
+fn lasting(first: &SystemInfo, second: &SystemInfo) -> Option<String> {
+    let id = first.id.as_deref().filter(|id| !id.is_empty())?;
+    let folder = first.docker_root_dir.as_deref().unwrap_or_default();
+    (first.id == second.id).then(|| format!("{id} {folder}"))
 }
 
 #[cfg(test)]
@@ -71,7 +73,14 @@ mod tests {
 
     #[test]
     fn an_id_counts_if_the_engine_says_it_twice() {
-        assert_eq!(lasting(Some("a"), Some("a")).as_deref(), Some("a"));
+        let info = |id: Option<&str>| SystemInfo {
+            id: id.map(str::to_owned),
+            docker_root_dir: Some("/data".to_owned()),
+            ..SystemInfo::default()
+        };
+        let lasting = |first, second| lasting(&info(first), &info(second));
+
+        assert_eq!(lasting(Some("a"), Some("a")).as_deref(), Some("a /data"));
         for (first, second) in [
             (Some("a"), Some("b")),
             (Some("a"), None),
