@@ -111,7 +111,7 @@ pub enum EngineError {
         name: String,
     },
     /// Another engine has the container, so what this one says of it counts for nothing.
-    #[error("the container engine at {endpoint} is not the one that has container {name}")]
+    #[error("the container engine at {endpoint} is not the one of container {name}")]
     OtherEngine {
         /// Where this one is.
         endpoint: String,

@@ -446,6 +446,8 @@ fn a_run_of_another_engine_is_not_lost_and_goes_on_once_its_own_is_named() {
     let container = scene.containers();
 
     let recover = Ended::of(&mut elsewhere(&scene, &["recover"]));
+    let id = text(&scene.only_run(), "run_id");
+    let wait = Ended::of(&mut elsewhere(&scene, &["wait", &id]));
     let daemon = Ended::of(&mut elsewhere(&scene, &["daemon", "start"]));
     let status = eventually("the daemon to give up for now", || {
         let status = Ended::of(&mut elsewhere(&scene, &["daemon", "status"]));
@@ -454,12 +456,13 @@ fn a_run_of_another_engine_is_not_lost_and_goes_on_once_its_own_is_named() {
     let stopped = Ended::of(&mut elsewhere(&scene, &["daemon", "stop"]));
     let left = scene.only_run();
 
-    let other =
-        "the container engine at unix:///var/run/docker.sock is not the one that has container";
+    let other = "the container engine at unix:///var/run/docker.sock is not the one of container";
     assert_eq!(recover.code, 4, "{}{}", recover.stdout, recover.stderr);
     for told in ["stays as it is", other, "--host or DOCKER_HOST"] {
         assert!(recover.stderr.contains(told), "{}", recover.stderr);
     }
+    assert_eq!(wait.code, 4, "{}{}", wait.stdout, wait.stderr);
+    assert!(wait.stderr.contains(other), "{}", wait.stderr);
     assert_eq!((daemon.code, stopped.code), (0, 0), "{}", daemon.stderr);
     assert!(status.stdout.contains(other), "{}", status.stdout);
     assert!(left["outcome"].is_null(), "{left}");
@@ -472,6 +475,30 @@ fn a_run_of_another_engine_is_not_lost_and_goes_on_once_its_own_is_named() {
     }
     scene.assert_recovers("succeeded");
     scene.assert_ended("succeeded", &busy_output(), b"");
+    scene.assert_started_once();
+}
+
+#[test]
+fn a_run_is_not_said_to_be_in_the_hands_of_a_daemon_of_another_engine() {
+    let engine = PrivateEngine::start(LiveRestore::On);
+    let scene = Scene::on(&engine);
+    let daemon = Ended::of(&mut elsewhere(&scene, &["daemon", "start"]));
+    let script = format!("{STARTED}write one x\nwait-file go");
+    let run = Watched::of(&mut scene.run_with(&["--on-interrupt", "detach"], &script));
+    scene.wait_for_file("one");
+
+    run.signal(Signal::SIGINT);
+    let run = run.ended();
+    let stopped = Ended::of(&mut elsewhere(&scene, &["daemon", "stop"]));
+    scene.project.write("go", "");
+
+    assert_eq!((daemon.code, stopped.code), (0, 0), "{}", daemon.stderr);
+    assert_eq!(run.code, 5, "{}", run.stderr);
+    for told in ["works with the engine at", "nobody supervises it"] {
+        assert!(run.stderr.contains(told), "{}", run.stderr);
+    }
+    scene.assert_recovers("succeeded");
+    scene.assert_ended("succeeded", b"", b"");
     scene.assert_started_once();
 }
 

@@ -472,3 +472,34 @@ pub(super) fn phase(state: &ContainerState) -> Phase {
         | None => Phase::Running,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dark_factory_types::RunId;
+
+    use super::super::endpoint::DockerEndpoint;
+    use super::*;
+
+    #[test]
+    fn a_handle_keeps_its_engine_and_an_older_one_has_none() {
+        let endpoint = DockerEndpoint::resolve(Some("unix:///s"), &BTreeMap::new()).unwrap();
+        let container = Container {
+            client: Client::new(endpoint),
+            id: "abc".to_owned(),
+            name: "c".to_owned(),
+            transport: Transport::Spool,
+            engine: Some("E /data".to_owned()),
+        };
+        let handle = container.handle(RunId::from_random_bits(1).attempt(1));
+        let older = Handle {
+            state: serde_json::json!({ "id": "abc", "transport": "spool" }),
+            ..handle.clone()
+        };
+
+        let read = |handle| Container::of(&container.client, handle).unwrap().engine;
+        assert_eq!(read(&handle), container.engine);
+        assert_eq!(read(&older), None);
+    }
+}
