@@ -82,7 +82,7 @@ impl DockerEngine {
     ///
     /// Whatever keeps it from saying so.
     pub async fn identity(&self) -> Result<EngineIdentity, EngineError> {
-        identity(&self.client).await
+        Box::pin(identity(&self.client)).await
     }
 
     /// Returns the create request of an attempt.
@@ -259,8 +259,10 @@ impl Engine for DockerEngine {
     ) -> Result<Handle, EngineError> {
         let attempt = dir.attempt();
         let name = spec.container_name(attempt);
-        let (body, identity) =
-            tokio::try_join!(self.request(spec, owner, dir), identity(&self.client))?;
+        let (body, identity) = tokio::try_join!(
+            self.request(spec, owner, dir),
+            Box::pin(identity(&self.client))
+        )?;
         let handle = |id| {
             let (client, name) = (self.client.clone(), name.clone());
             Container {

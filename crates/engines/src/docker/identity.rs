@@ -50,7 +50,8 @@ pub(super) async fn missing(client: &Client, name: &str, holder: Option<&str>) -
     let Some(holder) = holder else {
         return gone;
     };
-    match identity(client).await {
+    // On the heap: it is rare, and would make every call's future larger.
+    match Box::pin(identity(client)).await {
         Ok(EngineIdentity { id: Some(id), .. }) if id == holder => gone,
         Ok(_) => EngineError::OtherEngine {
             endpoint: client.endpoint(),

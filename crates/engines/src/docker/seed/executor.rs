@@ -292,7 +292,7 @@ impl Executor for DockerExecutor {
                 .await;
         }
         found.check_ours()?;
-        let engine = identity(&self.client).await?.id;
+        let engine = Box::pin(identity(&self.client)).await?.id;
         let adoptable = found.adoptable(&self.adopter(max_prompt_duration, engine))?;
         let sink = self
             .log_file(log_file)
