@@ -303,6 +303,16 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// Returns the engine's name: `docker`.
     fn name(&self) -> &'static str;
 
+    /// Returns where the engine is, as a person names it.
+    fn endpoint(&self) -> String;
+
+    /// Asks the engine who it is: a text that stays the same as long as its containers do; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from saying so.
+    async fn identity(&self) -> Result<Option<String>, EngineError>;
+
     /// Contacts the engine and finds out what it can do, including whether it sees the folder `probe_dir`.
     ///
     /// # Errors

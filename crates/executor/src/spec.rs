@@ -265,6 +265,9 @@ pub struct LaunchSpec {
     pub network: NetworkMode,
     /// How it is stopped.
     pub stop: StopPolicy,
+    /// The engine that the attempt was queued for; `None` if whoever recorded it began with it.
+    #[serde(default)]
+    pub engine_identity: Option<String>,
     /// How long an agent that has given its result may take to leave; `None` is as long as it likes.
     #[serde(default, with = "maybe_duration")]
     pub completion_grace: Option<Duration>,

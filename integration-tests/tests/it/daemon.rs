@@ -7,6 +7,7 @@
 use std::fs;
 use std::time::Duration;
 
+use integration_tests::{LiveRestore, PrivateEngine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -327,6 +328,30 @@ fn a_daemon_that_cannot_be_started_loses_no_run() {
         "{}",
         again.stderr
     );
+    assert_eq!(waited.code, 1, "{}", waited.stderr);
+    scene.assert_ended("failed", b"hello\n", b"");
+}
+
+#[test]
+fn a_queued_run_is_begun_only_on_the_engine_that_it_was_queued_for() {
+    let engine = PrivateEngine::start(LiveRestore::On);
+    let scene = Scene::new();
+    let lock = scene.installation.state_dir().join("daemon.lock");
+    fs::create_dir_all(&lock).unwrap();
+
+    let queued = Ended::of(&mut scene.run_with(&["-d"], "print hello; exit 3"));
+    let run = queued.stdout.trim().to_owned();
+    let elsewhere = command(&scene, &["wait", &run, "--host", &engine.host()]);
+    let listed = command(&scene, &["ps", "--json"]);
+    let waited = command(&scene, &["wait", &run]);
+
+    assert_eq!(elsewhere.code, 4, "{}", elsewhere.stderr);
+    assert!(
+        elsewhere.stderr.contains("is not the one of container"),
+        "{}",
+        elsewhere.stderr
+    );
+    assert_eq!(listed.one()["known_state"], "queued");
     assert_eq!(waited.code, 1, "{}", waited.stderr);
     scene.assert_ended("failed", b"hello\n", b"");
 }

@@ -238,6 +238,14 @@ impl Engine for DockerEngine {
         ENGINE
     }
 
+    fn endpoint(&self) -> String {
+        self.client.endpoint()
+    }
+
+    async fn identity(&self) -> Result<Option<String>, EngineError> {
+        Ok(Self::identity(self).await?.id)
+    }
+
     async fn probe(&self, probe_dir: &Path) -> Result<Capabilities, EngineError> {
         probe::probe(&self.client, probe_dir).await
     }

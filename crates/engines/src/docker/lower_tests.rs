@@ -63,6 +63,7 @@ fn spec(profile: Profile) -> LaunchSpec {
             signal: "SIGINT".to_owned(),
             grace: Duration::from_secs(3),
         },
+        engine_identity: None,
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),

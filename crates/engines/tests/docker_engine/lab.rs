@@ -130,6 +130,7 @@ impl Lab {
             limits: Limits::default(),
             network: NetworkMode::None,
             stop: StopPolicy::default(),
+            engine_identity: None,
             completion_grace: None,
             transport: Transport::Spool,
             seed: SeedSpec::default(),

@@ -136,6 +136,9 @@ impl Drive<'_> {
             failures: 0,
             silent: attempt.silence.is_some(),
         };
+        if attempt.state < AttemptState::Creating {
+            self.check_engine(spec).await?;
+        }
         if attempt.state == AttemptState::Queued {
             self.advance(Transition::Preparing).await?;
         }
@@ -166,6 +169,22 @@ impl Drive<'_> {
             if let Some(launched) = launched {
                 return Ok(launched);
             }
+        }
+    }
+
+    /// Makes sure that a queued attempt is begun on the engine that it was queued for; from its container on, its
+    /// handle says which that is.
+    async fn check_engine(&self, spec: &LaunchSpec) -> Result<(), ExecutorError> {
+        let Some(queued_for) = &spec.engine_identity else {
+            return Ok(());
+        };
+        match self.engine.identity().await? {
+            Some(identity) if identity != *queued_for => Err(EngineError::OtherEngine {
+                endpoint: self.engine.endpoint(),
+                name: spec.container_name(self.tenure.attempt),
+            }
+            .into()),
+            _ => Ok(()),
         }
     }
 
@@ -306,8 +325,9 @@ impl Drive<'_> {
                 launch.failures += 1;
                 launch.failures <= FAILURES
             }
-            // It is we who failed, or may not ask: the engine is not silent.
-            _ => return Err(error),
+            // It is we who failed: the engine is not silent.
+            EngineError::Local { .. } => return Err(error),
+            _ => false,
         };
         // It was looked for in between, so it is known that nothing of it runs.
         let never_ran = match launch.last {

@@ -57,6 +57,14 @@ impl Engine for FaultyEngine {
         self.0.name()
     }
 
+    fn endpoint(&self) -> String {
+        self.0.endpoint()
+    }
+
+    async fn identity(&self) -> Result<Option<String>, EngineError> {
+        self.0.identity().await
+    }
+
     async fn probe(&self, probe_dir: &Path) -> Result<Capabilities, EngineError> {
         self.0.probe(probe_dir).await
     }

@@ -233,6 +233,7 @@ pub fn resolve(
                 .map_or(defaults.signal, |signal| signal.value),
             grace: chosen(settings.stop_grace.as_ref()).unwrap_or(defaults.grace),
         },
+        engine_identity: None,
         completion_grace: Some(
             chosen(settings.completion_grace.as_ref()).unwrap_or(COMPLETION_GRACE),
         ),

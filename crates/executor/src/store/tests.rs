@@ -45,6 +45,7 @@ fn spec(file: &str) -> LaunchSpec {
         limits: Limits::default(),
         network: NetworkMode::None,
         stop: StopPolicy::default(),
+        engine_identity: None,
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),

@@ -211,9 +211,13 @@ impl Supervisor {
         resolved: &Resolved,
         state: AttemptState,
     ) -> Result<Submitted, ExecutorError> {
-        let spec = &resolved.spec;
+        let mut spec = resolved.spec.clone();
+        if state == AttemptState::Queued {
+            // Whoever begins with it may know another engine.
+            spec.engine_identity = self.engine.identity().await?;
+        }
         let (new, dir, lease) = self
-            .prepare(spec, &resolved.prompt_text, &resolved.secrets, state)
+            .prepare(&spec, &resolved.prompt_text, &resolved.secrets, state)
             .await?;
         let tenure = match self.store.add(new).await {
             Ok(Added::New(tenure)) => tenure,

@@ -234,6 +234,7 @@ impl Found {
             limits: self.limits(adopter.max_prompt_duration),
             network: NetworkMode::Open,
             stop: self.stop_policy(),
+            engine_identity: None,
             completion_grace: None,
             transport: Transport::Attach,
             seed: SeedSpec::default(),
