@@ -8,6 +8,7 @@ use dark_factory_spool::{EXIT_NO_SUPERVISOR, End as RecordedEnd, ExitRecord, Int
 use dark_factory_types::{ExitStatus, Proof, StopReason, Transport, Verdict};
 
 use super::Attempt;
+use super::launch;
 use super::process::{Asker, At, Collected, Driver, Ended, Process, Told};
 use super::rules::Cleaning;
 use super::state::State;
@@ -60,10 +61,12 @@ pub(super) fn step(
         }
         At::CleanFind => At::MarkRemoved,
         At::CleanLook => match state.phase_of(driver.handle) {
-            Phase::Absent => At::MarkRemoved,
+            Phase::Absent => At::List(Asker::Clean),
             Phase::Created | Phase::Ended(_) => At::Remove,
             Phase::Running(_) => At::CleanKill,
         },
+        // It stays for the next `recover` if the engine lists it.
+        At::List(Asker::Clean) if !launch::is_listed_too(state, model) => At::MarkRemoved,
         At::CleanKill => At::Remove,
         At::Remove if answer != Answer::Conflict => At::MarkRemoved,
         _ => return Some(Process::Off),

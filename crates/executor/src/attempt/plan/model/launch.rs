@@ -26,6 +26,10 @@ pub(super) fn step(
             driver.generation = state.row.take_over();
             driver.at = At::ReadRow;
         }
+        At::KillTakeOver => {
+            driver.generation = state.row.take_over();
+            driver.at = At::KillRequest;
+        }
         At::KillRequest if model.rules.memory == Memory::Nothing => {
             driver.known.state = AttemptState::Preparing;
             driver.handle = None;
@@ -85,16 +89,13 @@ pub(super) fn step(
         At::KillBegin => driver.at = At::Kill,
         At::Kill => driver.ask_again(),
         At::Untaken => untaken(state, &mut driver),
-        At::UntakenKill => match state.world.started {
-            true => started(state, &mut driver),
-            false => driver.at = At::Collect(Ended::NeverStarted),
-        },
+        At::UntakenKill => untaken_killed(state, &mut driver),
         At::NoSuchLook => match state.phase_of(driver.handle) {
             Phase::Absent => driver.at = At::List(Asker::Start),
             _ => driver.ask_again(),
         },
         At::NoSuch => driver.at = no_such(state, &driver),
-        At::Exit => return exit(state, driver),
+        At::Exit => exit(state, &mut driver)?,
         At::Running => driver.at = At::Follow,
         _ => return None,
     }
@@ -149,11 +150,10 @@ fn look(state: &State, driver: &mut Driver) {
 
 /// Asks in another way whether a container is gone; one that is listed is looked at once more.
 fn list(state: &State, driver: &mut Driver, asker: Asker, model: &Attempt) -> At {
-    let is_listed = state.is_listed() && model.rules.trust != Trust::OnceByLook;
-    match (asker, is_listed) {
+    match (asker, is_listed_too(state, model)) {
         (Asker::Watch, true) => At::FollowLook,
         (Asker::Watch, false) => At::Collecting(Ended::Gone),
-        (Asker::Launch | Asker::Start, true) => {
+        (Asker::Launch | Asker::Start | Asker::Untaken, true) => {
             driver.ask_again();
             driver.at
         }
@@ -162,11 +162,19 @@ fn list(state: &State, driver: &mut Driver, asker: Asker, model: &Attempt) -> At
             At::Plan
         }
         (Asker::Start, false) => At::NoSuch,
+        (Asker::Untaken, false) => untaken_gone(state),
+        // The end takes this step.
+        (Asker::Clean, _) => At::List(asker),
     }
 }
 
+/// Returns whether the engine lists a container that it said it does not know, if that is asked at all.
+pub(super) fn is_listed_too(state: &State, model: &Attempt) -> bool {
+    state.is_listed() && model.rules.trust != Trust::OnceByLook
+}
+
 /// The engine's word that it does not know the container, which is there.
-pub(super) fn denied(state: &State, mut driver: Driver, model: &Attempt) -> Option<Process> {
+pub(super) fn denied(state: &mut State, mut driver: Driver, model: &Attempt) -> Option<Process> {
     driver.at = match driver.at {
         At::StartLook | At::StartCall | At::HandOver if model.rules.trust == Trust::OnceByStart => {
             At::NoSuch
@@ -176,10 +184,22 @@ pub(super) fn denied(state: &State, mut driver: Driver, model: &Attempt) -> Opti
         At::FollowLook => At::List(Asker::Watch),
         At::StartLook | At::StartCall | At::HandOver => At::NoSuchLook,
         At::Follow => At::FollowLook,
-        At::Untaken => untaken_gone(state),
-        At::CleanLook => At::MarkRemoved,
-        // It is no refusal and no silence: the attempt is left open.
-        At::Exit => return Some(Process::Off),
+        At::Untaken if model.rules.trust == Trust::OnceByUntaken => untaken_gone(state),
+        At::Untaken => At::List(Asker::Untaken),
+        At::CleanLook if model.rules.trust == Trust::OnceByCleaning => At::MarkRemoved,
+        At::CleanLook => At::List(Asker::Clean),
+        At::Exit | At::Kill => {
+            driver.ask_again();
+            driver.at
+        }
+        // What the engine does not know counts as stopped, or as removed.
+        At::UntakenKill => {
+            untaken_killed(state, &mut driver);
+            driver.at
+        }
+        At::Stop => At::Follow,
+        At::CleanKill => At::Remove,
+        At::Remove => At::MarkRemoved,
         _ => return None,
     };
     Some(Process::On(driver))
@@ -214,17 +234,16 @@ fn started(state: &mut State, driver: &mut Driver) {
 }
 
 /// Waits for the end of one that has ended, which is not watched.
-fn exit(state: &mut State, mut driver: Driver) -> Option<Process> {
+fn exit(state: &mut State, driver: &mut Driver) -> Option<()> {
     match state.phase_of(driver.handle) {
         Phase::Ended(how) => {
             state.world.record = Some(how);
             driver.at = At::Collect(Ended::Exited(how));
         }
-        Phase::Created => driver.ask_again(),
+        Phase::Created | Phase::Absent => driver.ask_again(),
         Phase::Running(_) => return None,
-        Phase::Absent => return Some(Process::Off),
     }
-    Some(Process::On(driver))
+    Some(())
 }
 
 /// The engine does not know the container that was to be started, and said so twice.
@@ -294,13 +313,20 @@ fn untaken(state: &mut State, driver: &mut Driver) {
         }
         (Phase::Running(_), true) => return started(state, driver),
         (Phase::Running(_), false) => At::UntakenKill,
-        (Phase::Absent, _) => untaken_gone(state),
+        (Phase::Absent, _) => At::List(Asker::Untaken),
         (Phase::Created, true) => {
             driver.has_workload = true;
             At::Collect(Ended::Gone)
         }
         (Phase::Created, false) => At::Collect(Ended::NeverStarted),
     };
+}
+
+fn untaken_killed(state: &mut State, driver: &mut Driver) {
+    match state.world.started {
+        true => started(state, driver),
+        false => driver.at = At::Collect(Ended::NeverStarted),
+    }
 }
 
 fn untaken_gone(state: &State) -> At {

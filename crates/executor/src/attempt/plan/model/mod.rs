@@ -24,7 +24,7 @@ use crate::store::AttemptState;
 use crate::store::reference::Row;
 use process::{At, Driver, Process};
 use reply::{Reply, TROUBLES};
-use rules::{LeaseRule, Order, Rules};
+use rules::{Killing, LeaseRule, Rules};
 use state::{Faults, Late, Requester, Seen, State};
 use world::{Inside, Phase, World};
 
@@ -145,9 +145,6 @@ impl Model for Attempt {
                 let Process::On(driver) = state.processes[index] else {
                     return None;
                 };
-                if self.rules.order == Order::Kept && state.waits_for_write(&driver) {
-                    return None;
-                }
                 if reply != Reply::Answered {
                     state.left.troubles = state.left.troubles.checked_sub(1)?;
                 }
@@ -162,10 +159,10 @@ impl Model for Attempt {
                 self.leave_in_flight(&mut state, index)?;
                 state.processes[index] = Process::Off;
             }
-            Action::Kill(index) => kill(&mut state, index)?,
+            Action::Kill(index) => self.kill(&mut state, index)?,
             Action::KillInFlight(index) => {
                 self.leave_in_flight(&mut state, index)?;
-                kill(&mut state, index)?;
+                self.kill(&mut state, index)?;
             }
             Action::Arrive => arrive(&mut state)?,
             Action::GoOn => go_on(&mut state)?,
@@ -285,7 +282,7 @@ impl Model for Attempt {
                 }),
             ]);
         }
-        if self.sends != Sends::Nothing && self.faults.crashes > 0 {
+        if self.sends != Sends::Nothing && self.faults.crashes + self.faults.kills > 0 {
             properties.push(Property::sometimes(
                 "a late write is denied",
                 |_, state: &State| state.late_write_was_denied,
@@ -302,6 +299,21 @@ impl Attempt {
             return None;
         }
         state.processes[index] = Process::On(Driver::new(At::TakeOver, self.transport));
+        Some(())
+    }
+
+    fn kill(&self, state: &mut State, index: usize) -> Option<()> {
+        let Process::On(driver) = &mut state.processes[index] else {
+            return None;
+        };
+        if !driver.is_launching() {
+            return None;
+        }
+        state.left.kills = state.left.kills.checked_sub(1)?;
+        driver.at = match self.rules.killing {
+            Killing::TakesOver => At::KillTakeOver,
+            Killing::KeepsGeneration => At::KillRequest,
+        };
         Some(())
     }
 
@@ -384,18 +396,6 @@ impl Attempt {
 
 fn is_finished_as(state: &State, kind: OutcomeKind) -> bool {
     state.row.removed && state.row.report.is_some_and(|told| told.kind == kind)
-}
-
-fn kill(state: &mut State, index: usize) -> Option<()> {
-    let Process::On(driver) = &mut state.processes[index] else {
-        return None;
-    };
-    if !driver.is_launching() {
-        return None;
-    }
-    state.left.kills = state.left.kills.checked_sub(1)?;
-    driver.at = At::KillRequest;
-    Some(())
 }
 
 fn arrive(state: &mut State) -> Option<()> {

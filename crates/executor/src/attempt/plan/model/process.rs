@@ -63,7 +63,9 @@ pub(super) struct Collected {
 pub(super) enum Asker {
     Launch,
     Start,
+    Untaken,
     Watch,
+    Clean,
 }
 
 /// The step that is next.
@@ -72,7 +74,9 @@ pub(super) enum At {
     /// It has the lease.
     TakeOver,
     ReadRow,
-    /// It was killed before its container was followed: it asks for a stop, and begins anew.
+    /// It was killed before its container was followed: it takes a new generation, and begins anew.
+    KillTakeOver,
+    /// It asks for a stop.
     KillRequest,
     Preparing,
     /// The top of the loop: what is known is read again, and the next step is planned.
@@ -135,6 +139,7 @@ impl At {
                 | Self::CleanUp
                 | Self::CleanFind
                 | Self::CleanLook
+                | Self::List(Asker::Clean)
                 | Self::CleanKill
                 | Self::Remove
                 | Self::MarkRemoved
@@ -160,6 +165,7 @@ impl Driver {
     pub(super) fn forget(&mut self) {
         let transport = self.known.transport;
         match self.at {
+            At::KillTakeOver => *self = Self::new(self.at, transport),
             At::KillRequest | At::ReadRow => {
                 *self = Self {
                     generation: self.generation,
@@ -218,7 +224,11 @@ impl Driver {
     pub(super) fn is_launching(&self) -> bool {
         let is_elsewhere = matches!(
             self.at,
-            At::TakeOver | At::ReadRow | At::KillRequest | At::List(Asker::Watch)
+            At::TakeOver
+                | At::ReadRow
+                | At::KillTakeOver
+                | At::KillRequest
+                | At::List(Asker::Watch)
         );
         self.at.is_before_the_end() && !is_elsewhere
     }

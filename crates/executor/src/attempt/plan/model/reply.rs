@@ -7,7 +7,7 @@
 use dark_factory_types::Transport;
 
 use super::Attempt;
-use super::process::{At, Driver};
+use super::process::{Asker, At, Driver};
 use super::rules::Denials;
 
 /// What may come of a call but the answer.
@@ -76,14 +76,23 @@ impl Driver {
             Reply::Failed => {
                 self.at == At::Create
                     || self.known.transport == Transport::Spool
-                        && matches!(self.at, At::StartLook | At::StartCall)
+                        && matches!(
+                            self.at,
+                            At::StartLook
+                                | At::StartCall
+                                | At::Untaken
+                                | At::UntakenKill
+                                | At::NoSuchLook
+                                | At::List(Asker::Start | Asker::Untaken)
+                        )
             }
             Reply::FailedLate => {
                 self.at == At::Create
-                    || self.known.transport == Transport::Spool && self.at == At::StartCall
+                    || self.known.transport == Transport::Spool
+                        && matches!(self.at, At::StartCall | At::UntakenKill)
             }
             Reply::Denied => match self.at {
-                At::Untaken | At::CleanLook => model.rules.denials == Denials::Anywhere,
+                At::UntakenKill | At::Remove => model.rules.denials == Denials::Anywhere,
                 _ => matches!(
                     self.at,
                     At::Look
@@ -92,8 +101,13 @@ impl Driver {
                         | At::HandOver
                         | At::NoSuchLook
                         | At::Exit
+                        | At::Kill
+                        | At::Untaken
                         | At::Follow
                         | At::FollowLook
+                        | At::Stop
+                        | At::CleanLook
+                        | At::CleanKill
                 ),
             },
         }

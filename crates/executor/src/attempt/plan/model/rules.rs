@@ -10,7 +10,7 @@ pub(super) struct Rules {
     pub(super) guard: Guard,
     pub(super) lease: LeaseRule,
     pub(super) denials: Denials,
-    pub(super) order: Order,
+    pub(super) killing: Killing,
     pub(super) trust: Trust,
     pub(super) giving_up: GivingUp,
     pub(super) memory: Memory,
@@ -22,8 +22,8 @@ impl Rules {
     pub(super) const REAL: Self = Self {
         guard: Guard::Kept,
         lease: LeaseRule::Kept,
-        denials: Denials::WhereAskedTwice,
-        order: Order::Kept,
+        denials: Denials::WhereLookedAgain,
+        killing: Killing::TakesOver,
         trust: Trust::Twice,
         giving_up: GivingUp::IfItNeverRan,
         memory: Memory::Row,
@@ -48,16 +48,17 @@ pub(super) enum LeaseRule {
 /// Where an engine may say once that it does not know a container that is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Denials {
-    /// Where it is asked in another way before it is believed.
-    WhereAskedTwice,
+    /// Where it is asked again, or in another way, before it is believed.
+    WhereLookedAgain,
+    /// Also where what it does not know counts as stopped, or as removed.
     Anywhere,
 }
 
-/// Whether a write that a kill cut off is done before the store is read anew.
+/// Whether a killed process takes a new generation before it goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    Kept,
-    Lost,
+pub(super) enum Killing {
+    TakesOver,
+    KeepsGeneration,
 }
 
 /// How often an engine has to say that a container is gone.
@@ -68,6 +69,10 @@ pub(super) enum Trust {
     OnceByLook,
     /// Whoever starts it believes the first word.
     OnceByStart,
+    /// Whoever asks what became of one that did not take its spool believes the first word.
+    OnceByUntaken,
+    /// Whoever removes it at the end believes the first word.
+    OnceByCleaning,
 }
 
 /// Whether what is removed at the end is also looked for without a handle.

@@ -6,7 +6,7 @@
 
 use dark_factory_types::{OutcomeKind, Transport};
 
-use super::process::{At, Driver, Process, Told};
+use super::process::{At, Process, Told};
 use super::world::{Answer, How, Phase, World};
 use crate::store::AttemptState;
 use crate::store::reference::{Change, Denied, Row};
@@ -120,14 +120,6 @@ impl State {
         self.processes.iter().any(|process| {
             matches!(process, Process::On(driver) if matches!(driver.at, At::StartCall | At::HandOver))
         })
-    }
-
-    /// Returns whether a process is about to read the row while a write of its own is on its way.
-    pub(super) fn waits_for_write(&self, driver: &Driver) -> bool {
-        driver.at == At::ReadRow
-            && self
-                .late
-                .is_some_and(|late| late.generation == driver.generation && late.op.is_write())
     }
 
     /// Makes a change, and returns what is answered.
