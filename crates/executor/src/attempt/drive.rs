@@ -403,9 +403,14 @@ impl Drive<'_> {
             Recovered::Running(workload) => {
                 // Or it still has it, and nothing may be executed after the report says that nothing was.
                 workload.stop(&StopPolicy::kill()).await?;
-                match self.is_started()? {
-                    true => Ok(Launched::Running(workload)),
-                    false => refused(error),
+                match (self.is_started()?, self.look(handle).await?) {
+                    (true, _) => Ok(Launched::Running(workload)),
+                    (false, Recovered::Running(_)) => Err(EngineError::Failed {
+                        operation: "kill the container".to_owned(),
+                        source: error.into(),
+                    }
+                    .into()),
+                    (false, _) => refused(error),
                 }
             }
             // It ran, and the engine has forgotten that: what it printed is all there is.

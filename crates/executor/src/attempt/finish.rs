@@ -190,8 +190,12 @@ impl Drive<'_> {
         transport: Transport,
     ) -> Result<(), EngineError> {
         // Only attached containers may have been adopted; one without our label stays where it is.
-        if transport == Transport::Attach && row.handle.is_some() && !self.is_ours().await? {
-            return Ok(());
+        if let (Transport::Attach, Some(handle)) = (transport, &row.handle) {
+            // Another engine says nothing about it, least of all that it is not ours.
+            let is_gone = matches!(self.look(handle).await?, Recovered::Gone);
+            if is_gone || !self.is_ours().await? {
+                return Ok(());
+            }
         }
         if let Some(workload) = workload {
             return workload.remove().await;

@@ -7,7 +7,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use dark_factory_types::{AttemptId, Report, RunId, StopReason};
+use dark_factory_types::{AttemptId, Report, RunId, StopReason, Transport};
 
 use super::{Recovery, Supervisor};
 use crate::attempt::{Control, OnProgress, OnSilence};
@@ -18,6 +18,7 @@ use crate::lease::Lease;
 use crate::nudge::{Nudges, nudge};
 use crate::sink::Sink;
 use crate::spec::StopPolicy;
+use crate::spool::is_started;
 use crate::store::{Attempt, AttemptState, Motion};
 
 /// How long a living supervisor may take to act on a stop, before it is done for it.
@@ -222,14 +223,19 @@ impl Supervisor {
         let Some(handle) = &row.handle else {
             return Ok(());
         };
-        let Recovered::Running(workload) = self.engine.recover(handle).await? else {
-            // Not to be done to it later, when nobody expects it.
-            let going = self.store.request_pause(attempt, Motion::Going);
-            going.await?;
-            return Err(ExecutorError::NotRunning {
-                run: attempt.run(),
-                state: row.state,
-            });
+        let workload = match self.engine.recover(handle).await? {
+            // A helper that is frozen before it has its spool could not be given it any more.
+            Recovered::Running(workload) if motion == Motion::Going || self.has_begun(&row)? => {
+                workload
+            }
+            _ => {
+                // Not to be done to it later, when nobody expects it.
+                self.store.request_pause(attempt, Motion::Going).await?;
+                return Err(ExecutorError::NotRunning {
+                    run: attempt.run(),
+                    state: row.state,
+                });
+            }
         };
         let now = self.clock.moment();
         let (since, total) = match (motion, row.pause.since) {
@@ -242,6 +248,16 @@ impl Supervisor {
             Motion::Going => workload.unpause().await?,
         }
         Ok(self.store.set_paused(tenure, since, total).await?)
+    }
+
+    /// Returns whether the agent of a running container was executed, as far as that can be told.
+    fn has_begun(&self, row: &Attempt) -> Result<bool, ExecutorError> {
+        let attempt = row.id;
+        match row.spec.transport {
+            Transport::Attach => Ok(true),
+            Transport::Spool => is_started(&self.state.attempt(attempt))
+                .map_err(|source| ExecutorError::Output { attempt, source }),
+        }
     }
 
     /// Waits for a run's end: lets a living supervisor bring it there, or does so itself if there is none. A queued one
