@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use integration_tests::agent_image;
+use integration_tests::{EngineProxy, Fault, agent_image};
 use serde_json::{Value, json};
 
 use crate::scene::{Running, STARTED, Scene, docker, eventually, text};
@@ -400,4 +400,32 @@ fn a_stop_does_not_depend_on_a_supervisor_that_hangs() {
     assert_eq!(left.len(), 1);
     scene.assert_ended("cancelled", b"hello\n", b"");
     scene.assert_started_once();
+}
+
+#[test]
+fn a_container_whose_helper_waits_for_its_spool_is_not_frozen() {
+    let proxy = EngineProxy::new();
+    let scene = Scene::behind(&proxy);
+    proxy.next("POST /containers/*/start", Fault::HoldRequest);
+    let run = Running::start(&mut scene.run("print hello; exit 3"));
+    proxy.wait_until_held();
+    run.crash();
+    proxy.release();
+    let container = scene.container();
+    eventually("the container to run", || {
+        let state = docker(&["inspect", "--format", "{{.State.Status}}", &container]);
+        (state == "running\n").then_some(())
+    });
+    let id = text(&scene.only_run(), "run_id");
+
+    let pause = command(&scene, &["pause", &id]);
+    scene.assert_recovers("failed");
+
+    assert_eq!(pause.code, 2, "{}", pause.stderr);
+    assert!(
+        pause.stderr.contains("nothing to pause"),
+        "{}",
+        pause.stderr
+    );
+    scene.assert_ended("failed", b"hello\n", b"");
 }
