@@ -43,6 +43,9 @@ use super::{images, lower, probe};
 
 /// How long the helper may take to ask for its spool; it gives up after the same time.
 const HANDOVER: Duration = Duration::from_secs(60);
+/// How often a name is tried that is taken by something that cannot be found, and the time in between.
+const NAME_TRIES: u32 = 40;
+const NAME_PAUSE: Duration = Duration::from_millis(250);
 /// How long to wait before an engine that did not answer is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -282,8 +285,9 @@ impl Engine for DockerEngine {
             }
             .handle(attempt)
         };
-        // A holder of the name may vanish while we look at it: then the name is free.
-        for _ in 0..2 {
+        // A holder of the name may vanish while we look at it: then the name is free. Or it is being made, by a call of a
+        // process that is dead by now: then it has a name before it can be found.
+        for _ in 0..NAME_TRIES {
             let lost = match self.create_once(spec, &name, body.clone()).await {
                 Ok(Some(id)) => return Ok(handle(id)),
                 Ok(None) => None,
@@ -296,12 +300,12 @@ impl Engine for DockerEngine {
                     return Err(error);
                 }
                 (_, Some(lost)) => return Err(lost),
-                (Ok(None), None) => {}
+                (Ok(None), None) => tokio::time::sleep(NAME_PAUSE).await,
             }
         }
-        Err(EngineError::CreateRefused {
-            name,
-            reason: "its name is taken by something that cannot be found".to_owned(),
+        Err(EngineError::Failed {
+            operation: format!("create container {name}"),
+            source: "its name is taken by something that cannot be found".into(),
         })
     }
 
