@@ -338,8 +338,12 @@ pub struct ExitRecord {
     pub oom_kills: Option<u64>,
     /// Processes that outlived the main process and were killed.
     pub leftovers: u64,
-    /// What was first done to the main process before it ended, if anything was.
+    /// What was done to the main process before it ended, to end it, if anything was.
     pub intervention: Option<Intervention>,
+    /// How long before the end that was, in milliseconds.
+    pub intervention_age_ms: u64,
+    /// The signals that came from outside before the end and were passed on: bit N for signal N.
+    pub signals: u64,
 }
 
 /// What was done to the agent's main process from outside, or by the helper on its own account.
@@ -374,9 +378,14 @@ impl Intervention {
 }
 
 impl ExitRecord {
-    /// Length of version 1, which has everything but the intervention.
+    /// Returns whether a signal came from outside before the end.
+    pub fn has_signal(&self, signal: i32) -> bool {
+        u32::try_from(signal).is_ok_and(|bit| bit < u64::BITS && self.signals >> bit & 1 == 1)
+    }
+
+    /// Length of version 1, which has nothing of interventions and signals.
     const LEN_1: usize = 4 + 8 * 9;
-    const LEN: usize = Self::LEN_1 + 8;
+    const LEN: usize = Self::LEN_1 + 8 * 3;
 
     /// Encodes the record's payload.
     pub fn encode(&self) -> Vec<u8> {
@@ -401,6 +410,8 @@ impl ExitRecord {
             self.oom_kills.unwrap_or(0),
             self.leftovers,
             self.intervention.map_or(0, Intervention::code),
+            self.intervention_age_ms,
+            self.signals,
         ] {
             out.extend(number.to_le_bytes());
         }
@@ -415,6 +426,7 @@ impl ExitRecord {
             _ => return None,
         };
         let payload = payload.get(..length)?;
+        let is_whole = length == Self::LEN;
         let number = |i: usize| u64::from_le_bytes(array(&payload[4 + 8 * i..12 + 8 * i]));
         let value = i32::try_from(number(0).cast_signed()).ok()?;
         let flag = |bit: u8| payload[2] & (1 << bit) != 0;
@@ -432,9 +444,11 @@ impl ExitRecord {
             peak_memory: flag(2).then(|| number(6)),
             oom_kills: flag(3).then(|| number(7)),
             leftovers: number(8),
-            intervention: (length == Self::LEN)
+            intervention: is_whole
                 .then(|| Intervention::from_code(number(9)))
                 .flatten(),
+            intervention_age_ms: if is_whole { number(10) } else { 0 },
+            signals: if is_whole { number(11) } else { 0 },
         })
     }
 }
@@ -539,6 +553,8 @@ mod tests {
             oom_kills: None,
             leftovers: 2,
             intervention: Some(Intervention::Signal(15)),
+            intervention_age_ms: 70,
+            signals: 1 << 15 | 1 << 10,
         };
 
         assert_eq!(ExitRecord::decode(&record.encode()), Some(record));
@@ -557,6 +573,8 @@ mod tests {
             oom_kills: None,
             leftovers: 4,
             intervention: None,
+            intervention_age_ms: 0,
+            signals: 0,
         };
         let mut version_1 = record.encode();
         version_1[0] = 1;
@@ -578,6 +596,8 @@ mod tests {
             oom_kills: Some(1),
             leftovers: 0,
             intervention: Some(Intervention::LogLimit),
+            intervention_age_ms: 0,
+            signals: 0,
         };
 
         assert_eq!(ExitRecord::decode(&record.encode()), Some(record));

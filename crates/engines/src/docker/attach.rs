@@ -214,6 +214,8 @@ fn exit_record(code: i64, totals: [u64; 2]) -> ExitRecord {
         oom_kills: None,
         leftovers: 0,
         intervention: None,
+        intervention_age_ms: 0,
+        signals: 0,
     }
 }
 

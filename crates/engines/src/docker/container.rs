@@ -15,7 +15,7 @@ use bollard::query_parameters::{
     InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions, WaitContainerOptionsBuilder,
 };
-use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Handle, OomSeen};
+use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Fate, Handle, OomSeen};
 use dark_factory_types::{AttemptId, Transport};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,8 @@ use super::identity::missing;
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "docker";
+/// How long to wait before an engine that did not answer is asked again.
+const RETRY: Duration = Duration::from_secs(1);
 /// Version of [`HandleState`].
 const HANDLE_VERSION: u32 = 1;
 /// How long a wait may be silent before the engine is asked about the container otherwise, the first time and from
@@ -203,6 +205,18 @@ impl Container {
             };
             if phase(&state) == Phase::Ended {
                 return Ok(state.exit_code.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Waits until the container does not run, also through times in which the engine does not answer.
+    ///
+    /// Cancel-safe.
+    pub(super) async fn ended_at_last(&self) -> Result<i64, EngineError> {
+        loop {
+            match self.ended().await {
+                Err(error) if error.fate() == Fate::Unknown => sleep(RETRY).await,
+                ended => return ended,
             }
         }
     }

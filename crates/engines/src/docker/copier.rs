@@ -120,7 +120,7 @@ impl Copier {
         let container = self.container.clone();
         let mut ended = pin!(async {
             match started.await {
-                Ok(()) => container.ended().await.ok(),
+                Ok(()) => container.ended_at_last().await.ok(),
                 Err(_) => None,
             }
         });

@@ -46,8 +46,6 @@ const HANDOVER: Duration = Duration::from_secs(60);
 /// How often a name is tried that is taken by something that cannot be found, and the time in between.
 const NAME_TRIES: u32 = 40;
 const NAME_PAUSE: Duration = Duration::from_millis(250);
-/// How long to wait before an engine that did not answer is asked again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// A Docker engine.
 #[derive(Clone)]
@@ -451,7 +449,7 @@ async fn await_handover(
         tokio::select! {
             biased;
             handed = handed => handed.map_err(|error| container.untaken(error.to_string())),
-            ended = ended(container) => match ended {
+            ended = container.ended_at_last() => match ended {
                 Ok(code) => Err(container.untaken(format!("it ended with code {code} before that"))),
                 Err(error) => Err(error),
             },
@@ -463,16 +461,6 @@ async fn await_handover(
             "it did not ask for it within {} s",
             HANDOVER.as_secs()
         ))),
-    }
-}
-
-/// Waits until the container has ended, also through times in which the engine does not answer.
-async fn ended(container: &Container) -> Result<i64, EngineError> {
-    loop {
-        match container.ended().await {
-            Err(error) if error.fate() == Fate::Unknown => tokio::time::sleep(RETRY).await,
-            ended => return ended,
-        }
     }
 }
 

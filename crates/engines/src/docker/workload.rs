@@ -72,7 +72,8 @@ impl DockerWorkload {
         if self.kill(signal).await? == Signalled::Ended {
             return Ok(Ended::Yes);
         }
-        match timeout(grace, self.container.ended()).await {
+        // An engine that does not answer for a while does not begin the grace anew.
+        match timeout(grace, self.container.ended_at_last()).await {
             Ok(Ok(_) | Err(EngineError::NoSuchContainer { .. })) => Ok(Ended::Yes),
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(Ended::No),

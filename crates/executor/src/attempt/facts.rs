@@ -38,7 +38,12 @@ pub(crate) struct Facts<'a> {
     pub(crate) started: Started,
     pub(crate) transport: Transport,
     pub(crate) limits: &'a Limits,
+    /// The first signal of a stop, by name.
+    pub(crate) stop_signal: &'a str,
 }
+
+/// How long an agent may take to leave before a signal from outside is no longer why it did, in milliseconds.
+const LEAVING_MS: u64 = 60_000;
 
 /// Whether the helper got as far as executing the agent, or there is no helper to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +138,10 @@ impl Facts<'_> {
                 Some(Intervention::LogLimit) => Some(StopReason::LogLimit {
                     limit: self.limits.log.unwrap_or(ByteSize(0)),
                 }),
-                Some(Intervention::Signal(_) | Intervention::Kill) => sent,
+                Some(Intervention::Kill) => sent,
+                _ if signal_number(self.stop_signal).is_some_and(|n| record.has_signal(n)) => sent,
                 // Whoever was to stop it came too late.
-                None => None,
+                _ => None,
             },
             _ => sent,
         }
@@ -197,7 +203,16 @@ impl Facts<'_> {
             return None;
         }
         let signal = match self.record.and_then(|record| record.intervention) {
-            Some(Intervention::Signal(signal)) => signal,
+            // One that was got over long ago has nothing to do with the end.
+            Some(Intervention::Signal(signal))
+                if exit.status == ExitStatus::Signal(signal)
+                    || self
+                        .record
+                        .is_some_and(|r| r.intervention_age_ms <= LEAVING_MS) =>
+            {
+                signal
+            }
+            Some(Intervention::Signal(_)) => return None,
             Some(Intervention::Kill) => 9,
             Some(Intervention::LogLimit) => return None,
             // With a helper its record would say so: without one, it is what was killed.
@@ -266,6 +281,9 @@ impl Facts<'_> {
         let intervention = self.record.and_then(|record| record.intervention);
         if outcome == OutcomeKind::Succeeded
             && let Some(Intervention::Signal(signal)) = intervention
+            && self
+                .record
+                .is_some_and(|record| record.intervention_age_ms <= LEAVING_MS)
         {
             warnings.push(format!(
                 "{} came from outside; the agent had done its work all the same",
@@ -306,6 +324,11 @@ impl Facts<'_> {
     }
 }
 
+/// Returns the number of a signal's name.
+fn signal_number(name: &str) -> Option<i32> {
+    (1..32).find(|&number| signal_name(number) == name)
+}
+
 fn never_started(source: ExitSource) -> Exit {
     Exit {
         status: ExitStatus::NeverStarted,
@@ -341,6 +364,7 @@ mod tests {
             started: Started::Yes,
             transport,
             limits: &LIMITS,
+            stop_signal: "SIGTERM",
         }
     }
 
@@ -366,6 +390,8 @@ mod tests {
             oom_kills: None,
             leftovers: 0,
             intervention: None,
+            intervention_age_ms: 0,
+            signals: 0,
         }
     }
 
@@ -408,5 +434,53 @@ mod tests {
 
         let exit = facts(&EngineEnd::Gone, None, Transport::Attach).exit();
         assert_eq!(exit.status, ExitStatus::Lost);
+    }
+
+    fn request_and_record(signals: u64) -> (StopRequest, ExitRecord) {
+        let request = StopRequest {
+            reason: StopReason::Cancelled {
+                by: "me".to_owned(),
+            },
+            grace: None,
+            sent: Sent::Yes,
+        };
+        let record = ExitRecord {
+            end: End::Code(1),
+            intervention: Some(Intervention::Signal(15)),
+            intervention_age_ms: 3_600_000,
+            signals,
+            ..engines_record()
+        };
+        (request, record)
+    }
+
+    #[test]
+    fn a_stop_counts_if_its_own_signal_came_before_the_end() {
+        for (signals, counts) in [(1 << 15 | 1 << 10, true), (1 << 10, false)] {
+            let (request, record) = request_and_record(signals);
+            let engine = killed(OomSeen::No);
+
+            let reason =
+                facts(&engine, Some(&record), Transport::Spool).stop_reason(Some(&request));
+
+            assert_eq!(reason.is_some(), counts);
+        }
+    }
+
+    #[test]
+    fn a_signal_that_was_got_over_long_ago_did_not_end_the_agent() {
+        let engine = killed(OomSeen::No);
+        for (age, kind) in [(3_600_000, OutcomeKind::Failed), (500, OutcomeKind::Killed)] {
+            let (_, mut record) = request_and_record(1 << 15);
+            record.intervention_age_ms = age;
+
+            let outcome = facts(&engine, Some(&record), Transport::Spool).outcome(
+                &Verdict::Silent,
+                None,
+                Proof::ExitCode,
+            );
+
+            assert_eq!(outcome.kind, kind, "{}", outcome.cause);
+        }
     }
 }

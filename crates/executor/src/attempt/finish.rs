@@ -72,6 +72,7 @@ impl Drive<'_> {
             },
             transport: spec.transport,
             limits: &spec.limits,
+            stop_signal: &spec.stop.signal,
         };
         let verdict = collected.conclusion.verdict;
         let outcome = facts.outcome(&verdict, row.stop.as_ref(), agent.proof());

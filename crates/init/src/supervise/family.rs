@@ -5,6 +5,7 @@
 //! Never: reads their output; see `pump`.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use dark_factory_spool::{End, Intervention};
 use nix::sys::signal::{Signal as NixSignal, kill};
@@ -14,6 +15,11 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
     set_child_subreaper, wait,
 };
+
+/// Signals that ask a process to leave.
+const LEAVE: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+/// How soon after such a signal a kill belongs to it.
+const SOON: Duration = Duration::from_secs(60);
 
 /// How far killing reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +44,13 @@ pub(super) struct Family {
     reach: Reach,
     main: Option<Pid>,
     end: Option<End>,
-    intervention: Option<Intervention>,
+    /// Signals that were passed on before the main process ended, by bit.
+    signals: u64,
+    /// The last of them that asks a process to leave.
+    told_to_leave: Option<(i32, Instant)>,
+    /// Why everything was killed before the main process ended.
+    killed: Option<(Intervention, Instant)>,
+    ended_at: Option<Instant>,
     killing: bool,
     leftovers: u64,
 }
@@ -56,7 +68,10 @@ impl Family {
             },
             main: None,
             end: None,
-            intervention: None,
+            signals: 0,
+            told_to_leave: None,
+            killed: None,
+            ended_at: None,
             killing: false,
             leftovers: 0,
         })
@@ -77,9 +92,33 @@ impl Family {
         self.end
     }
 
-    /// Returns what was first done to the main process before it ended.
-    pub(super) fn intervention(&self) -> Option<Intervention> {
-        self.intervention
+    /// Returns what was done to the main process to end it, and how long before its end.
+    ///
+    /// A signal that asks it to leave comes before a kill that follows soon. Any other signal is one only if it ended the
+    /// process.
+    pub(super) fn intervention(&self) -> Option<(Intervention, Duration)> {
+        let ended_at = self.ended_at.unwrap_or_else(Instant::now);
+        let age = |at: Instant| ended_at.saturating_duration_since(at);
+        match (self.killed, self.told_to_leave) {
+            (Some((_, killed)), Some((signal, told)))
+                if killed.saturating_duration_since(told) <= SOON =>
+            {
+                Some((Intervention::Signal(signal), age(told)))
+            }
+            (Some((why, killed)), _) => Some((why, age(killed))),
+            (None, Some((signal, told))) => Some((Intervention::Signal(signal), age(told))),
+            (None, None) => match self.end {
+                Some(End::Signal(signal)) if self.signals & bit(signal) != 0 => {
+                    Some((Intervention::Signal(signal), Duration::ZERO))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// Returns the signals that were passed on to the main process before its end: bit N for signal N.
+    pub(super) fn signals(&self) -> u64 {
+        self.signals
     }
 
     /// Returns whether everything was killed.
@@ -118,6 +157,7 @@ impl Family {
         let signal = status.terminating_signal();
         if self.main == Some(pid) {
             self.main = None;
+            self.ended_at = Some(Instant::now());
             self.end = Some(
                 signal.map_or_else(|| End::Code(status.exit_status().unwrap_or(0)), End::Signal),
             );
@@ -128,10 +168,13 @@ impl Family {
 
     /// Sends a signal to the main process, if it still runs.
     pub(super) fn forward(&mut self, signal: Signal) {
-        if ends_by_default(signal) {
-            self.note(Intervention::Signal(signal.as_raw()));
-        }
+        // Its end may be waiting behind this signal.
+        self.reap();
         if let Some(main) = self.main {
+            self.signals |= bit(signal.as_raw());
+            if LEAVE.contains(&signal) {
+                self.told_to_leave = Some((signal.as_raw(), Instant::now()));
+            }
             // Not yet reaped, so the number is still its own.
             let _sent = kill_process(main, signal);
         }
@@ -139,17 +182,11 @@ impl Family {
 
     /// Kills every process within reach, the main one among them.
     pub(super) fn kill_main(&mut self, why: Intervention) {
-        self.note(why);
-        self.kill_all();
-    }
-
-    /// Notes what is about to be done to the main process, unless it has ended or something was done before.
-    fn note(&mut self, intervention: Intervention) {
-        // Its end may be waiting behind the signal that asks for this.
         self.reap();
         if self.main.is_some() {
-            self.intervention.get_or_insert(intervention);
+            self.killed.get_or_insert((why, Instant::now()));
         }
+        self.kill_all();
     }
 
     /// Kills every process within reach; safe to call again for orphans that turned up since.
@@ -171,19 +208,12 @@ impl Family {
     }
 }
 
-/// Returns whether a process that has made no arrangements ends of this signal.
-fn ends_by_default(signal: Signal) -> bool {
-    let ignored_or_stopping = [
-        Signal::CHILD,
-        Signal::CONT,
-        Signal::URG,
-        Signal::WINCH,
-        Signal::STOP,
-        Signal::TSTP,
-        Signal::TTIN,
-        Signal::TTOU,
-    ];
-    !ignored_or_stopping.contains(&signal)
+/// Returns the bit that stands for a signal.
+fn bit(signal: i32) -> u64 {
+    u32::try_from(signal)
+        .ok()
+        .and_then(|signal| 1_u64.checked_shl(signal))
+        .unwrap_or(0)
 }
 
 /// Lists our direct children, zombies included.

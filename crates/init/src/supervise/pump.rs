@@ -369,6 +369,8 @@ impl Pump {
         } else {
             MemoryFacts::default()
         };
+        let (intervention, age) = self.family.intervention().unzip();
+        let age = age.unwrap_or_default();
         let record = ExitRecord {
             end,
             totals: [self.sources[0].offset, self.sources[1].offset],
@@ -379,7 +381,9 @@ impl Pump {
             peak_memory: memory.peak,
             oom_kills: memory.oom_kills,
             leftovers: self.family.leftovers(),
-            intervention: self.family.intervention(),
+            intervention,
+            intervention_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            signals: self.family.signals(),
         };
         self.put(Kind::Exit, Stream::Stdout, &record.encode())?;
         self.spool.release_reserve();

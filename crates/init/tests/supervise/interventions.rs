@@ -105,6 +105,25 @@ fn signals_that_end_nothing_are_passed_on_and_not_named() {
 }
 
 #[test]
+fn a_signal_that_asks_for_nothing_is_no_intervention_but_is_recorded() {
+    let running = Launch::new(&shell(
+        "trap 'echo seen' USR1; echo ready; while [ ! -e go ]; do sleep 0.05; done; exit 3",
+    ))
+    .start();
+    running.wait_for_output("ready");
+
+    running.signal(SIGUSR1);
+    running.wait_for_output("seen");
+    running.signal(SIGTERM);
+    let recorded = running.finish();
+
+    let exit = recorded.exit();
+    assert_eq!(exit.intervention, Some(Intervention::Signal(SIGTERM)));
+    assert!(exit.has_signal(SIGUSR1) && exit.has_signal(SIGTERM));
+    assert!(!exit.has_signal(SIGWINCH));
+}
+
+#[test]
 fn a_signal_that_comes_after_the_end_is_no_intervention() {
     let running = Launch::new(&shell("echo pid $$; exec sleep 60")).start();
     let pid = agents_pid(&running);

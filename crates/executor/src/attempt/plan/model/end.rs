@@ -127,6 +127,7 @@ fn decide(state: &State, end: Ended, collected: Collected) -> Told {
         },
         transport: state.world.transport,
         limits: &limits,
+        stop_signal: "SIGTERM",
     };
     let outcome = facts.outcome(&Verdict::Silent, request.as_ref(), Proof::ExitCode);
     Told {
@@ -151,6 +152,8 @@ fn exit_record(state: &State, how: How) -> ExitRecord {
         oom_kills: None,
         leftovers: 0,
         intervention: is_signal.then_some(Intervention::Signal(15)),
+        intervention_age_ms: 0,
+        signals: u64::from(is_signal) << 15,
     }
 }
 
