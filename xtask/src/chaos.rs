@@ -68,8 +68,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode, 
         .args(["--test", "chaos", "--", "--nocapture"])
         .envs(environment)
         .env("DARK_FACTORY_CHAOS_FOR", options.time.as_secs().to_string());
+    // Another one each time is all that is asked of it.
+    let new_seed = || u64::from(std::process::id());
     for (name, number) in [
-        ("DARK_FACTORY_CHAOS_SEED", options.seed),
+        (
+            "DARK_FACTORY_CHAOS_SEED",
+            Some(options.seed.unwrap_or_else(new_seed)),
+        ),
         ("DARK_FACTORY_CHAOS_JOBS", options.jobs),
     ] {
         if let Some(number) = number {

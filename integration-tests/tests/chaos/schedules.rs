@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use integration_tests::chaos::{Met, Scenario, Schedule, Tally, every_point, play, play_all};
 
-use crate::settings::{asked_time, jobs, only, seed, time, turn};
+use crate::settings::{asked_time, jobs, only, say, seed, time, turn};
 
 /// So many schedules are the least that must have been played.
 const LEAST: usize = 200;
@@ -63,11 +63,11 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
     );
     let count = points.len();
     let mut tally = play_and_say(points.into_iter(), Some(began + 2 * time()));
-    eprintln!(
+    say(&format!(
         "points: {} of {count}: {tally}, after {} s",
         tally.schedules,
         began.elapsed().as_secs()
-    );
+    ));
     let mut random = (0..).map(|index| Schedule::random(seed, index));
     let until = (began + time()).max(Instant::now() + RANDOM);
     tally.add(play_and_say(&mut random, Some(until)));
@@ -78,7 +78,10 @@ fn a_run_survives_faults_at_every_step_and_at_any_time() {
     for (fault, count) in &tally.faults {
         eprintln!("  {count:>5} {fault}");
     }
-    eprintln!("{tally}, seed {seed}, in {} s", began.elapsed().as_secs());
+    say(&format!(
+        "{tally}, seed {seed}, in {} s",
+        began.elapsed().as_secs()
+    ));
     assert_all_passed(&tally);
     assert!(tally.schedules >= LEAST, "too few schedules: {tally}");
 }

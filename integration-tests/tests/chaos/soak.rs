@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use integration_tests::chaos::{Fault, How, Process};
 use integration_tests::{Installation, Project, agent_image};
 
-use crate::settings::{asked_time, turn};
+use crate::settings::{asked_time, say, turn};
 
 /// Prompts, unless more time was asked for.
 const PROMPTS: u64 = 60;
@@ -91,7 +91,7 @@ fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
     };
     let early = most(&samples[quarter..2 * quarter]);
     let late = most(&samples[3 * quarter..]);
-    eprintln!(
+    say(&format!(
         "soak: {count} prompts in {} s, {} samples; memory {} KiB, then {} KiB; file descriptors {}, then {}",
         began.elapsed().as_secs(),
         samples.len(),
@@ -99,7 +99,7 @@ fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
         late.kib,
         early.descriptors,
         late.descriptors,
-    );
+    ));
     assert!(quarter > 0, "it was over before it was looked at");
     assert!(
         late.kib <= early.kib + MORE_KIB
