@@ -28,7 +28,7 @@ use super::identity::missing;
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "docker";
 /// How long to wait before an engine that did not answer is asked again.
-const RETRY: Duration = Duration::from_secs(1);
+pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Version of [`HandleState`].
 const HANDLE_VERSION: u32 = 1;
 /// How long a wait may be silent before the engine is asked about the container otherwise, the first time and from

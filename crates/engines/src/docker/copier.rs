@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Fault, LOGS};
-use super::container::Container;
+use super::container::{Container, RETRY};
 use super::tail::Tail;
 
 /// How long the queue may be full before the connection is dropped; the engine bears a pause of that length.
@@ -30,8 +30,6 @@ const END_SPREAD: Duration = Duration::from_secs(2);
 const END_MESSAGES: &str = "100";
 /// How long the log of an ended container may bring nothing before it is asked for again.
 const LOG_SILENCE: Duration = Duration::from_secs(30);
-/// How long to wait before an engine that did not answer is asked again.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// What is to be written next.
 #[derive(Debug)]

@@ -457,12 +457,16 @@ impl Drive<'_> {
     }
 
     /// Returns the request to stop this attempt, the caller's own included.
-    pub(super) async fn stop_requested(&self) -> Result<Option<StopRequest>, ExecutorError> {
+    async fn stop_requested(&self) -> Result<Option<StopRequest>, ExecutorError> {
+        Ok(self.row_with_requests().await?.and_then(|row| row.stop))
+    }
+
+    /// Returns the attempt's row as it is now, with the caller's own request to stop it.
+    pub(super) async fn row_with_requests(&self) -> Result<Option<Attempt>, ExecutorError> {
         if self.control.is_cancelled() {
             self.request_stop(self.cancelled()).await?;
         }
-        let row = self.store.attempt(self.tenure.attempt).await?;
-        Ok(row.and_then(|row| row.stop))
+        Ok(self.store.attempt(self.tenure.attempt).await?)
     }
 
     /// Follows the workload to its end while its output is pumped.

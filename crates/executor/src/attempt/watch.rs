@@ -175,9 +175,8 @@ impl Drive<'_> {
         deadlines: &mut Deadlines,
         acts: &mut Acts<'w>,
     ) -> Result<Motion, ExecutorError> {
-        let stop = self.stop_requested().await?;
-        let row = self.store.attempt(attempt.id).await?;
-        let pause = row.map(|row| row.pause).unwrap_or_default();
+        let row = self.row_with_requests().await?;
+        let (stop, pause) = row.map(|row| (row.stop, row.pause)).unwrap_or_default();
         let wanted = match &stop {
             // A frozen process hears no signal.
             Some(_) => Motion::Going,

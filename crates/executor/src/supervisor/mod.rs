@@ -479,10 +479,7 @@ impl Supervisor {
     /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::AmbiguousRun`].
     pub async fn find_attempt(&self, text: &str) -> Result<Attempt, ExecutorError> {
         let run = self.find_run(text).await?;
-        let latest = self.store.latest(run).await?;
-        latest.ok_or_else(|| ExecutorError::NoSuchRun {
-            text: run.to_string(),
-        })
+        self.latest(run).await
     }
 
     /// Returns whether a living process supervises an attempt.
@@ -495,6 +492,13 @@ impl Supervisor {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             held => held.map_err(|source| ExecutorError::AttemptDir { attempt, source }),
         }
+    }
+
+    async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
+        let latest = self.store.latest(run).await?;
+        latest.ok_or_else(|| ExecutorError::NoSuchRun {
+            text: run.to_string(),
+        })
     }
 
     async fn row(&self, attempt: AttemptId) -> Result<Attempt, ExecutorError> {

@@ -330,13 +330,6 @@ impl Supervisor {
         }
     }
 
-    async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
-        let latest = self.store.latest(run).await?;
-        latest.ok_or_else(|| ExecutorError::NoSuchRun {
-            text: run.to_string(),
-        })
-    }
-
     fn nudge(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
         nudge(&self.state.attempt(attempt))
             .map_err(|source| ExecutorError::AttemptDir { attempt, source })
