@@ -28,21 +28,19 @@ fn assert_gets_over(request: &str, fault: Fault) {
     assert_short_run_ends(&Scene::behind(&proxy));
 }
 
-/// Lets one request of a short run meet a refusal, for which it is never started.
-fn assert_refused(request: &str, instead: Instead) {
-    let proxy = EngineProxy::new();
-    let scene = Scene::behind(&proxy);
-    proxy.next(request, Fault::Answer(instead));
+/// Runs a short run behind a proxy with faults for which it is never started.
+fn run_that_is_never_started(proxy: &EngineProxy) -> Ended {
+    let scene = Scene::behind(proxy);
 
     let run = Ended::of(&mut scene.run(SHORT));
 
-    assert_ne!(run.code, 0, "{}", run.stderr);
     let report = scene.assert_ended("start_failed", b"", b"");
     assert!(
         text(&report, "cause").contains("a fault of the test"),
         "{report}"
     );
     assert!(!scene.project.path().join("starts.txt").exists());
+    run
 }
 
 #[test]
@@ -53,25 +51,23 @@ fn a_create_that_the_engine_fails_at_is_done_again() {
 #[test]
 fn a_create_that_the_engine_fails_at_each_time_starts_nothing() {
     let proxy = EngineProxy::new();
-    let scene = Scene::behind(&proxy);
     for _ in 0..5 {
         proxy.next(CREATE, Fault::Answer(Instead::ServerError));
     }
 
-    let run = Ended::of(&mut scene.run(SHORT));
+    let run = run_that_is_never_started(&proxy);
 
     assert_eq!(run.code, 4, "{}", run.stderr);
-    let report = scene.assert_ended("start_failed", b"", b"");
-    assert!(
-        text(&report, "cause").contains("a fault of the test"),
-        "{report}"
-    );
-    assert!(!scene.project.path().join("starts.txt").exists());
 }
 
 #[test]
 fn a_start_that_the_engine_refuses_starts_nothing() {
-    assert_refused(START, Instead::Conflict);
+    let proxy = EngineProxy::new();
+    proxy.next(START, Fault::Answer(Instead::Conflict));
+
+    let run = run_that_is_never_started(&proxy);
+
+    assert_ne!(run.code, 0, "{}", run.stderr);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dark_factory_executor::engine::{Engine, EngineError, Recovered};
+use dark_factory_executor::engine::{Engine, EngineError, Handle, Recovered};
 use dark_factory_executor::spec::LaunchSpec;
 use dark_factory_spool::End;
 
@@ -90,12 +90,11 @@ async fn a_wait_that_was_not_answered_says_nothing_about_the_container() {
     assert_eq!(workload.wait().await.unwrap().code, 3);
 }
 
-#[tokio::test]
-async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
-    let lab = Lab::new();
-    let spec = lab.attached(
-        "print one; write /workspace/begun; wait-file /workspace/go; print two; stderr three; sleep 4; exit 4",
-    );
+/// Runs an attached agent whose connection breaks after its first line and before the rest; `end` is how it ends.
+async fn run_whose_attach_breaks(lab: &Lab, end: &str) -> (Handle, Spool) {
+    let spec = lab.attached(&format!(
+        "print one; write /workspace/begun; wait-file /workspace/go; print two; stderr three; {end}"
+    ));
     let dir = lab.attempt();
     let handle = lab.create(&spec, &dir).await;
     let proxy = Proxy::new([Mishap::Cut("/attach")]);
@@ -113,6 +112,15 @@ async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
         ("one\ntwo\n", "three\n")
     );
     assert_eq!(spool.gaps.len(), 2);
+    (handle, spool)
+}
+
+#[tokio::test]
+async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
+    let lab = Lab::new();
+
+    let (handle, spool) = run_whose_attach_breaks(&lab, "sleep 4; exit 4").await;
+
     assert_eq!(spool.exit.as_ref().unwrap().end, End::Code(4));
     assert_eq!(inspect(&handle.container, "{{.State.ExitCode}}"), "4");
 }
@@ -120,26 +128,9 @@ async fn a_broken_attach_is_a_gap_and_the_rest_comes_from_the_log() {
 #[tokio::test]
 async fn an_attach_that_breaks_just_before_the_end_is_a_gap_too() {
     let lab = Lab::new();
-    let spec = lab.attached(
-        "print one; write /workspace/begun; wait-file /workspace/go; print two; stderr three; exit 4",
-    );
-    let dir = lab.attempt();
-    let handle = lab.create(&spec, &dir).await;
-    let proxy = Proxy::new([Mishap::Cut("/attach")]);
-    let workload = proxy.engine().start(&spec, &handle, &dir).await.unwrap();
-    wait_for_file(&lab.project.path().join("begun")).await;
 
-    proxy.cut();
-    std::fs::write(lab.project.path().join("go"), "").unwrap();
-    let exit = workload.wait().await.unwrap();
+    let (_handle, spool) = run_whose_attach_breaks(&lab, "exit 4").await;
 
-    assert_eq!(exit.code, 4);
-    let spool = Spool::read(&dir);
-    assert_eq!(
-        (spool.text().as_str(), spool.stderr().as_str()),
-        ("one\ntwo\n", "three\n")
-    );
-    assert_eq!(spool.gaps.len(), 2);
     assert!(spool.is_complete());
 }
 
