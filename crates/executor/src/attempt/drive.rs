@@ -22,7 +22,7 @@ use crate::lease::Lease;
 use crate::nudge::Nudges;
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
-use crate::spool::{is_started, started_at};
+use crate::spool::{StartStamp, is_started, started_at};
 use crate::store::{Attempt, AttemptState, StopRequest, Store, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
@@ -502,12 +502,7 @@ impl Drive<'_> {
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Pumping, ExecutorError> {
-        let stamps = match &attempt.started {
-            Some(started) if started.boot == self.clock.moment().boot => Stamps::OfThisBoot,
-            // Begun by us, and so in this boot.
-            None if attempt.state < AttemptState::Creating => Stamps::OfThisBoot,
-            _ => Stamps::Unknown,
-        };
+        let stamps = self.stamps(attempt);
         let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
         // What an earlier pump derived is cut off, which may be much.
         let open = move || Pump::open(&dir, agent, sinks, stamps, &clock);
@@ -556,12 +551,32 @@ impl Drive<'_> {
             return Ok(stored.clone());
         }
         let now = self.clock.moment();
-        // Missing from the store where a supervisor died between the start and its record.
-        let recorded = match attempt.started_at {
-            Some(at) => Some(at),
-            None => started_at(&self.dir).map_err(|error| self.output_error(error))?,
-        };
-        Ok(recorded.map_or_else(|| now.clone(), |at| now.at_wall(at)))
+        if let Some(at) = attempt.started_at {
+            return Ok(now.at_wall(at));
+        }
+        let stamp = started_at(&self.dir).map_err(|error| self.output_error(error))?;
+        Ok(match (stamp, self.stamps(attempt)) {
+            (None, _) => now,
+            (
+                Some(StartStamp {
+                    awake_ms: Some(awake_ms),
+                    ..
+                }),
+                Stamps::OfThisBoot,
+            ) => now.at_awake(awake_ms),
+            // Also where a supervisor died between the start and its record in the store.
+            (Some(StartStamp { wall, .. }), _) => now.at_wall(wall),
+        })
+    }
+
+    /// Returns whether the helper's stamps are of this boot.
+    fn stamps(&self, attempt: &Attempt) -> Stamps {
+        match &attempt.started {
+            Some(started) if started.boot == self.clock.moment().boot => Stamps::OfThisBoot,
+            // Begun by us, and so in this boot.
+            None if attempt.state < AttemptState::Creating => Stamps::OfThisBoot,
+            _ => Stamps::Unknown,
+        }
     }
 }
 

@@ -34,6 +34,15 @@ pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
         .open(dir.spool())
 }
 
+/// When the helper was about to execute the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StartStamp {
+    /// The wall time.
+    pub wall: Timestamp,
+    /// Milliseconds since the boot that it was started in, suspended time left out, if its record can be read.
+    pub awake_ms: Option<u64>,
+}
+
 /// Returns whether the helper got as far as executing the agent: whether the spool has a start record.
 ///
 /// # Errors
@@ -48,7 +57,7 @@ pub fn is_started(dir: &AttemptDir) -> io::Result<bool> {
 /// # Errors
 ///
 /// The operating system's error.
-pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
+pub fn started_at(dir: &AttemptDir) -> io::Result<Option<StartStamp>> {
     let mut reader = match SpoolReader::open(&dir.spool(), None) {
         Ok(reader) => reader,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -60,15 +69,20 @@ pub fn started_at(dir: &AttemptDir) -> io::Result<Option<Timestamp>> {
         // Whatever else stands there, a helper wrote it: the agent must not be started once more.
         Err(_) => {
             let written = std::fs::metadata(dir.spool())?.modified()?;
-            return Timestamp::try_from(written)
-                .map(Some)
-                .map_err(io::Error::other);
+            return Ok(Some(StartStamp {
+                wall: Timestamp::try_from(written).map_err(io::Error::other)?,
+                awake_ms: None,
+            }));
         }
     };
     let start = first.filter(|record| record.header.kind == Kind::Start);
     start
         .map(|record| {
-            Timestamp::from_nanosecond(record.header.stamp.wall_ns.into()).map_err(io::Error::other)
+            let stamp = record.header.stamp;
+            Ok(StartStamp {
+                wall: Timestamp::from_nanosecond(stamp.wall_ns.into()).map_err(io::Error::other)?,
+                awake_ms: Some(stamp.monotonic_ns / 1_000_000),
+            })
         })
         .transpose()
 }

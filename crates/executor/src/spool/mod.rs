@@ -8,6 +8,6 @@ mod handover;
 mod reader;
 mod writer;
 
-pub use handover::{Handover, is_started, open_spool, started_at};
+pub use handover::{Handover, StartStamp, is_started, open_spool, started_at};
 pub use reader::{ReadError, Record, SpoolReader};
 pub use writer::SpoolWriter;
