@@ -16,7 +16,6 @@ mod engine;
 mod helper;
 mod images;
 mod lint;
-mod measure;
 mod packages;
 mod phases;
 mod program;
@@ -37,8 +36,8 @@ const USAGE: &str = r#"usage: cargo xtask test [FILTER] [-- TEST OPTIONS]
            format, clippy, docs, and cargo deny where it is installed
        cargo xtask chaos [--for 60m] [--seed N] [--jobs N]
            plays random schedules of faults on the real engine, ten minutes unless told otherwise; a soak after it
-       cargo xtask bench [--only launch|output|recovery|deadline] [--rounds N] [--size SIZE] [--binary PATH]
-           compares dark-factory with the docker command line, in one run; times recoveries and time limits
+       cargo xtask bench [--only PART] [--rounds N] [--size MIB] [--binary PATH]
+           compares dark-factory with the docker command line and the bare Engine API, in one run
 "#;
 
 fn main() -> ExitCode {
@@ -51,9 +50,7 @@ fn main() -> ExitCode {
         Some((task, rest)) if task == "chaos" => {
             chaos::Options::parse(rest).and_then(|options| chaos::run(&workspace, &options))
         }
-        Some((task, rest)) if task == "bench" => {
-            bench::Options::parse(rest).and_then(|options| bench::run(&workspace, &options))
-        }
+        Some((task, rest)) if task == "bench" => bench::run(&workspace, rest),
         _ => Err(Failure::new(USAGE.trim_end())),
     };
     match result {

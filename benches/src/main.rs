@@ -1,0 +1,187 @@
+//! What dark-factory costs, beside the docker command line and the bare Engine API, in one run.
+//!
+//! Owns: which parts are measured.
+//! Reads: its options, and what `cargo xtask bench` provides: the release binary and the test images.
+//! Never: compares across runs: every ratio is between neighbours of one round; fails for a figure that misses a goal.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench talks to the terminal that it was started from"
+)]
+
+mod accounts;
+mod api;
+mod latency;
+mod launch;
+mod measure;
+mod memory;
+mod output;
+mod own;
+mod queries;
+mod rig;
+mod starts;
+mod supervision;
+mod table;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rig::Rig;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// A part of the bench: its name for `--only`, and its rounds unless told otherwise.
+const PARTS: [(Part, &str, usize); 9] = [
+    (Part::Launch, "launch", 15),
+    (Part::Own, "own", 15),
+    (Part::Output, "output", 5),
+    (Part::Latency, "latency", 3),
+    (Part::Queries, "queries", 15),
+    (Part::Starts, "starts", 3),
+    (Part::Memory, "memory", 3),
+    (Part::Deadline, "deadline", 10),
+    (Part::Recovery, "recovery", 1),
+];
+/// MiB that the output benchmark prints, unless told otherwise.
+const OUTPUT_MIB: u32 = 200;
+
+const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH; the parts are launch, own, output, \
+                     latency, queries, starts, memory, deadline, recovery";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Launch,
+    Own,
+    Output,
+    Latency,
+    Queries,
+    Starts,
+    Memory,
+    Deadline,
+    Recovery,
+}
+
+/// What is measured.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    only: Option<Part>,
+    rounds: Option<usize>,
+    mebibytes: Option<u32>,
+    binary: Option<PathBuf>,
+}
+
+impl Options {
+    /// Parses `--only`, `--rounds`, `--size` (in MiB, `m` may follow) and `--binary`.
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        for pair in arguments.chunks(2) {
+            let bad = || {
+                format!(
+                    "the bench does not understand `{}`: {USAGE}",
+                    pair.join(" ")
+                )
+            };
+            let [name, value] = pair else {
+                return Err(bad().into());
+            };
+            match name.as_str() {
+                "--only" => {
+                    let part = PARTS.iter().find(|(_, name, _)| name == value);
+                    options.only = Some(part.ok_or_else(bad)?.0);
+                }
+                "--rounds" => {
+                    let rounds = value.parse().ok().filter(|&rounds| rounds > 0);
+                    options.rounds = Some(rounds.ok_or_else(bad)?);
+                }
+                "--size" => {
+                    let size = value.trim_end_matches('m').parse().ok();
+                    options.mebibytes = Some(size.filter(|&size| size > 0).ok_or_else(bad)?);
+                }
+                "--binary" => options.binary = Some(value.into()),
+                _ => return Err(bad().into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match Options::parse(&arguments).and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let rig = Rig::new(options.binary.clone())?;
+    println!("{}", rig.machine());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    for (part, _, rounds) in PARTS {
+        if options.only.is_some_and(|only| only != part) {
+            continue;
+        }
+        let rounds = options.rounds.unwrap_or(rounds);
+        match part {
+            Part::Launch => launch::bench(&rig, rounds)?,
+            Part::Own => runtime.block_on(own::bench(&rig, rounds))?,
+            Part::Output => {
+                let mebibytes = options.mebibytes.unwrap_or(OUTPUT_MIB);
+                runtime.block_on(output::bench(&rig, rounds, mebibytes))?;
+            }
+            Part::Latency => runtime.block_on(latency::bench(&rig, rounds))?,
+            Part::Queries => runtime.block_on(queries::bench(&rig, rounds))?,
+            Part::Starts => runtime.block_on(starts::bench(&rig, rounds))?,
+            Part::Memory => memory::bench(&rig, rounds)?,
+            Part::Deadline => supervision::deadline(&rig, rounds)?,
+            Part::Recovery => supervision::recovery(&rig)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options> {
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        Options::parse(&words)
+    }
+
+    #[test]
+    fn options_are_pairs_in_any_order() {
+        let options = parse(&["--size", "64m", "--only", "output", "--rounds", "3"]).unwrap();
+
+        assert_eq!(
+            options,
+            Options {
+                only: Some(Part::Output),
+                rounds: Some(3),
+                mebibytes: Some(64),
+                binary: None,
+            }
+        );
+        assert_eq!(parse(&[]).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn what_is_not_an_option_is_refused() {
+        for words in [
+            &["--rounds"][..],
+            &["--rounds", "0"],
+            &["--only", "all"],
+            &["--size", "8x"],
+            &["x", "y"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}
