@@ -30,6 +30,8 @@ use crate::spool::{ReadError, SpoolReader, open_spool};
 const SAFETY_WAKE_MS: u16 = 1000;
 /// The same where the spool cannot be watched.
 const UNWATCHED_WAKE_MS: u16 = 50;
+/// Bytes of the log for people that are written at once, unless there is nothing more to write.
+const LOG_BUFFER: usize = 64 << 10;
 
 /// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
 #[derive(Debug, Clone)]
@@ -204,7 +206,10 @@ impl Pump {
             stderr: Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
             transcript: Transcript::new(agent),
             readers: Readers {
-                run_log: BufWriter::new(Derived::truncated(&dir.run_log(), &room).map_err(output)?),
+                run_log: BufWriter::with_capacity(
+                    LOG_BUFFER,
+                    Derived::truncated(&dir.run_log(), &room).map_err(output)?,
+                ),
                 formatter: TextFormatter::new(TextStyle::default()),
                 text: String::new(),
                 stamp: LineStamp::default(),

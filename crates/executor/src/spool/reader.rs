@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use dark_factory_spool::{Damage, Decoded, HEADER_LEN, Header, Kind, MAX_PAYLOAD, decode};
+use dark_factory_spool::{
+    Damage, Decoded, HEADER_LEN, Header, Kind, MAX_PAYLOAD, RecordId, decode,
+};
 use dark_factory_types::AttemptId;
 
 const READ_SIZE: usize = 256 * 1024;
@@ -61,9 +63,13 @@ pub struct Record<'a> {
 #[derive(Debug)]
 pub struct SpoolReader {
     file: File,
-    id: Option<AttemptId>,
+    /// The id that every record must have, as a record carries it.
+    id: Option<RecordId>,
     buffer: Vec<u8>,
+    /// Where in the buffer the bytes begin that were read from the file and not handed over.
     start: usize,
+    /// Where they end.
+    end: usize,
     position: u64,
     offsets: [u64; 2],
 }
@@ -77,9 +83,10 @@ impl SpoolReader {
     pub fn open(path: &Path, id: Option<AttemptId>) -> io::Result<Self> {
         Ok(Self {
             file: File::open(path)?,
-            id,
-            buffer: Vec::with_capacity(READ_SIZE),
+            id: id.and_then(|id| RecordId::new(&id.to_string())),
+            buffer: vec![0; READ_SIZE],
             start: 0,
+            end: 0,
             position: 0,
             offsets: [0; 2],
         })
@@ -101,9 +108,11 @@ impl SpoolReader {
     ///
     /// [`ReadError`]; every call after one fails the same way.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
-        let consumed = loop {
-            match decode(&self.buffer[self.start..]) {
-                Decoded::Record { consumed, .. } => break consumed,
+        let (header, consumed) = loop {
+            match decode(&self.buffer[self.start..self.end]) {
+                Decoded::Record {
+                    header, consumed, ..
+                } => break (header, consumed),
                 Decoded::Damaged(damage) => {
                     return Err(ReadError::Damaged {
                         position: self.position,
@@ -117,15 +126,8 @@ impl SpoolReader {
                 }
             }
         };
-        let Decoded::Record {
-            header, payload, ..
-        } = decode(&self.buffer[self.start..][..consumed])
-        else {
-            return Ok(None);
-        };
-        if let Some(id) = self.id
-            && header.id.as_str() != id.to_string()
-        {
+        let payload = &self.buffer[self.start..][HEADER_LEN..consumed];
+        if self.id.is_some_and(|id| id != header.id) {
             return Err(ReadError::Foreign {
                 position: self.position,
                 found: header.id.as_str().to_owned(),
@@ -154,18 +156,16 @@ impl SpoolReader {
     /// Reads until the buffer holds `needed` bytes of the next record; false at the end of the file.
     fn fill(&mut self, needed: usize) -> io::Result<bool> {
         debug_assert!(needed <= HEADER_LEN + MAX_PAYLOAD);
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() < needed {
+            self.buffer.resize(needed, 0);
         }
-        while self.buffer.len() < needed {
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + READ_SIZE, 0);
-            let read = self.file.read(&mut self.buffer[filled..]);
-            self.buffer.truncate(filled + *read.as_ref().unwrap_or(&0));
-            match read {
+        while self.end < needed {
+            match self.file.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Ok(false),
-                Ok(_) => {}
+                Ok(read) => self.end += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
