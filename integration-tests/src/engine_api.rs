@@ -70,11 +70,33 @@ pub fn kill_container(id: &str) {
     );
 }
 
-/// Sends one request; returns the answer's status and body.
+/// Makes a container from a create request; returns its id.
+///
+/// # Panics
+///
+/// If the engine does not make it.
+pub fn create_container(request: &Value) -> String {
+    let (status, body) = send("POST", "/containers/create", &request.to_string());
+    assert_eq!(status, 201, "the engine makes no container: {body}");
+    let created: Value = serde_json::from_str(&body).expect("an answer is JSON");
+    created["Id"].as_str().unwrap_or_default().to_owned()
+}
+
 fn ask(method: &str, path: &str) -> (u16, String) {
+    send(method, path, "")
+}
+
+/// Sends one request; returns the answer's status and body.
+fn send(method: &str, path: &str, content: &str) -> (u16, String) {
     let mut engine = UnixStream::connect(ENGINE).expect("the engine's socket");
     // Version 1.0, so that the answer ends with the connection.
-    write!(engine, "{method} {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("the engine listens");
+    let length = content.len();
+    write!(
+        engine,
+        "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{content}"
+    )
+    .expect("the engine listens");
     let mut answer = Vec::new();
     engine.read_to_end(&mut answer).expect("the engine answers");
     let answer = String::from_utf8_lossy(&answer);

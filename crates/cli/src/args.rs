@@ -52,6 +52,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Run prompt files, one after the other
     Run(Box<RunArgs>),
+    /// Show what `run` with the same flags would launch, as a spec, a create request and a docker line; starts nothing
+    Explain(Box<ExplainArgs>),
     /// List open runs
     Ps(PsArgs),
     /// Show what a run's agent did
@@ -290,6 +292,16 @@ pub(crate) struct DemoArgs {
     /// Keep the demo's project, state and image
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// Flags of `explain`: those of `run`, so that any line of it can be explained.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Show secrets too
+    #[arg(long)]
+    pub(crate) reveal: bool,
 }
 
 fn exit_codes() -> String {

@@ -17,6 +17,7 @@ mod helper;
 mod interrupt;
 mod journal;
 mod logging;
+mod shell;
 mod terminal;
 
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ mod daemon;
 mod damaged_state;
 mod demo;
 mod ends;
+mod explain;
 mod faults;
 mod full_disk;
 mod limits;

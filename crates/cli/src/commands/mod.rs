@@ -7,6 +7,7 @@
 mod attach;
 mod daemon;
 mod demo;
+mod explain;
 mod follow;
 mod inspect;
 mod logs;
@@ -42,6 +43,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
     let context = || Context::new(&global);
     match command {
         Command::Run(run) => run::run(&context()?, &run, format).await,
+        Command::Explain(explain) => explain::explain(&context()?, &explain, format).await,
         Command::Ps(ps) => ps::ps(&context()?, &ps, format).await,
         Command::Logs(logs) => logs::logs(&context()?, &logs, format).await,
         Command::Stop(stop) => stop::stop(&context()?, &stop, format).await,

@@ -226,7 +226,7 @@ async fn let_go(
 }
 
 /// Reads and resolves every file; all that is wrong is printed, not only the first.
-fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> {
+pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> {
     let flags = settings(args)?;
     let resolve_context = context.resolve_context(context.state_dir.clone());
     let mut jobs = Vec::new();

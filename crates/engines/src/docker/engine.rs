@@ -38,6 +38,7 @@ use super::client::{CREATE, Client, Fault, LIST};
 use super::container::{Container, ENGINE, Phase, inspect, phase};
 use super::endpoint::DockerEndpoint;
 use super::identity::{EngineIdentity, identity};
+use super::probe::Survey;
 use super::workload::DockerWorkload;
 use super::{images, lower, probe};
 
@@ -84,6 +85,15 @@ impl DockerEngine {
     /// Whatever keeps it from saying so.
     pub async fn identity(&self) -> Result<EngineIdentity, EngineError> {
         Box::pin(identity(&self.client)).await
+    }
+
+    /// Asks what the engine and its host can do, and whether it has an image; nothing is made, and nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from saying so.
+    pub async fn survey(&self, image: &str) -> Result<Survey, EngineError> {
+        probe::survey(&self.client, image).await
     }
 
     /// Returns the create request of an attempt.

@@ -4,7 +4,7 @@
 //! Reads: the launch spec; the host, for what hides `.git`.
 //! Never: sends the request.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
 use dark_factory_executor::host::{HostView, PathKind};
@@ -97,7 +97,7 @@ fn hardened(
 }
 
 fn seed(common: ContainerLaunchOpts, spec: &LaunchSpec, host: &HostView) -> ContainerLaunchOpts {
-    let path = |path: &Option<std::path::PathBuf>| {
+    let path = |path: &Option<PathBuf>| {
         path.as_ref()
             .map(|path| path.to_string_lossy().into_owned())
             .unwrap_or_default()
@@ -200,6 +200,29 @@ fn log_driver(transport: Transport) -> LogDriver {
     }
 }
 
+/// What the engine puts around the container of [`launch_opts`], for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrapping {
+    /// Our helper's command line, which becomes the entrypoint, up to what the container would have run without it;
+    /// empty where output is read by attaching.
+    pub entrypoint: Vec<String>,
+    /// Paths in the container at which something of ours is mounted read-only.
+    pub mounts: Vec<String>,
+}
+
+/// Returns what the engine puts around the container of an attempt, last.
+pub fn wrapping(spec: &LaunchSpec, attempt: AttemptId) -> Wrapping {
+    Wrapping {
+        entrypoint: match spec.transport {
+            Transport::Spool => helper(spec, attempt),
+            Transport::Attach => Vec::new(),
+        },
+        mounts: mount_targets(spec)
+            .map(|(target, _)| target.to_owned())
+            .collect(),
+    }
+}
+
 /// A launch spec of which no create request can be made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LowerError {
@@ -208,7 +231,7 @@ pub(super) enum LowerError {
     Opts(#[from] LaunchError),
     /// A path of ours cannot be written in a request.
     #[error("the path {0:?} is not UTF-8")]
-    Encoding(std::path::PathBuf),
+    Encoding(PathBuf),
     /// There is nothing to run.
     #[error("the image has no command and none was given")]
     NoCommand,
@@ -256,17 +279,42 @@ fn mounts(spec: &LaunchSpec, dir: &AttemptDir) -> Result<Vec<Mount>, LowerError>
             ..Mount::default()
         })
     };
-    let mut mounts = vec![mount(&dir.mount(), CONTAINER_ATTEMPT)?];
-    if spec.transport == Transport::Spool {
-        mounts.push(mount(dir.init(), CONTAINER_INIT)?);
+    mount_targets(spec)
+        .map(|(target, source)| mount(&source.of(dir), target))
+        .collect()
+}
+
+/// What is mounted from an attempt's folder, or is the helper.
+enum OurSource {
+    Folder,
+    Helper,
+    Prompt,
+    Secrets,
+}
+
+impl OurSource {
+    fn of(&self, dir: &AttemptDir) -> PathBuf {
+        match self {
+            Self::Folder => dir.mount(),
+            Self::Helper => dir.init().to_owned(),
+            Self::Prompt => dir.prompt(),
+            Self::Secrets => dir.secrets(),
+        }
     }
-    if spec.profile == Profile::Seed {
-        mounts.push(mount(&dir.prompt(), PROMPT_MOUNT_TARGET)?);
-    }
-    if !spec.secrets.is_empty() {
-        mounts.push(mount(&dir.secrets(), CONTAINER_SECRETS)?);
-    }
-    Ok(mounts)
+}
+
+fn mount_targets(spec: &LaunchSpec) -> impl Iterator<Item = (&'static str, OurSource)> {
+    let helper = spec.transport == Transport::Spool;
+    let prompt = spec.profile == Profile::Seed;
+    let secrets = !spec.secrets.is_empty();
+    [
+        (true, CONTAINER_ATTEMPT, OurSource::Folder),
+        (helper, CONTAINER_INIT, OurSource::Helper),
+        (prompt, PROMPT_MOUNT_TARGET, OurSource::Prompt),
+        (secrets, CONTAINER_SECRETS, OurSource::Secrets),
+    ]
+    .into_iter()
+    .filter_map(|(is_there, target, source)| is_there.then_some((target, source)))
 }
 
 /// Returns what the engine would run: what the request says, else what the image says.

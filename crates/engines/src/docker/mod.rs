@@ -24,4 +24,5 @@ mod workload;
 pub use endpoint::DockerEndpoint;
 pub use engine::DockerEngine;
 pub use identity::EngineIdentity;
-pub use lower::launch_opts;
+pub use lower::{Wrapping, launch_opts, wrapping};
+pub use probe::Survey;

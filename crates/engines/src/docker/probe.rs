@@ -4,6 +4,7 @@
 //! Reads: the engine's version and capabilities.
 //! Never: leaves a container or a folder behind.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
@@ -12,6 +13,35 @@ use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
 use super::identity::on_restart;
+use super::images;
+
+/// What an engine says of itself and of an image to whoever only asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// The engine's version.
+    pub version: String,
+    /// The CPUs of its host.
+    pub cpus: Option<NonZeroUsize>,
+    /// The limits that the host can keep.
+    pub limits: Vec<LimitKind>,
+    /// The id of the image, if the engine has it.
+    pub image: Option<String>,
+}
+
+/// Asks what can be asked without making anything.
+pub(super) async fn survey(client: &Client, image: &str) -> Result<Survey, EngineError> {
+    let docker = client.docker().await?;
+    let info = client.call(INFO, docker.info()).await?;
+    let image = images::inspect(client, image).await?;
+    Ok(Survey {
+        limits: limits(&info),
+        version: info.server_version.unwrap_or_default(),
+        cpus: info
+            .ncpu
+            .and_then(|cpus| NonZeroUsize::new(usize::try_from(cpus).ok()?)),
+        image: image.map(|image| image.id.unwrap_or_default()),
+    })
+}
 
 /// Contacts the engine and finds out what it can do, including whether it sees the folder `dir`.
 pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, EngineError> {

@@ -2,6 +2,7 @@
 //!
 //! The clock is the only thing that is simulated here; that a machine does suspend or boot is not tested.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -126,6 +127,7 @@ impl Office {
             spec,
             prompt_text: "Do it.\n".to_owned(),
             secrets: Vec::new(),
+            env_from_host: BTreeSet::new(),
             warnings: Vec::new(),
             notices: Vec::new(),
         };

@@ -68,8 +68,16 @@ pub enum SecretProblem {
     },
 }
 
-/// One variable with the place that decided its value.
-pub(super) type Env = BTreeMap<String, Sourced<String>>;
+/// Variables by name.
+pub(super) type Env = BTreeMap<String, Variable>;
+
+/// The value of a variable, and where it was decided.
+pub(super) struct Variable {
+    pub(super) value: String,
+    pub(super) origin: Origin,
+    /// Whether only the name was written, and the value taken from the host.
+    pub(super) is_from_host: bool,
+}
 
 /// Returns the environment that the layers give, lowest first.
 ///
@@ -87,9 +95,9 @@ pub(super) fn environment(
             name: name.to_owned(),
             problem,
         };
-        let value = match value {
-            EnvValue::Text(text) => Some(text.as_str()),
-            EnvValue::FromHost => host.var(name),
+        let (value, is_from_host) = match value {
+            EnvValue::Text(text) => (Some(text.as_str()), false),
+            EnvValue::FromHost => (host.var(name), true),
         };
         if !is_variable_name(name) {
             return Err(refused(EnvProblem::Name));
@@ -105,9 +113,10 @@ pub(super) fn environment(
         }
         env.insert(
             name.to_owned(),
-            Sourced {
+            Variable {
                 value,
                 origin: origin.clone(),
+                is_from_host,
             },
         );
         Ok(())

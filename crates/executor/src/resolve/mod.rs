@@ -16,7 +16,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub use error::ResolveError;
 pub use image::{ImageProblem, check_image};
 pub use mounts::MountProblem;
 pub use project::Danger;
-pub use record::launch_record;
+pub use record::{launch_record, masked, spec_record};
 pub use target::TargetProblem;
 
 /// Limits of the hardened profile where nothing else is said.
@@ -102,6 +102,8 @@ pub struct Resolved {
     pub prompt_text: String,
     /// Names and values of the secrets.
     pub secrets: Vec<(String, String)>,
+    /// Names of the environment whose values were taken from the host's; nobody wrote them down, so they are not shown.
+    pub env_from_host: BTreeSet<String>,
     /// Things that are probably not as they were meant.
     pub warnings: Vec<String>,
     /// Things that a person should know.
@@ -202,6 +204,11 @@ pub fn resolve(
         _ => GitVisibility::Visible,
     };
     let defaults = StopPolicy::default();
+    let env_from_host = user_env
+        .iter()
+        .filter(|(_, variable)| variable.is_from_host)
+        .map(|(name, _)| name.clone())
+        .collect();
     let spec = LaunchSpec {
         version: SPEC_VERSION,
         project: project.name(),
@@ -247,6 +254,7 @@ pub fn resolve(
         spec,
         prompt_text: prompt.body.clone(),
         secrets,
+        env_from_host,
         warnings,
         notices,
     })

@@ -1,8 +1,10 @@
-//! What was started, for people: the content of `launch.json`.
+//! What was started, for people: the content of `launch.json`, and what `explain` shows.
 //!
 //! Owns: which values are masked.
 //! Reads: the spec.
 //! Never: is read back by us.
+
+use std::collections::BTreeSet;
 
 use dark_factory_types::NetworkMode;
 use serde_json::{Value, json};
@@ -12,22 +14,46 @@ use crate::spec::LaunchSpec;
 /// Parts of names whose values are probably secrets.
 const SECRET_WORDS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL"];
 const MASK: &str = "***";
+/// The shortest value that is also looked for outside the environment: a shorter one is in too many words.
+const TELLING: usize = 6;
 
-/// Returns the content of `launch.json`.
-///
-/// It is the spec with the engine's name and with the network in words. Values of the environment are masked
-/// where the name has `KEY`, `TOKEN`, `SECRET`, `PASSWORD` or `CREDENTIAL` in it, in any case.
+/// Returns the content of `launch.json`: the [`spec_record`] of the [`masked`] spec.
 pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
-    let env: serde_json::Map<String, Value> = spec
-        .env
-        .iter()
-        .map(|(name, value)| {
-            let upper = name.to_ascii_uppercase();
-            let is_secret = SECRET_WORDS.iter().any(|word| upper.contains(word));
-            let shown = if is_secret { MASK } else { value };
-            (name.clone(), json!(shown))
-        })
-        .collect();
+    spec_record(&masked(spec, &BTreeSet::new()), engine)
+}
+
+/// Returns a spec without the values that look secret; nothing can be launched from it.
+///
+/// Values of the environment are masked where the name has `KEY`, `TOKEN`, `SECRET`, `PASSWORD` or `CREDENTIAL` in it,
+/// in any case, and where it is one of `hidden`. In command and labels such a value is masked wherever it occurs, unless
+/// it is shorter than 6 bytes.
+pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
+    let mut masked = spec.clone();
+    let mut values: Vec<&str> = Vec::new();
+    for (name, value) in &spec.env {
+        let upper = name.to_ascii_uppercase();
+        let is_secret = SECRET_WORDS.iter().any(|word| upper.contains(word));
+        if is_secret || hidden.contains(name) {
+            masked.env.insert(name.clone(), MASK.to_owned());
+            values.push(value);
+        }
+    }
+    values.retain(|value| value.len() >= TELLING);
+    // One value may be a part of another.
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let shown = masked.command.iter_mut().chain(masked.labels.values_mut());
+    for text in shown {
+        for value in &values {
+            if text.contains(value) {
+                *text = text.replace(value, MASK);
+            }
+        }
+    }
+    masked
+}
+
+/// Returns a spec as people read it, with the engine's name and with the network in words. Nothing is masked.
+pub fn spec_record(spec: &LaunchSpec, engine: &str) -> Value {
     let network = match spec.network {
         NetworkMode::None => "none: nothing but the container's own loopback",
         NetworkMode::Open => "open: the engine's bridge; host.docker.internal is the host",
@@ -35,7 +61,6 @@ pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
     // A path that is not UTF-8 is the one thing that JSON cannot hold.
     let mut record = serde_json::to_value(spec).unwrap_or_else(|_| json!({ "file": spec.file }));
     record["engine"] = json!(engine);
-    record["env"] = Value::Object(env);
     record["network"] = json!(network);
     record
 }

@@ -469,3 +469,23 @@ fn the_record_of_a_launch_masks_what_looks_secret() {
         "open: the engine's bridge; host.docker.internal is the host"
     );
 }
+
+#[test]
+fn a_masked_value_is_hidden_in_command_and_labels_too() {
+    let spec = Fixture::new().spec(
+        "env: {MY_KEY: hunter2, A_TOKEN: x, HOME_TOWN: kyoto22, PLAIN: shown}\n\
+         command: [curl, -H, 'Bearer hunter2', kyoto22, x, shown]\nlabel: {a: hunter2}",
+    );
+    let hidden = BTreeSet::from(["HOME_TOWN".to_owned()]);
+
+    let masked = masked(&spec, &hidden);
+
+    assert_eq!(
+        masked.command,
+        ["curl", "-H", "Bearer ***", "***", "x", "shown"]
+    );
+    assert_eq!(masked.labels["a"], "***");
+    assert_eq!(masked.env["HOME_TOWN"], "***");
+    assert_eq!(masked.env["A_TOKEN"], "***");
+    assert_eq!(masked.env["PLAIN"], "shown");
+}

@@ -1,0 +1,317 @@
+//! `explain`: what `run` would launch.
+//!
+//! Owns: the command's output, and what each default of a launch is in words.
+//! Reads: prompt files, flags; what the engine says of itself, if it answers.
+//! Never: makes or changes anything.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use dark_factory_agents::neutralise;
+use dark_factory_engines::docker::launch::{
+    SkipReason, SkippedMount, build_docker_run_args, create_body,
+};
+use dark_factory_engines::docker::{DockerEngine, Survey, launch_opts, wrapping};
+use dark_factory_executor::clock::SystemClock;
+use dark_factory_executor::engine::LimitKind;
+use dark_factory_executor::error::sentence;
+use dark_factory_executor::resolve::{Resolved, masked, spec_record};
+use dark_factory_executor::spec::{GitVisibility, LaunchSpec, Profile, PullPolicy};
+use dark_factory_types::{AttemptId, NetworkMode, OwnerId, RunId, exit_code};
+use serde_json::{Value, json};
+
+use super::{Format, run};
+use crate::args::ExplainArgs;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::{shell, terminal};
+
+/// The engine's name, as `launch.json` has it.
+const ENGINE: &str = "docker";
+/// The owner of a container that is pasted: no installation has this id.
+const OWNER: &str = "explain";
+
+/// What is said of one file.
+struct Explanation {
+    container: String,
+    spec: Value,
+    create: Value,
+    docker_run: Vec<String>,
+    notes: Vec<String>,
+}
+
+pub(crate) async fn explain(
+    context: &Context,
+    args: &ExplainArgs,
+    format: Format,
+) -> Result<u8, CommandError> {
+    let jobs = run::prepare(context, &args.run)?;
+    for job in &jobs {
+        let survey = survey(context, &job.resolved.spec.image).await;
+        let explanation = explanation(context, &job.resolved, args.reveal, &survey)?;
+        match format {
+            Format::Json => terminal::print_json(&json!({
+                "spec": explanation.spec,
+                "create": explanation.create,
+                "docker_run": explanation.docker_run,
+                "notes": explanation.notes,
+            })),
+            Format::Text => terminal::print(&text(&explanation)),
+        }
+    }
+    Ok(exit_code::SUCCEEDED)
+}
+
+/// Asks the engine; an engine that does not answer is a reason in words.
+async fn survey(context: &Context, image: &str) -> Result<Survey, String> {
+    let endpoint = context
+        .docker()
+        .map_err(|error| error.message().to_owned())?;
+    let engine = DockerEngine::connect(&endpoint, context.host.clone(), Arc::new(SystemClock));
+    engine.survey(image).await.map_err(|error| sentence(&error))
+}
+
+fn explanation(
+    context: &Context,
+    resolved: &Resolved,
+    reveal: bool,
+    survey: &Result<Survey, String>,
+) -> Result<Explanation, CommandError> {
+    let whole = &resolved.spec;
+    let spec = if reveal {
+        whole.clone()
+    } else {
+        masked(whole, &resolved.env_from_host)
+    };
+    // The first run id there is; a run has its own.
+    let attempt = RunId::from_random_bits(0).attempt(1);
+    let opts = launch_opts(&spec, attempt, &OwnerId(OWNER.to_owned()), &context.host);
+    let refused = |error| CommandError::usage(sentence(&error));
+    let launch = create_body(&opts, &context.host).map_err(refused)?;
+    let mut docker_run = vec!["docker".to_owned()];
+    docker_run.extend(build_docker_run_args(&opts, &context.host).argv);
+
+    let mut notes: Vec<String> = defaults(&spec);
+    notes.push(around(&spec, attempt));
+    notes.push(format!(
+        "placeholders: a run has its own id in place of {attempt}, in the container's name and label, and its \
+         installation's in place of {OWNER}"
+    ));
+    if !reveal {
+        notes.extend(hidden(whole, &spec));
+    }
+    notes.extend(launch.skipped_mounts.iter().map(skipped));
+    notes.extend(probed(&spec, survey));
+    let said = |kind: &'static str| move |text: &String| format!("{kind}: {text}");
+    notes.extend(resolved.warnings.iter().map(said("warning")));
+    notes.extend(resolved.notices.iter().map(said("note")));
+    Ok(Explanation {
+        container: opts.container_name,
+        spec: spec_record(&spec, ENGINE),
+        create: json!(launch.body),
+        docker_run,
+        notes,
+    })
+}
+
+/// Returns a line for each default that keeps the agent in: what it does, and what opts out of it.
+fn defaults(spec: &LaunchSpec) -> Vec<String> {
+    let mut lines: Vec<String> = match spec.profile {
+        Profile::Hardened => [
+            "read-only root: the image's files cannot be changed; /tmp and the home are memory, and go with the \
+             container; opt out: --profile seed",
+            "no capabilities: not even root inside has privileges; opt out: --profile seed",
+            "no new privileges: set-user-id programs gain nothing; opt out: --profile seed",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        Profile::Seed => vec![
+            "profile seed: writable root, NET_ADMIN and NET_RAW, no limits but those that are set; opt out: \
+             --profile hardened"
+                .to_owned(),
+        ],
+    };
+    let user = match spec.user.to_string() {
+        user if user.is_empty() => "the image's".to_owned(),
+        user => user,
+    };
+    lines.push(format!("user: {user}; change it: --user UID:GID"));
+    let limits = &spec.limits;
+    for (name, limit, flag) in [
+        (
+            "memory and swap",
+            limits.memory.map(|size| size.to_string()),
+            "--memory SIZE",
+        ),
+        (
+            "CPUs",
+            limits.cpus.map(|cpus| cpus.to_string()),
+            "--cpus NUMBER",
+        ),
+        (
+            "processes and threads",
+            limits.pids.map(|pids| pids.to_string()),
+            "--pids NUMBER",
+        ),
+        (
+            "output",
+            limits.log.map(|size| size.to_string()),
+            "--log-limit SIZE",
+        ),
+        (
+            "wall time",
+            limits.timeout.map(|time| format!("{time:?}")),
+            "--timeout DURATION",
+        ),
+        (
+            "time without output",
+            limits.idle.map(|time| format!("{time:?}")),
+            "--idle-timeout DURATION",
+        ),
+    ] {
+        let limit = limit.unwrap_or_else(|| "none".to_owned());
+        lines.push(format!("limit of {name}: {limit}; change it: {flag}"));
+    }
+    lines.push(
+        match spec.network {
+            NetworkMode::Open => {
+                "network open: whatever the engine's bridge reaches, the host included; shut it: --network none"
+            }
+            NetworkMode::None => "network none: nothing but loopback; opt out: --network open",
+        }
+        .to_owned(),
+    );
+    lines.push(
+        match spec.workspace.git {
+            GitVisibility::Visible => "git: the agent can read and write .git; hide it: --hide-git",
+            GitVisibility::Hidden => {
+                "git: something empty covers .git; opt out: leave out hide-git"
+            }
+        }
+        .to_owned(),
+    );
+    lines
+}
+
+/// Returns in one line what the engine puts around the container.
+fn around(spec: &LaunchSpec, attempt: AttemptId) -> String {
+    let wrapping = wrapping(spec, attempt);
+    let mut line = "around it: ".to_owned();
+    if !wrapping.entrypoint.is_empty() {
+        line.push_str("our helper as the entrypoint: ");
+        line.push_str(&shell::line(wrapping.entrypoint.iter().map(String::as_str)));
+        line.push_str(" ARGV…; ");
+    }
+    line.push_str("mounted read-only: ");
+    line.push_str(&wrapping.mounts.join(", "));
+    if spec.network == NetworkMode::None {
+        line.push_str("; and NetworkDisabled, the same as network mode none and faster");
+    }
+    line
+}
+
+/// Returns which values are not shown, if any.
+fn hidden(whole: &LaunchSpec, shown: &LaunchSpec) -> Option<String> {
+    let differs = |name: &&String| whole.env.get(*name) != shown.env.get(*name);
+    let names: BTreeSet<&str> = whole
+        .env
+        .keys()
+        .filter(differs)
+        .map(String::as_str)
+        .collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    (!names.is_empty()).then(|| format!("masked: {}; --reveal shows them", names.join(", ")))
+}
+
+fn skipped(mount: &SkippedMount) -> String {
+    let why = match mount.reason {
+        SkipReason::Missing => "it is not there",
+        SkipReason::Unreadable => "it cannot be looked at",
+        SkipReason::ColonInSource => "it has a : in its path",
+    };
+    format!("not mounted: {} at {}: {why}", mount.resolved, mount.dst)
+}
+
+/// Returns what the engine says; each thing that it was not asked is marked so.
+fn probed(spec: &LaunchSpec, survey: &Result<Survey, String>) -> Vec<String> {
+    let survey = match survey {
+        Ok(survey) => survey,
+        Err(why) => {
+            return vec![
+                format!("engine: not probed: {why}"),
+                "limits, CPUs: not probed: whether the engine's host has and keeps them".to_owned(),
+                format!("image: not probed: whether the engine has {}", spec.image),
+            ];
+        }
+    };
+    let mut lines = vec![match survey.cpus {
+        Some(cpus) => format!("engine: Docker {}, {cpus} CPUs", survey.version),
+        None => format!("engine: Docker {}, CPUs not told", survey.version),
+    }];
+    let limits = &spec.limits;
+    for (name, kind, is_set) in [
+        ("memory", LimitKind::Memory, limits.memory.is_some()),
+        ("cpus", LimitKind::Cpus, limits.cpus.is_some()),
+        ("pids", LimitKind::Pids, limits.pids.is_some()),
+    ] {
+        if is_set && !survey.limits.contains(&kind) {
+            lines.push(format!(
+                "limit of {name}: the engine's host does not keep it"
+            ));
+        }
+    }
+    let cpus = survey.cpus.and_then(|cpus| u64::try_from(cpus.get()).ok());
+    if let (Some(limit), Some(cpus)) = (limits.cpus, cpus)
+        && limit.nanos > cpus.saturating_mul(1_000_000_000)
+    {
+        lines.push(format!(
+            "limit of CPUs: the engine refuses {limit}: its host has {cpus}"
+        ));
+    }
+    let image = &spec.image;
+    lines.push(match (&survey.image, spec.pull) {
+        (_, PullPolicy::Always) => format!("image: {image} is pulled before the run"),
+        (Some(id), _) => format!("image: {image} is there: {id}"),
+        (None, PullPolicy::Missing) => format!("image: {image} is not there, and is pulled first"),
+        (None, PullPolicy::Never) => format!("image: {image} is not there, and may not be pulled"),
+    });
+    lines
+}
+
+fn text(explanation: &Explanation) -> String {
+    let Explanation {
+        container,
+        spec,
+        create,
+        docker_run,
+        notes,
+    } = explanation;
+    let notes: String = notes
+        .iter()
+        .map(|note| format!("{}\n", neutralise(note)))
+        .collect();
+    format!(
+        "# Launch spec\n{}\n\n# Notes\n{notes}\n# Create request: POST /containers/create?name={container}\n{}\n\n\
+         # The same container by the command line\n{}\n",
+        pretty(spec),
+        pretty(create),
+        shell::line(docker_run.iter().map(String::as_str)),
+    )
+}
+
+/// Writes JSON over several lines, with nothing in it that a terminal would obey.
+fn pretty(value: &Value) -> String {
+    let json = format!("{value:#}");
+    let mut shown = String::with_capacity(json.len());
+    for char in json.chars() {
+        let text = char.to_string();
+        if neutralise(&text) == text {
+            shown.push(char);
+        } else {
+            // It can only be in a string. Writing to one of ours does not fail.
+            let _written = write!(shown, "\\u{:04x}", u32::from(char));
+        }
+    }
+    shown
+}
