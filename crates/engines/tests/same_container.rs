@@ -1,8 +1,8 @@
 //! Both renderers of the launch options make the same container, as a real engine sees it.
 //!
 //! Each case is created twice, by the docker command line from the argv and by the API from the create request, and
-//! what `docker inspect` says of the two is compared. Nothing is started. The exceptions are those of the table in
-//! `docker::launch`. Needs a Docker engine and the `docker` command.
+//! what `docker inspect` says of the two is compared. Nothing is started. [`exceptions`] lists all that may differ. Needs a
+//! Docker engine and the `docker` command.
 
 #![cfg(feature = "docker")]
 #![expect(
@@ -10,7 +10,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -30,6 +30,33 @@ use dark_factory_types::ByteSize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// A field of `HostConfig` or of the container that differs on purpose.
+struct Exception {
+    field: &'static str,
+    by_command_line: Value,
+    by_api: Value,
+    /// Why it must, in one sentence.
+    why: &'static str,
+}
+
+/// Everything in which the two containers differ, the second row seen through our helper's wrapping.
+fn exceptions() -> [Exception; 2] {
+    [
+        Exception {
+            field: "AutoRemove",
+            by_command_line: json!(true),
+            by_api: json!(false),
+            why: "the seed always says `--rm`, and an engine that removes a container by itself takes its exit with it",
+        },
+        Exception {
+            field: "Init",
+            by_command_line: Value::Null,
+            by_api: json!(false),
+            why: "our helper is the entrypoint and PID 1, which docker-init would be if the engine's default says so",
+        },
+    ]
+}
+
 /// An image, folders on the host, and the containers of this test; all of them go when it is dropped.
 struct Scratch {
     prefix: String,
@@ -43,8 +70,16 @@ impl Scratch {
             .prefix("df-same-")
             .tempdir()
             .unwrap();
-        for path in ["project/.git", "worktree", "claude", "cache"] {
+        for path in ["project/.git", "worktree", "claude", "cache", "plain"] {
             fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        fs::create_dir_all(folder.path().join("ünï cödé 日本/it's")).unwrap();
+        for (target, link) in [
+            ("project", "link to project"),
+            ("cache", "link-to-cache"),
+            ("netrc", "link-to-netrc"),
+        ] {
+            std::os::unix::fs::symlink(target, folder.path().join(link)).unwrap();
         }
         for path in ["worktree/.git", "netrc", "gitconfig"] {
             fs::write(folder.path().join(path), "").unwrap();
@@ -362,6 +397,239 @@ fn own_cases(scratch: &Scratch) -> Vec<(&'static str, ContainerLaunchOpts)> {
     ]
 }
 
+/// Every field alone.
+fn single_fields(scratch: &Scratch) -> Vec<(&'static str, ContainerLaunchOpts)> {
+    let base = || scratch.base();
+    let project = || ContainerLaunchOpts {
+        project_root: scratch.path("project"),
+        ..base()
+    };
+    let bind = |source: &str, target: &str, access| Bind {
+        source: scratch.path(source).into(),
+        target: target.to_owned(),
+        access,
+    };
+    macro_rules! cases {
+        ($($case:literal: { $($field:ident: $value:expr),* $(,)? }),* $(,)?) => {
+            vec![$(($case, ContainerLaunchOpts { $($field: $value,)* ..base() })),*]
+        };
+    }
+    let mut cases = cases! {
+        "no project name": { project_name: String::new() },
+        "a user": { run_as_user: "1000".to_owned() },
+        "a user and a group by name": { run_as_user: "node:staff".to_owned() },
+        "a memory limit": { memory_limit: "64m".to_owned() },
+        "a memory limit in bytes": { memory_limit: "73400320".to_owned() },
+        "a CPU limit": { cpu_limit: "0.5".to_owned() },
+        "a limit of processes": { pids_limit: 1 },
+        "an extra label": { extra_labels: pairs(&[("team", "blue")]) },
+        "a capability": { cap_add: words(&["NET_ADMIN"]) },
+        "all capabilities": { cap_add: words(&["ALL"]) },
+        "a dropped capability": { cap_drop: words(&["NET_RAW"]) },
+        "a variable": { env: pairs(&[("A", "b")]) },
+        "a variable of the image": { env: pairs(&[("FROM_IMAGE", "2")]) },
+        "a command": { command: words(&["run", "it"]) },
+        "an entrypoint and a command": {
+            entrypoint: "/bin/sh".to_owned(),
+            command: words(&["-c", "true"]),
+        },
+        "a working directory": { workdir: "/tmp/a b".to_owned() },
+        "no network": { network: NetworkDemand::Disabled },
+        "a host entry": { extra_hosts: words(&["db:10.0.0.1"]) },
+        "a limit of memory and swap": {
+            memory_limit: "64m".to_owned(),
+            memory_swap: Some(ByteSize(128 << 20)),
+        },
+        "no new privileges": { privileges: Privileges::NoNew },
+        "a read-only root": { root_filesystem: RootFilesystem::ReadOnly },
+        "a tmpfs": { tmpfs: vec![TmpfsMount { path: "/tmp".to_owned(), options: String::new() }] },
+        "a stop signal": { stop_signal: "SIGINT".to_owned() },
+        "a stop signal by number": { stop_signal: "10".to_owned() },
+        "a stop timeout": { stop_timeout: Some(Duration::from_secs(30)) },
+        "a stop timeout of zero": { stop_timeout: Some(Duration::ZERO) },
+        "a log driver": { log: Some(LogDriver { name: "none".to_owned(), options: BTreeMap::new() }) },
+        "a log driver with several options": {
+            log: Some(LogDriver {
+                name: "json-file".to_owned(),
+                options: pairs(&[("max-size", "8m"), ("max-file", "2"), ("compress", "false")]),
+            }),
+        },
+        "a writable bind": { binds: vec![bind("plain", "/b", Access::ReadWrite)] },
+        "a read-only bind": { binds: vec![bind("plain", "/b", Access::ReadOnly)] },
+        "a bind of a file": { binds: vec![bind("netrc", "/etc/netrc", Access::ReadOnly)] },
+        "a credential folder": { claude_dir: scratch.path("claude") },
+        "a read-only credential folder": {
+            claude_dir: scratch.path("claude"),
+            claude_dir_access: Access::ReadOnly,
+        },
+        "a netrc": { netrc_file: scratch.path("netrc") },
+        "a gitconfig below the home": {
+            home: scratch.path(""),
+            gitconfig_file: "~/gitconfig".to_owned(),
+        },
+        "a hidden .git of a project that has none": {
+            project_root: scratch.path("plain"),
+            git: GitVisibility::Hidden,
+        },
+    };
+    cases.push(("a project", project()));
+    cases.push((
+        "a hidden .git folder",
+        ContainerLaunchOpts {
+            git: GitVisibility::Hidden,
+            ..project()
+        },
+    ));
+    cases
+}
+
+/// Paths and texts that something on the way could read otherwise.
+fn paths_and_texts(scratch: &Scratch) -> Vec<(&'static str, ContainerLaunchOpts)> {
+    let base = || scratch.base();
+    let mount = |src: &str, dst: &str, read_only| ExtraMount {
+        src: src.to_owned(),
+        dst: dst.to_owned(),
+        read_only,
+        optional: false,
+    };
+    let mounts = |extra_mounts| ContainerLaunchOpts {
+        project_root: scratch.path("project"),
+        home: scratch.path(""),
+        extra_mounts,
+        ..base()
+    };
+    vec![
+        (
+            "a project behind a symlink",
+            ContainerLaunchOpts {
+                project_root: scratch.path("link to project"),
+                git: GitVisibility::Hidden,
+                ..base()
+            },
+        ),
+        (
+            "mounts behind symlinks",
+            mounts(vec![
+                mount("~/link-to-cache", "/cache", None),
+                mount("~/link-to-netrc", "/n", Some(true)),
+            ]),
+        ),
+        (
+            "a path that is not ASCII, with a blank and a quote",
+            ContainerLaunchOpts {
+                project_root: scratch.path("ünï cödé 日本/it's"),
+                ..base()
+            },
+        ),
+        (
+            "such a path as mount source and target",
+            mounts(vec![mount("~/ünï cödé 日本", "/ünï dst", Some(true))]),
+        ),
+        (
+            "a mount of the environment's cache folder, one below another",
+            mounts(vec![
+                mount("${CACHE}", "/c", Some(true)),
+                mount("$CACHE", "/c/inner", Some(false)),
+            ]),
+        ),
+        (
+            "one source at two places",
+            mounts(vec![
+                mount("~/cache", "/c", None),
+                mount("~/cache", "/d", Some(true)),
+            ]),
+        ),
+        (
+            "a variable with = and blanks in its value",
+            ContainerLaunchOpts {
+                env: pairs(&[("A", "b=c = d"), ("B", " "), ("C", "=")]),
+                ..base()
+            },
+        ),
+        (
+            "a variable with line breaks, quotes and other letters",
+            ContainerLaunchOpts {
+                env: pairs(&[
+                    ("A", "one\ntwo\r\n\tthree"),
+                    ("B", "it's \"日本\" \\n `id`"),
+                ]),
+                ..base()
+            },
+        ),
+        (
+            "a command with line breaks, empty words and other letters",
+            ContainerLaunchOpts {
+                command: words(&["-c", "", "one\ntwo", "日本", "--", "*"]),
+                ..base()
+            },
+        ),
+    ]
+}
+
+/// Fields that could get into each other's way.
+fn pairs_of_fields(scratch: &Scratch) -> Vec<(&'static str, ContainerLaunchOpts)> {
+    let base = || scratch.base();
+    let tmp = || TmpfsMount {
+        path: "/tmp".to_owned(),
+        options: "rw,nosuid,nodev,exec,size=1048576,mode=1777".to_owned(),
+    };
+    macro_rules! cases {
+        ($($case:literal: { $($field:ident: $value:expr),* $(,)? }),* $(,)?) => {
+            vec![$(($case, ContainerLaunchOpts { $($field: $value,)* ..base() })),*]
+        };
+    }
+    cases! {
+        "a read-only root with a tmpfs": {
+            root_filesystem: RootFilesystem::ReadOnly,
+            tmpfs: vec![tmp()],
+        },
+        "capabilities dropped and added": {
+            cap_drop: words(&["ALL"]),
+            cap_add: words(&["NET_RAW", "CHOWN"]),
+        },
+        "a project as bind and as field": {
+            project_root: scratch.path("project"),
+            binds: vec![Bind {
+                source: scratch.path("cache").into(),
+                target: "/workspace/cache".to_owned(),
+                access: Access::ReadOnly,
+            }],
+        },
+        "a worktree and its credential files": {
+            project_root: scratch.path("worktree"),
+            git: GitVisibility::Hidden,
+            netrc_file: scratch.path("netrc"),
+            gitconfig_file: scratch.path("gitconfig"),
+        },
+        "no network and a log driver": {
+            network: NetworkDemand::Disabled,
+            log: Some(LogDriver { name: "local".to_owned(), options: pairs(&[("max-size", "1m")]) }),
+        },
+        "a user and a working directory": {
+            run_as_user: "12345:54321".to_owned(),
+            workdir: "/workspace".to_owned(),
+        },
+        "all limits": {
+            memory_limit: "70m".to_owned(),
+            memory_swap: Some(ByteSize(70 << 20)),
+            cpu_limit: "1".to_owned(),
+            pids_limit: 512,
+        },
+        "a stop signal and a timeout": {
+            stop_signal: "SIGQUIT".to_owned(),
+            stop_timeout: Some(Duration::from_secs(1)),
+        },
+        "labels and variables of the same names": {
+            env: pairs(&[("A", "1"), ("B", "2")]),
+            extra_labels: pairs(&[("A", "3"), ("B", "4")]),
+        },
+        "an image's variable emptied and its command replaced": {
+            env: pairs(&[("A", "")]),
+            command: words(&["x"]),
+        },
+    }
+}
+
 #[tokio::test]
 async fn the_command_line_and_the_create_request_make_the_same_container() {
     let mut scratch = Scratch::new();
@@ -374,6 +642,12 @@ async fn the_command_line_and_the_create_request_make_the_same_container() {
     };
     let mut cases = seed_cases(&scratch);
     cases.extend(own_cases(&scratch));
+    cases.extend(single_fields(&scratch));
+    cases.extend(paths_and_texts(&scratch));
+    cases.extend(pairs_of_fields(&scratch));
+    let sets: BTreeSet<String> = cases.iter().map(|(_, opts)| format!("{opts:?}")).collect();
+    assert!(sets.len() >= 40, "only {} sets of options", sets.len());
+    assert_eq!(sets.len(), cases.len(), "a set is there twice");
 
     for (case, mut opts) in cases {
         opts.container_name = scratch.new_container();
@@ -383,12 +657,17 @@ async fn the_command_line_and_the_create_request_make_the_same_container() {
         create_by_api(&engine, &opts, &host).await;
         let mut by_api = inspect(&opts.container_name);
 
-        let mut take = |field: &str| {
-            let field = |inspect: &mut Value| inspect["HostConfig"][field].take();
-            (field(&mut by_command_line), field(&mut by_api))
-        };
-        assert_eq!(take("AutoRemove"), (json!(true), json!(false)), "{case}");
-        assert_eq!(take("Init"), (Value::Null, json!(false)), "{case}");
+        for Exception {
+            field,
+            by_command_line: theirs,
+            by_api: ours,
+            why,
+        } in exceptions()
+        {
+            let found = [&mut by_command_line, &mut by_api]
+                .map(|inspected| inspected["HostConfig"][field].take());
+            assert_eq!(found, [theirs, ours], "{case}: {field}: {why}");
+        }
         assert_eq!(by_command_line, by_api, "{case}");
     }
 }
