@@ -17,6 +17,7 @@ mod helper;
 mod interrupt;
 mod journal;
 mod logging;
+pub mod seed;
 mod shell;
 mod terminal;
 
@@ -31,23 +32,6 @@ pub use dark_factory_engines as engines;
 pub use dark_factory_executor as executor;
 pub use dark_factory_types as types;
 pub use helper::HELPER;
-
-/// The names of the Go seed's package `executor`, each with what it is here; `docs/seed.md` says what differs.
-pub mod seed {
-    pub use dark_factory_agents::{Formatter, check_claude_auth, parse_completion_report};
-    pub use dark_factory_engines::docker::launch::{
-        ContainerLaunchOpts, LaunchArgs, build_docker_run_args, create_body, insert_prompt_mount,
-    };
-    pub use dark_factory_engines::docker::seed::{
-        DockerContainerChecker, DockerContainerCounter, DockerContainerStopper, DockerExecutor,
-    };
-    pub use dark_factory_executor::clock::Clock;
-    pub use dark_factory_executor::containers::{
-        ContainerChecker, ContainerCounter, ContainerStopper,
-    };
-    pub use dark_factory_executor::execute::Executor;
-    pub use dark_factory_executor::settings::ExtraMount;
-}
 
 /// The most blocking threads: one for each run that is supervised or watched, and some for the store. None is made
 /// before it is needed.
