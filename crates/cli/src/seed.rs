@@ -691,3 +691,78 @@ pub use dark_factory_types::{Outcome, UnsuccessfulOutcome};
 /// ```
 #[doc(inline)]
 pub use tokio_util::sync::CancellationToken;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    const MODULE: &str = include_str!("seed.rs");
+    const TABLE: &str = include_str!("../../../docs/seed.md");
+
+    /// Returns each `pub use` of the module, with the documentation in front of it.
+    fn reexports() -> Vec<(&'static str, Vec<&'static str>)> {
+        let (module, _) = MODULE.split_once("#[cfg(test)]").unwrap();
+        let statements = module.split("#[doc(inline)]\npub use ");
+        let statements: Vec<&str> = statements.collect();
+        let pairs = statements.windows(2).map(|pair| {
+            let path = pair[1].split_once(';').unwrap().0;
+            let names = path.rsplit_once("::").unwrap().1;
+            let names = names.trim_matches(['{', '}']).split(',').map(str::trim);
+            let docs = pair[0].split_once(";\n").map_or("", |(_, docs)| docs);
+            (docs, names.filter(|name| !name.is_empty()).collect())
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn every_name_has_an_example_and_a_row() {
+        let reexports = reexports();
+
+        assert!(reexports.len() > 25, "{}", reexports.len());
+        for (docs, names) in reexports {
+            for name in names {
+                assert!(docs.contains("/// # Example\n"), "{name} has no example");
+                assert!(TABLE.contains(name), "docs/seed.md does not name {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_case_of_the_seed_names_a_test_that_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut sources = String::new();
+        for folder in ["crates", "integration-tests"] {
+            read_sources(&root.join(folder), &mut sources);
+        }
+        let (_, cases) = TABLE.split_once("## The fifty cases").unwrap();
+        let rows = cases.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let number: u32 = cells.next()?.parse().ok()?;
+            Some((number, cells.last()?.split('`').rev().nth(1)?))
+        });
+
+        let mut numbers = BTreeSet::new();
+        for (number, test) in rows {
+            assert!(
+                sources.contains(&format!("fn {test}(")),
+                "case {number}: {test}"
+            );
+            numbers.insert(number);
+        }
+
+        assert_eq!(numbers, (1..=50).collect());
+    }
+
+    fn read_sources(folder: &Path, sources: &mut String) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read_sources(&path, sources);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+}

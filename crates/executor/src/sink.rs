@@ -161,3 +161,19 @@ fn append_as_it_is(line: &SplitLine<'_>, text: &mut Vec<u8>) {
         text.push(b'\n');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_raw_log_has_the_extension_jsonl() {
+        for (log, raw) in [
+            ("a/042.log", "a/042.jsonl"),
+            ("a/042", "a/042.jsonl"),
+            ("/t/x.txt", "/t/x.jsonl"),
+        ] {
+            assert_eq!(raw_twin(Path::new(log)), Path::new(raw));
+        }
+    }
+}

@@ -1,14 +1,105 @@
 //! What the container is like, as the engine says it and as the agent sees it.
 
+use std::collections::BTreeSet;
 use std::fs;
 
+use dark_factory_engines::docker::launch::{ContainerLaunchOpts, build_docker_run_args};
+use dark_factory_engines::docker::launch_opts;
 use dark_factory_executor::engine::Engine;
+use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{
     Access, GitVisibility, LaunchSpec, Limits, Mount, Profile, User,
 };
-use dark_factory_types::{ByteSize, CpuCount, NetworkMode};
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
+use serde_json::{Value, json};
 
-use super::lab::{Lab, inspect};
+use super::lab::{Lab, docker, inspect};
+
+/// Returns the fields of `Config` and `HostConfig` in which two containers differ.
+fn differences(one: &str, other: &str) -> Vec<String> {
+    let inspected = docker(&["container", "inspect", one, other]);
+    let mut inspected: Vec<Value> = serde_json::from_str(&inspected).unwrap();
+    let (other, one) = (inspected.remove(1), inspected.remove(0));
+    let mut differences = Vec::new();
+    for part in ["Config", "HostConfig"] {
+        let (one, other) = (
+            one[part].as_object().unwrap(),
+            other[part].as_object().unwrap(),
+        );
+        let fields: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+        for field in fields {
+            let values = [one, other].map(|container| match container.get(field) {
+                // The command line sends empty lists for what nobody asked for.
+                Some(empty) if *empty == json!([]) || *empty == json!({}) => Value::Null,
+                // It keeps these in maps, so their order is another one each time.
+                Some(Value::Array(values)) if ["Binds", "Env"].contains(&field.as_str()) => {
+                    let mut values = values.clone();
+                    values.sort_by_key(ToString::to_string);
+                    Value::Array(values)
+                }
+                value => value.cloned().unwrap_or_default(),
+            });
+            if values[0] != values[1] && field != "Hostname" {
+                differences.push(format!("{part}.{field}"));
+            }
+        }
+    }
+    differences
+}
+
+#[tokio::test]
+async fn the_container_is_that_of_the_command_line_but_for_what_is_around_it() {
+    const REMOVED_BY_US: [&str; 2] = ["HostConfig.AutoRemove", "HostConfig.Init"];
+    const HELPER: [&str; 3] = ["Config.Cmd", "Config.Entrypoint", "HostConfig.Mounts"];
+    let lab = Lab::new();
+    let host = HostView::default();
+    let hardened = || lab.spec("print hello");
+    let open = || LaunchSpec {
+        network: NetworkMode::Open,
+        ..hardened()
+    };
+    for (spec, around) in [
+        (open(), &HELPER[..]),
+        (
+            // Set by a field of the request that is faster and that no flag sets.
+            hardened(),
+            &[&HELPER[..], &["Config.NetworkDisabled"]].concat(),
+        ),
+        (
+            LaunchSpec {
+                profile: Profile::Seed,
+                user: User::Image,
+                ..open()
+            },
+            &HELPER,
+        ),
+        (
+            LaunchSpec {
+                transport: Transport::Attach,
+                ..open()
+            },
+            &["HostConfig.Mounts"],
+        ),
+    ] {
+        let dir = lab.attempt();
+        let handle = lab.create(&spec, &dir).await;
+        let opts = ContainerLaunchOpts {
+            container_name: format!("{}-line", handle.container),
+            ..launch_opts(&spec, dir.attempt(), &lab.owner, &host)
+        };
+        let argv = build_docker_run_args(&opts, &host).argv;
+        let argv: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
+
+        docker(&[&["create"], argv.as_slice()].concat());
+
+        let mut expected = [around, &REMOVED_BY_US].concat();
+        expected.sort_unstable();
+        assert_eq!(
+            differences(&handle.container, &opts.container_name),
+            expected
+        );
+    }
+}
 
 #[tokio::test]
 async fn hardening_and_limits_are_what_the_engine_was_asked_for() {
