@@ -4,9 +4,12 @@
 //! Reads: bytes and text that the caller brings, files only through a function that it passes in.
 //! Never: does I/O by itself, reads a clock or the environment, blocks, or panics.
 //!
-//! An adapter is one file, or one folder, with an implementation of [`Agent`]. A [`Transcript`]
-//! takes the raw chunks of a run and gives [`Event`](dark_factory_types::Event)s and, at any time, a
-//! [`Conclusion`].
+//! In reading order: an [`Agent`] is an adapter, in one file or one folder, found by its name with [`agent()`]; an
+//! [`AgentRequest`] becomes its [`AgentLaunch`]. A [`Transcript`] takes the raw chunks of a run, splits them into lines
+//! ([`LineSplitter`]), has them read by the agent's [`Decoder`], and gives [`Event`](dark_factory_types::Event)s and, at
+//! any time, a [`Conclusion`]. [`parse_completion_report`] reads an agent's last words. People see the events through a
+//! [`TextFormatter`], or as the seed printed them through a [`Formatter`]; [`neutralise`] keeps both from driving a
+//! terminal.
 
 mod agent;
 mod claude;

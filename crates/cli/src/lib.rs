@@ -6,6 +6,43 @@
 //! Owns: the terminal, the environment, the process's exit.
 //! Reads: the command line.
 //! Never: has logic that a library user would need.
+//!
+//! # How to read this
+//!
+//! A prompt file goes in; a byte-exact log and one outcome with its cause come out. The crates, in the order in which a
+//! prompt meets them:
+//!
+//! 1. [`types`]: the words: [`RunId`](types::RunId), [`Event`](types::Event), [`Exit`](types::Exit),
+//!    [`Verdict`](types::Verdict), [`Outcome`](types::Outcome), [`Report`](types::Report).
+//! 2. [`executor`]: the path: [`Prompt`](executor::prompt::Prompt) → [`resolve`](executor::resolve::resolve) →
+//!    [`LaunchSpec`](executor::spec::LaunchSpec) → [`Supervisor`](executor::supervisor::Supervisor) → report. It holds
+//!    the contract that an [`Engine`](executor::engine::Engine) keeps.
+//! 3. [`engines`]: [`DockerEngine`](engines::docker::DockerEngine), which keeps it.
+//! 4. [`agents`]: what an agent is started with, what its stream means, how people see it.
+//! 5. [`seed`]: the names of the Go seed, for programs that came from there, each with an example.
+//!
+//! [`HELPER`] is the static program that every container runs as its first process. `examples/embed.rs` runs a prompt
+//! file from a program of its own; this is its middle:
+//!
+//! ```no_run
+//! # async fn example(
+//! #     supervisor: dark_factory::executor::supervisor::Supervisor,
+//! #     host: dark_factory::executor::host::HostView,
+//! #     state_dir: std::path::PathBuf,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! use dark_factory::executor::attempt::Control;
+//! use dark_factory::executor::prompt::Prompt;
+//! use dark_factory::executor::resolve::{ResolveContext, resolve};
+//! use dark_factory::executor::settings::Settings;
+//!
+//! let prompt = Prompt::parse("fix.md", b"---\nimage: claude:1\n---\nFix the tests.\n")?;
+//! let resolved = resolve(&prompt, &Settings::default(), &host, &ResolveContext::new(state_dir))?;
+//! let submitted = supervisor.submit(&resolved).await?;
+//! let report = supervisor.run(submitted, Vec::new(), &Control::new("me"), &|_| {}).await?;
+//! println!("{}: {}", report.outcome, report.cause);
+//! # Ok(())
+//! # }
+//! ```
 
 mod args;
 mod commands;

@@ -37,7 +37,7 @@
 //! # }
 //! ```
 
-/// # Example
+/// The seed's check of Claude's credentials.
 ///
 /// ```
 /// use std::path::Path;
@@ -52,7 +52,7 @@
 #[doc(inline)]
 pub use dark_factory_agents::check_claude_auth;
 
-/// # Example
+/// The seed's error of that check, in its words.
 ///
 /// ```
 /// use std::path::Path;
@@ -70,7 +70,7 @@ pub use dark_factory_agents::check_claude_auth;
 #[doc(inline)]
 pub use dark_factory_agents::AuthError;
 
-/// # Example
+/// The seed's `formatter.Formatter`.
 ///
 /// ```
 /// use dark_factory::seed::Formatter;
@@ -90,7 +90,7 @@ pub use dark_factory_agents::AuthError;
 #[doc(inline)]
 pub use dark_factory_agents::Formatter;
 
-/// # Example
+/// The seed's reader of completion reports.
 ///
 /// ```
 /// use dark_factory::seed::{ReportStatus, parse_completion_report};
@@ -106,7 +106,7 @@ pub use dark_factory_agents::Formatter;
 #[doc(inline)]
 pub use dark_factory_agents::parse_completion_report;
 
-/// # Example
+/// The seed's markers around a completion report.
 ///
 /// ```
 /// use dark_factory::seed::{REPORT_END, REPORT_START, parse_completion_report};
@@ -118,7 +118,7 @@ pub use dark_factory_agents::parse_completion_report;
 #[doc(inline)]
 pub use dark_factory_agents::{REPORT_END, REPORT_START};
 
-/// # Example
+/// The seed's completion report.
 ///
 /// ```
 /// use dark_factory::seed::{CompletionReport, ReportStatus, parse_completion_report};
@@ -135,7 +135,7 @@ pub use dark_factory_agents::{REPORT_END, REPORT_START};
 #[doc(inline)]
 pub use dark_factory_types::{CompletionReport, ReportStatus, Verification};
 
-/// # Example
+/// The seed's `ContainerLaunchOpts`.
 ///
 /// ```
 /// use dark_factory::seed::{ContainerLaunchOpts, HostView, build_docker_run_args};
@@ -155,7 +155,7 @@ pub use dark_factory_types::{CompletionReport, ReportStatus, Verification};
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::ContainerLaunchOpts;
 
-/// # Example
+/// The seed's `BuildDockerRunArgs`.
 ///
 /// ```
 /// use dark_factory::seed::{ContainerLaunchOpts, HostView, build_docker_run_args};
@@ -178,7 +178,7 @@ pub use dark_factory_engines::docker::launch::ContainerLaunchOpts;
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::build_docker_run_args;
 
-/// # Example
+/// What the seed's `BuildDockerRunArgs` returns, and what it keeps to itself.
 ///
 /// ```
 /// use dark_factory::seed::{
@@ -203,7 +203,7 @@ pub use dark_factory_engines::docker::launch::build_docker_run_args;
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::{LaunchArgs, SkippedMount};
 
-/// # Example
+/// What the seed has not: the same container as a request of the Engine API.
 ///
 /// ```
 /// use dark_factory::seed::{ContainerLaunchOpts, HostView, create_body};
@@ -224,7 +224,7 @@ pub use dark_factory_engines::docker::launch::{LaunchArgs, SkippedMount};
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::create_body;
 
-/// # Example
+/// The seed's mount of the prompt.
 ///
 /// ```
 /// use dark_factory::seed::{PROMPT_MOUNT_TARGET, insert_prompt_mount};
@@ -239,7 +239,7 @@ pub use dark_factory_engines::docker::launch::create_body;
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::{PROMPT_MOUNT_TARGET, insert_prompt_mount};
 
-/// # Example
+/// The seed's `EnvManagedMarker`.
 ///
 /// ```
 /// use dark_factory::seed::{
@@ -258,9 +258,7 @@ pub use dark_factory_engines::docker::launch::{PROMPT_MOUNT_TARGET, insert_promp
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch::ENV_MANAGED_MARKER;
 
-/// # Example
-///
-/// What the seed's `launchpolicy.Policy` builds for a prompt, `claudeargv.EnvOverlay` included:
+/// The seed's `launchpolicy.Policy.BuildOpts`, with `claudeargv.EnvOverlay`.
 ///
 /// ```
 /// use dark_factory::executor::prompt::Prompt;
@@ -290,7 +288,7 @@ pub use dark_factory_engines::docker::launch::ENV_MANAGED_MARKER;
 #[doc(inline)]
 pub use dark_factory_engines::docker::launch_opts;
 
-/// # Example
+/// The seed's `launchpolicy.Policy` is one of two named profiles.
 ///
 /// ```
 /// use dark_factory::seed::{DockerExecutor, Profile};
@@ -304,7 +302,7 @@ pub use dark_factory_engines::docker::launch_opts;
 #[doc(inline)]
 pub use dark_factory_executor::spec::Profile;
 
-/// # Example
+/// The seed's `NewDockerContainerChecker`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -328,7 +326,7 @@ pub use dark_factory_executor::spec::Profile;
 #[doc(inline)]
 pub use dark_factory_engines::docker::seed::DockerContainerChecker;
 
-/// # Example
+/// The seed's `NewDockerContainerCounter`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -348,7 +346,7 @@ pub use dark_factory_engines::docker::seed::DockerContainerChecker;
 #[doc(inline)]
 pub use dark_factory_engines::docker::seed::DockerContainerCounter;
 
-/// # Example
+/// The seed's `NewDockerContainerStopper`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -368,7 +366,7 @@ pub use dark_factory_engines::docker::seed::DockerContainerCounter;
 #[doc(inline)]
 pub use dark_factory_engines::docker::seed::DockerContainerStopper;
 
-/// # Example
+/// The seed's `NewDockerExecutor`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -409,7 +407,7 @@ pub use dark_factory_engines::docker::seed::DockerContainerStopper;
 #[doc(inline)]
 pub use dark_factory_engines::docker::seed::DockerExecutor;
 
-/// # Example
+/// The inputs of the seed's `NewDockerExecutor` and of its `launchpolicy.Policy`.
 ///
 /// ```
 /// use dark_factory::HELPER;
@@ -429,13 +427,12 @@ pub use dark_factory_engines::docker::seed::DockerExecutor;
 #[doc(inline)]
 pub use dark_factory_engines::docker::seed::DockerExecutorBuilder;
 
-/// # Example
+/// The seed's `CurrentDateTimeGetter`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use dark_factory::engines::docker::DockerEndpoint;
-/// use dark_factory::seed::{Clock, DockerContainerChecker, DockerExecutor, SystemClock};
+/// use dark_factory::seed::{Clock, DockerExecutor, SystemClock};
 ///
 /// // Whatever needs the time gets a clock; what the engine tells by itself needs none.
 /// let builder = DockerExecutor::builder().clock(std::sync::Arc::new(SystemClock));
@@ -450,7 +447,7 @@ pub use dark_factory_engines::docker::seed::DockerExecutorBuilder;
 #[doc(inline)]
 pub use dark_factory_executor::clock::{Clock, SystemClock};
 
-/// # Example
+/// The seed's `ContainerChecker`, later `ExecutionChecker`.
 ///
 /// ```
 /// # use dark_factory::seed::{ContainerChecker, EngineError};
@@ -470,7 +467,7 @@ pub use dark_factory_executor::clock::{Clock, SystemClock};
 #[doc(inline)]
 pub use dark_factory_executor::containers::ContainerChecker;
 
-/// # Example
+/// The seed's `ContainerCounter`.
 ///
 /// ```
 /// # use dark_factory::seed::{ContainerCounter, EngineError};
@@ -490,7 +487,7 @@ pub use dark_factory_executor::containers::ContainerChecker;
 #[doc(inline)]
 pub use dark_factory_executor::containers::ContainerCounter;
 
-/// # Example
+/// The seed's `ContainerStopper`, later `ExecutionStopper`.
 ///
 /// ```
 /// # use dark_factory::seed::{ContainerStopper, EngineError};
@@ -512,7 +509,7 @@ pub use dark_factory_executor::containers::ContainerCounter;
 #[doc(inline)]
 pub use dark_factory_executor::containers::ContainerStopper;
 
-/// # Example
+/// The errors of the seed's `WaitUntilRunning`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -526,9 +523,7 @@ pub use dark_factory_executor::containers::ContainerStopper;
 #[doc(inline)]
 pub use dark_factory_executor::containers::WaitError;
 
-/// # Example
-///
-/// The seed's `ErrDockerDaemonUnavailable`, which is never taken for "does not run":
+/// The seed's `ErrDockerDaemonUnavailable` is one of these, and is never taken for "does not run".
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -547,7 +542,7 @@ pub use dark_factory_executor::containers::WaitError;
 #[doc(inline)]
 pub use dark_factory_executor::engine::EngineError;
 
-/// # Example
+/// The seed's `Executor`.
 ///
 /// A run that ended while nobody looked is followed to its end all the same, and both logs hold its whole output:
 ///
@@ -589,7 +584,7 @@ pub use dark_factory_executor::engine::EngineError;
 #[doc(inline)]
 pub use dark_factory_executor::execute::Executor;
 
-/// # Example
+/// The seed's `config.ExtraMount`.
 ///
 /// ```
 /// use dark_factory::seed::{ContainerLaunchOpts, ExtraMount, HostView, build_docker_run_args};
@@ -619,7 +614,7 @@ pub use dark_factory_executor::execute::Executor;
 #[doc(inline)]
 pub use dark_factory_executor::settings::ExtraMount;
 
-/// # Example
+/// What the seed reads from its process: environment, home and working directory.
 ///
 /// ```
 /// use dark_factory::seed::HostView;
@@ -636,7 +631,7 @@ pub use dark_factory_executor::settings::ExtraMount;
 #[doc(inline)]
 pub use dark_factory_executor::host::HostView;
 
-/// # Example
+/// What the seed's `Execute` returns as an error or none.
 ///
 /// ```
 /// use dark_factory::seed::{Outcome, UnsuccessfulOutcome};
@@ -651,9 +646,7 @@ pub use dark_factory_executor::host::HostView;
 #[doc(inline)]
 pub use dark_factory_types::{Outcome, UnsuccessfulOutcome};
 
-/// What cancels an [`Executor::execute`]: the twin of the seed's `context.Context`.
-///
-/// # Example
+/// The seed's `context.Context` of an [`Executor::execute`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -723,7 +716,7 @@ mod tests {
         assert!(reexports.len() > 25, "{}", reexports.len());
         for (docs, names) in reexports {
             for name in names {
-                assert!(docs.contains("/// # Example\n"), "{name} has no example");
+                assert!(docs.contains("/// ```\n"), "{name} has no example");
                 assert!(TABLE.contains(name), "docs/seed.md does not name {name}");
             }
         }

@@ -3,6 +3,12 @@
 //! Owns: every type that crosses a process or crate boundary as data.
 //! Reads: nothing.
 //! Never: does I/O, reads a clock, or knows an engine.
+//!
+//! In reading order: a [`RunId`] is one prompt on its way, an [`AttemptId`] one try at it, an [`OwnerId`] the
+//! installation. What the agent does becomes [`Event`]s. Three facts end an attempt and are never merged: the workload's
+//! [`Exit`], the agent's own [`Verdict`], our [`StopReason`]. [`Outcome::decide`] makes one [`Outcome`] of them, by the
+//! [`Proof`] that the agent must give; it is written down in a [`Report`], and [`exit_code`] says what a process
+//! returns for it. [`ByteSize`], [`CpuCount`] and [`parse_duration`] are how people write quantities.
 
 mod event;
 mod exit;

@@ -322,7 +322,7 @@ async fn the_seeds_container_runs_the_images_entrypoint_with_the_prompt_where_th
         inspect(&handle.container, "{{.HostConfig.ReadonlyRootfs}}"),
     );
     workload.remove().await.unwrap();
-    super::lab::docker(&["rmi", &image]);
+    docker(&["rmi", &image]);
     assert_eq!(
         (caps.as_str(), root.as_str()),
         ("[CAP_NET_ADMIN CAP_NET_RAW]", "false")
