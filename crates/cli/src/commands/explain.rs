@@ -4,7 +4,6 @@
 //! Reads: prompt files, flags; what the engine says of itself, if it answers.
 //! Never: makes or changes anything.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -48,8 +47,14 @@ pub(crate) async fn explain(
 ) -> Result<u8, CommandError> {
     let jobs = run::prepare(context, &args.run)?;
     for job in &jobs {
-        let survey = survey(context, &job.resolved.spec.image).await;
-        let explanation = explanation(context, &job.resolved, args.reveal, &survey)?;
+        let resolved = &job.resolved;
+        let spec = if args.reveal {
+            resolved.spec.clone()
+        } else {
+            masked(&resolved.spec, &resolved.env_from_host)
+        };
+        let survey = survey(context, &spec.image).await;
+        let explanation = explanation(context, resolved, &spec, &survey)?;
         match format {
             Format::Json => terminal::print_json(&json!({
                 "spec": explanation.spec,
@@ -72,43 +77,36 @@ async fn survey(context: &Context, image: &str) -> Result<Survey, String> {
     engine.survey(image).await.map_err(|error| sentence(&error))
 }
 
+/// Explains a launch by `spec`, which is the launch's own or the masked one.
 fn explanation(
     context: &Context,
     resolved: &Resolved,
-    reveal: bool,
+    spec: &LaunchSpec,
     survey: &Result<Survey, String>,
 ) -> Result<Explanation, CommandError> {
-    let whole = &resolved.spec;
-    let spec = if reveal {
-        whole.clone()
-    } else {
-        masked(whole, &resolved.env_from_host)
-    };
     // The first run id there is; a run has its own.
     let attempt = RunId::from_random_bits(0).attempt(1);
-    let opts = launch_opts(&spec, attempt, &OwnerId(OWNER.to_owned()), &context.host);
+    let opts = launch_opts(spec, attempt, &OwnerId(OWNER.to_owned()), &context.host);
     let refused = |error| CommandError::usage(sentence(&error));
     let launch = create_body(&opts, &context.host).map_err(refused)?;
     let mut docker_run = vec!["docker".to_owned()];
     docker_run.extend(build_docker_run_args(&opts, &context.host).argv);
 
-    let mut notes: Vec<String> = defaults(&spec);
-    notes.push(around(&spec, attempt));
+    let mut notes: Vec<String> = defaults(spec);
+    notes.push(around(spec, attempt));
     notes.push(format!(
         "placeholders: a run has its own id in place of {attempt}, in the container's name and label, and its \
          installation's in place of {OWNER}"
     ));
-    if !reveal {
-        notes.extend(hidden(whole, &spec));
-    }
+    notes.extend(hidden(&resolved.spec, spec));
     notes.extend(launch.skipped_mounts.iter().map(skipped));
-    notes.extend(probed(&spec, survey));
+    notes.extend(probed(spec, survey));
     let said = |kind: &'static str| move |text: &String| format!("{kind}: {text}");
     notes.extend(resolved.warnings.iter().map(said("warning")));
     notes.extend(resolved.notices.iter().map(said("note")));
     Ok(Explanation {
         container: opts.container_name,
-        spec: spec_record(&spec, ENGINE),
+        spec: spec_record(spec, ENGINE),
         create: json!(launch.body),
         docker_run,
         notes,
@@ -213,14 +211,14 @@ fn around(spec: &LaunchSpec, attempt: AttemptId) -> String {
 
 /// Returns which values are not shown, if any.
 fn hidden(whole: &LaunchSpec, shown: &LaunchSpec) -> Option<String> {
-    let differs = |name: &&String| whole.env.get(*name) != shown.env.get(*name);
-    let names: BTreeSet<&str> = whole
+    let shown_as_they_are =
+        |(name, value): &(&String, &String)| shown.env.get(*name) == Some(value);
+    let names: Vec<&str> = whole
         .env
-        .keys()
-        .filter(differs)
-        .map(String::as_str)
+        .iter()
+        .filter(|variable| !shown_as_they_are(variable))
+        .map(|(name, _)| name.as_str())
         .collect();
-    let names: Vec<&str> = names.into_iter().collect();
     (!names.is_empty()).then(|| format!("masked: {}; --reveal shows them", names.join(", ")))
 }
 
