@@ -1,7 +1,8 @@
 //! Both renderers of the launch options make the same container, as a real engine sees it.
 //!
 //! Each case is created twice, by the docker command line from the argv and by the API from the create request, and
-//! what `docker inspect` says of the two is compared. Nothing is started. [`exceptions`] lists all that may differ. Needs a
+//! what `docker inspect` says of the two is compared. Nothing is started. [`exceptions`] lists all that may differ. What
+//! the engine puts around the container, our helper and its mounts, is compared in `docker_engine/hardening.rs`. Needs a
 //! Docker engine and the `docker` command.
 
 #![cfg(feature = "docker")]
@@ -39,7 +40,7 @@ struct Exception {
     why: &'static str,
 }
 
-/// Everything in which the two containers differ, the second row seen through our helper's wrapping.
+/// Everything in which the two containers differ.
 fn exceptions() -> [Exception; 2] {
     [
         Exception {

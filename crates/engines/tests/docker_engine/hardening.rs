@@ -49,7 +49,9 @@ fn differences(one: &str, other: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn the_container_is_that_of_the_command_line_but_for_what_is_around_it() {
+    // `--rm` takes the exit with the container, and docker-init would be PID 1 in the helper's place.
     const REMOVED_BY_US: [&str; 2] = ["HostConfig.AutoRemove", "HostConfig.Init"];
+    // Our helper is the entrypoint, so that every byte is recorded; it is mounted, as are its socket and the prompt.
     const HELPER: [&str; 3] = ["Config.Cmd", "Config.Entrypoint", "HostConfig.Mounts"];
     let lab = Lab::new();
     let host = HostView::default();

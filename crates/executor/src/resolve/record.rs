@@ -25,8 +25,8 @@ pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
 /// Returns a spec without the values that look secret; nothing can be launched from it.
 ///
 /// Values of the environment are masked where the name has `KEY`, `TOKEN`, `SECRET`, `PASSWORD` or `CREDENTIAL` in it,
-/// in any case, and where it is one of `hidden`. In command and labels such a value is masked wherever it occurs, unless
-/// it is shorter than 6 bytes.
+/// in any case, and where it is one of `hidden`. In command, labels and other variables such a value is masked wherever
+/// it occurs, unless it is shorter than 6 bytes.
 pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
     let mut masked = spec.clone();
     let mut values: Vec<&str> = Vec::new();
@@ -42,7 +42,7 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
     // One value may be a part of another.
     values.sort_by_key(|value| std::cmp::Reverse(value.len()));
     let shown = masked.command.iter_mut().chain(masked.labels.values_mut());
-    for text in shown {
+    for text in shown.chain(masked.env.values_mut()) {
         for value in &values {
             if text.contains(value) {
                 *text = text.replace(value, MASK);
