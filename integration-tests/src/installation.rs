@@ -90,6 +90,7 @@ impl Installation {
             "ANTHROPIC_AUTH_TOKEN",
             "CLAUDE_CODE_OAUTH_TOKEN",
             "RUST_LOG",
+            "XDG_CONFIG_HOME",
         ] {
             command.env_remove(variable);
         }

@@ -11,9 +11,6 @@ use dark_factory_types::exit_code;
 
 use crate::logging::Log;
 
-/// How many queued runs a daemon begins at the same time, unless it is told otherwise.
-pub(crate) const DEFAULT_JOBS: u16 = 4;
-
 /// Runs agent prompt files unattended inside containers.
 #[derive(Debug, Parser)]
 #[command(name = "dark-factory", version, about, after_help = exit_codes(), arg_required_else_help = true)]
@@ -37,7 +34,7 @@ impl Args {
 /// Flags of every command.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Global {
-    /// Docker Engine endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST, else the default socket]
+    /// Docker Engine endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST, else the configuration's, else the default socket]
     #[arg(long, global = true, value_name = "ENDPOINT")]
     pub(crate) host: Option<String>,
     /// Folder of runs and their logs [default: DARK_FACTORY_STATE_DIR, else ~/.local/state/dark-factory]
@@ -72,6 +69,9 @@ pub(crate) enum Command {
     Inspect(RunName),
     /// Show a recorded agent stream
     Replay(ReplayArgs),
+    /// Show, check or describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Finish runs that a dead process left
     Recover,
     /// List containers and folders that no open run owns; remove them with --apply
@@ -146,33 +146,24 @@ pub(crate) struct RunArgs {
     /// Project folder [default: the git top level of the prompt file]
     #[arg(long, value_name = "DIR")]
     pub(crate) project: Option<String>,
-    /// Named defaults: hardened or seed
+    /// Named defaults: hardened, seed, or a [profile.NAME] of the configuration
     #[arg(long)]
     pub(crate) profile: Option<String>,
     /// How output leaves the container: spool, or attach where an entrypoint can't be wrapped
     #[arg(long)]
     pub(crate) transport: Option<String>,
-    /// Runs at the same time; they share the project, so it is your word that they do not collide
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) jobs: u16,
+    /// Runs at the same time; they share the project, so it is your word that they do not collide [default: 1]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: Option<u16>,
     /// Show only how each run ends
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Queue the files for the daemon, starting one if none runs, and print the ids of their runs
     #[arg(long, short, conflicts_with_all = ["jobs", "on_interrupt"])]
     pub(crate) detach: bool,
-    /// What Ctrl-C does: stop the agent, or leave it running in a daemon
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnInterrupt::Stop)]
-    pub(crate) on_interrupt: OnInterrupt,
-}
-
-/// What Ctrl-C and SIGTERM do to the runs of `run`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnInterrupt {
-    /// Once stops the agents, twice kills them.
-    Stop,
-    /// The runs go on, in a daemon.
-    Detach,
+    /// What Ctrl-C does: stop the agent, or leave it running in a daemon (detach) [default: stop]
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_interrupt: Option<String>,
 }
 
 /// Flags of `ps`.
@@ -247,9 +238,9 @@ pub(crate) struct DaemonStartArgs {
     /// Stay in the foreground
     #[arg(long)]
     pub(crate) foreground: bool,
-    /// Queued runs that are begun at the same time
-    #[arg(long, short, value_name = "N", default_value_t = DEFAULT_JOBS, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub(crate) jobs: u16,
+    /// Queued runs that are begun at the same time [default: 4]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: Option<u16>,
     /// Leave the terminal's session; given by a process that starts a daemon
     #[arg(long, hide = true, requires = "foreground")]
     pub(crate) detached: bool,
@@ -302,6 +293,33 @@ pub(crate) struct ExplainArgs {
     /// Show secrets too
     #[arg(long)]
     pub(crate) reveal: bool,
+}
+
+/// What is done with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show each effective value, where it is from and what it overrides
+    Show(ConfigShowArgs),
+    /// Check the configuration files, the environment and prompt files; tell every problem
+    Validate(ConfigValidateArgs),
+    /// Print the JSON Schema of configuration files, for editors
+    Schema,
+}
+
+/// Flags of `config show`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigShowArgs {
+    /// Prompt file whose front matter counts too [default: none, in the working directory]
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Flags of `config validate`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigValidateArgs {
+    /// Prompt files, and their projects' configuration
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 fn exit_codes() -> String {

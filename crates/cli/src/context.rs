@@ -4,23 +4,25 @@
 //! Reads: global flags.
 //! Never: contacts an engine before a command needs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity};
 use dark_factory_executor::clock::{Clock, SystemClock};
+use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
-use dark_factory_executor::settings::parse_timeout;
+use dark_factory_executor::settings::{ToolSettings, parse_timeout};
 use dark_factory_executor::supervisor::Supervisor;
 
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::helper::HELPER;
+use crate::terminal;
 
 /// The environment variable that names the state folder.
 pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
@@ -33,9 +35,14 @@ const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
 pub(crate) struct Context {
     pub(crate) host: HostView,
     pub(crate) state_dir: PathBuf,
-    /// The endpoint that the command line names, if it does.
+    /// The endpoint that the command line, the environment or the configuration names, if they do.
     pub(crate) endpoint: Option<String>,
+    /// What is wrong with the user's configuration is told by what needs it.
+    user: Result<Option<ConfigFile>, ConfigError>,
+    environment: Result<Environment, ConfigError>,
     disk_patience: Option<Duration>,
+    /// What was said about configuration: several files of one command have the same.
+    told: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Context {
@@ -57,12 +64,61 @@ impl Context {
             None => default_state_dir(&host)?,
         };
         let disk_patience = disk_patience(&host)?;
-        Ok(Self {
+        let mut context = Self {
+            user: load_user(&host),
+            environment: environment(&host),
             host,
             state_dir,
             endpoint: global.host.clone(),
             disk_patience,
-        })
+            told: Arc::default(),
+        };
+        if context.endpoint.is_none() {
+            context.endpoint = context.configured_endpoint();
+        }
+        Ok(context)
+    }
+
+    /// Returns the endpoint that no flag names; `DOCKER_HOST` is over a file's, as the environment is.
+    fn configured_endpoint(&self) -> Option<String> {
+        let in_environment = self.environment.as_ref().ok()?.layer.tool.host.as_ref();
+        if let Some(host) = in_environment {
+            return Some(host.value.clone());
+        }
+        let is_dockers = self
+            .host
+            .var("DOCKER_HOST")
+            .is_some_and(|host| !host.is_empty());
+        let in_file = self.user.as_ref().ok()?.as_ref()?.layer.tool.host.as_ref();
+        in_file
+            .filter(|_| !is_dockers)
+            .map(|host| host.value.clone())
+    }
+
+    /// Returns the user's configuration file.
+    pub(crate) fn user_config(&self) -> Result<Option<&ConfigFile>, CommandError> {
+        self.user.as_ref().map(Option::as_ref).map_err(Into::into)
+    }
+
+    /// Returns the settings of the environment.
+    pub(crate) fn environment(&self) -> Result<&Environment, CommandError> {
+        self.environment.as_ref().map_err(Into::into)
+    }
+
+    /// Returns the settings of the tool on this machine: those of the user's configuration and of the environment.
+    pub(crate) fn tool(&self) -> Result<ToolSettings, CommandError> {
+        let user = self.user_config()?.map(|file| file.layer.tool.clone());
+        let environment = self.environment()?.layer.tool.clone();
+        Ok(environment.over(user.unwrap_or_default()))
+    }
+
+    /// Says something about configuration to a person, once.
+    pub(crate) fn tell(&self, line: String) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(&line) {
+            terminal::eprint(&line);
+            told.insert(line);
+        }
     }
 
     /// Returns what resolving needs to know, with the given state folder.
@@ -109,9 +165,12 @@ impl Context {
 
     /// Returns where the engine is that flags and environment name.
     pub(crate) fn docker(&self) -> Result<DockerEndpoint, CommandError> {
+        // Broken configuration might have named another engine.
+        self.tool()?;
         // It was not even looked for: what names it is wrong.
         DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env).map_err(|error| {
-            CommandError::usage(error.sentence()).hint("--host or DOCKER_HOST names it")
+            CommandError::usage(error.sentence())
+                .hint("--host, DARK_FACTORY_HOST, DOCKER_HOST or `host` in config.toml names it")
         })
     }
 }

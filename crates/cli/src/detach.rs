@@ -11,13 +11,13 @@ use std::time::Duration;
 use dark_factory_executor::daemon::{Ask, AskError, Mode, Seat, Status, ask};
 use dark_factory_executor::engine::OnRestart;
 use dark_factory_executor::error::{ExecutorError, sentence};
+use dark_factory_executor::resolve::DAEMON_JOBS;
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{RunId, exit_code};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
-use crate::args::DEFAULT_JOBS;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal;
@@ -122,9 +122,15 @@ pub(crate) async fn ensure_daemon(context: &Context) -> Result<Status, CommandEr
                     "a daemon was started and does not stay",
                 ));
             }
-            None => drop(start_daemon(context, DEFAULT_JOBS).await?),
+            None => drop(start_daemon(context, daemon_jobs(context)?).await?),
         }
     }
+}
+
+/// Returns how many queued runs a daemon begins at the same time, unless its command line says so.
+pub(crate) fn daemon_jobs(context: &Context) -> Result<u16, CommandError> {
+    let jobs = context.tool()?.jobs;
+    Ok(jobs.map_or(DAEMON_JOBS, |jobs| jobs.value))
 }
 
 /// Starts a daemon in a session of its own and returns its process id once it listens; `None` if another one turns out

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 
+use dark_factory_executor::config::ConfigError;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_types::exit_code;
@@ -59,6 +60,14 @@ impl CommandError {
         self.code
     }
 
+    /// Returns what is wrong and what to do about it.
+    pub(crate) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// Prints the error to standard error; a closed one is not worth another error.
     pub(crate) fn print(&self) {
         let mut text = format!("error: {}\n", self.message);
@@ -76,6 +85,12 @@ impl From<ExecutorError> for CommandError {
             message: sentence(&error),
             hint: error.advice(),
         }
+    }
+}
+
+impl From<&ConfigError> for CommandError {
+    fn from(error: &ConfigError) -> Self {
+        Self::new(error.exit_code(), error.to_string())
     }
 }
 

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    SettingError, Settings, Sourced, parse_cpus, parse_env, parse_label, parse_memory, parse_mount,
-    parse_network, parse_pids, parse_profile, parse_pull, parse_timeout, parse_transport,
-    parse_user,
+    SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_label,
+    parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids, parse_profile,
+    parse_pull, parse_timeout, parse_transport, parse_user,
 };
 use dark_factory_executor::spec::GitVisibility;
 
@@ -51,6 +51,19 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         transport: one("--transport", args.transport.as_ref(), parse_transport)?,
         command: (!args.command.is_empty()).then(|| Sourced::flag("--", args.command.clone())),
         ..Settings::default()
+    })
+}
+
+/// Turns the flags of `run` that are about the tool into settings.
+pub(crate) fn tool(args: &RunArgs) -> Result<ToolSettings, CommandError> {
+    Ok(ToolSettings {
+        jobs: args.jobs.map(|jobs| Sourced::flag("--jobs", jobs)),
+        on_interrupt: one(
+            "--on-interrupt",
+            args.on_interrupt.as_ref(),
+            parse_on_interrupt,
+        )?,
+        ..ToolSettings::default()
     })
 }
 

@@ -46,6 +46,7 @@
 
 mod args;
 mod commands;
+mod config;
 mod context;
 mod detach;
 mod error;

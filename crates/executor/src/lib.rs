@@ -30,6 +30,7 @@
 
 pub mod attempt;
 pub mod clock;
+pub mod config;
 pub mod containers;
 pub mod daemon;
 pub mod engine;

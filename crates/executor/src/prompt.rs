@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use crate::settings::{Diagnostic, Fault, Place, Settings, parse_yaml, read_settings, suggest_key};
+use crate::settings::{
+    Diagnostic, Fault, Level, Place, Settings, Source, parse_yaml, read_settings, suggest_key,
+};
 
 /// The line that opens and closes a front matter.
 const FENCE: &str = "---";
@@ -156,22 +158,31 @@ impl Prompt {
         let mut prompt = Self::from_text(file, parts.body);
         if let Some(yaml) = parts.front_matter {
             let root = parse_yaml(yaml, 1).map_err(|fault| front_matter(vec![fault]))?;
-            let reading = read_settings(file, root);
+            let level = Level::FrontMatter;
+            let source = Source {
+                file,
+                below: None,
+                level,
+            };
+            let reading = read_settings(source, root);
             if !reading.errors.is_empty() {
                 return Err(front_matter(reading.errors));
             }
-            prompt.settings = reading.settings;
-            for (key, node) in reading.unknown {
-                let suggestion = suggest_key(&key.name);
-                let message = format!("the key {} is not known and does nothing", key.name);
-                let mut warning = Fault::new(key.place, message);
-                warning.help = suggestion.map(|name| format!("did you mean {name}?"));
+            prompt.settings = reading.layer.run;
+            for unknown in reading.unknown {
+                let name = &unknown.name.name;
+                let message = match unknown.elsewhere {
+                    Some(_) => format!("the key {name} does nothing in a front matter"),
+                    None => format!("the key {name} is not known and does nothing"),
+                };
+                let mut warning = Fault::new(unknown.name.place, message);
+                warning.help = unknown.help(level);
                 prompt.warnings.push(warning.in_file(file, text));
                 prompt.unknown.push(UnknownKey {
-                    value: node.to_json(),
-                    line: key.place.line,
-                    name: key.name,
-                    suggestion,
+                    value: unknown.node.to_json(),
+                    line: unknown.name.place.line,
+                    suggestion: suggest_key(name, level),
+                    name: unknown.name.name,
                 });
             }
         }

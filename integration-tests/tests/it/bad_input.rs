@@ -118,7 +118,7 @@ fn a_prompt_file_that_cannot_be_used_is_named_with_the_place_and_a_way_out() {
     }
     let image = agent_image();
     let unknown = [
-        "agent.md:2: there is no agent \"cluade\"; there are claude, command; did you mean claude?",
+        "agent.md:2:8: there is no agent \"cluade\"; there are claude, command; did you mean claude?",
     ];
     refuses(
         &mut workshop.command(&["run", "--image", &image, "agent.md"]),
@@ -205,7 +205,7 @@ fn a_value_that_a_flag_does_not_take_is_refused_with_one_that_it_does() {
         ),
         (
             &["--profile", "soft"],
-            "--profile must be hardened or seed, not \"soft\"",
+            "--profile: there is no profile \"soft\"; there are hardened, seed",
         ),
         (
             &["--transport", "mail"],
@@ -329,7 +329,7 @@ fn a_mount_that_would_be_wrong_or_dangerous_is_refused_with_a_way_out() {
     refuses(
         workshop.run(&[]).arg("x.md"),
         2,
-        &["x.md:3: cannot mount co:lon:/x", "has a colon"],
+        &["x.md:3:3: cannot mount co:lon:/x", "has a colon"],
     );
     nothing_ran(&workshop);
 }

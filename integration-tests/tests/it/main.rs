@@ -13,6 +13,7 @@ mod bad_launch;
 mod bytes;
 mod claude;
 mod commands;
+mod config;
 mod daemon;
 mod damaged_state;
 mod demo;

@@ -61,7 +61,7 @@ async fn start(
     if let Some(holder) = holder {
         return Err(taken(holder.pid));
     }
-    let ours = detach::start_daemon(context, args.jobs).await?;
+    let ours = detach::start_daemon(context, jobs(context, args)?).await?;
     let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
     if ours != Some(status.pid) {
         return Err(taken(Some(status.pid)));
@@ -78,6 +78,10 @@ async fn start(
         detach::tell_of_restarts(on_restart);
     }
     Ok(exit_code::SUCCEEDED)
+}
+
+fn jobs(context: &Context, args: &DaemonStartArgs) -> Result<u16, CommandError> {
+    args.jobs.map_or_else(|| detach::daemon_jobs(context), Ok)
 }
 
 /// Asks a daemon's engine what becomes of containers when it goes down; `None` if it does not answer soon.
@@ -125,7 +129,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
     close_stdin().map_err(failed)?;
     journal::open(&seat).map_err(failed)?;
     let mut options = DaemonOptions::default();
-    options.jobs = usize::from(args.jobs);
+    options.jobs = usize::from(jobs(context, args)?);
     options.endpoint = Some(context.docker()?.to_string());
     let mut is_first = true;
     loop {
@@ -159,7 +163,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
             return Ok(exit_code::SUCCEEDED);
         }
         tracing::info!(program = %program.display(), "the daemon executes its program anew");
-        let error = execute_anew(&program, context, args, &seat);
+        let error = execute_anew(&program, context, args, options.jobs, &seat);
         tracing::error!(%error, "the program cannot be executed anew, so this one goes on");
         options.note = Some(format!(
             "{} could not be executed: {error}",
@@ -181,6 +185,7 @@ fn execute_anew(
     program: &Path,
     context: &Context,
     args: &DaemonStartArgs,
+    jobs: usize,
     seat: &Seat,
 ) -> io::Error {
     let lock = match seat.lock().try_clone() {
@@ -193,7 +198,7 @@ fn execute_anew(
         command.args(["--host", host]);
     }
     command.args(["daemon", "start", "--foreground", "--inherit"]);
-    command.args(["--jobs", &args.jobs.to_string()]);
+    command.args(["--jobs", &jobs.to_string()]);
     if args.detached {
         command.arg("--detached");
     }

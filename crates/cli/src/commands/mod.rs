@@ -5,6 +5,7 @@
 //! Never: does what the library does.
 
 mod attach;
+mod config;
 mod daemon;
 mod demo;
 mod explain;
@@ -27,7 +28,7 @@ use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::store::Motion;
 use dark_factory_types::{Report, RunId, RunSummary};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, ConfigCommand};
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -59,6 +60,12 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Prune(prune) => prune::prune(&context()?, &prune, format).await,
         Command::Inspect(run) => inspect::inspect(&context()?, &run, format).await,
         Command::Replay(replay) => replay::replay(&replay, format),
+        // A schema needs no state folder either.
+        Command::Config(ConfigCommand::Schema) => Ok(config::schema()),
+        Command::Config(ConfigCommand::Show(show)) => config::show(&context()?, &show, format),
+        Command::Config(ConfigCommand::Validate(validate)) => {
+            config::validate(&context()?, &validate, format)
+        }
         Command::Recover => recover::recover(&context()?, format).await,
         Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
     }

@@ -14,8 +14,8 @@ use dark_factory_executor::daemon::Ask;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::prompt::Prompt;
-use dark_factory_executor::resolve::{ResolveContext, Resolved, resolve};
-use dark_factory_executor::settings::Settings;
+use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
+use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
 use dark_factory_executor::sink::Sink;
 use dark_factory_executor::supervisor::{Submitted, Supervisor};
 use dark_factory_types::{Report, RunId, exit_code};
@@ -26,11 +26,12 @@ use tokio::time::timeout;
 
 use super::show::{self, Detail};
 use super::{Format, left_open};
-use crate::args::{OnInterrupt, RunArgs};
+use crate::args::RunArgs;
+use crate::config;
 use crate::context::Context;
 use crate::detach::{self, Starting};
 use crate::error::CommandError;
-use crate::flags::settings;
+use crate::flags::{settings, tool};
 use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal::{self, Output, TerminalSink};
 
@@ -117,19 +118,24 @@ pub(crate) async fn run(
     args: &RunArgs,
     format: Format,
 ) -> Result<u8, CommandError> {
+    let flags = tool(args)?;
     let jobs = prepare(context, args)?;
+    let roots = jobs.iter().map(|job| &job.resolved.spec.workspace.source);
+    let tool = flags.over(config::tool(context, roots)?);
+    let at_once = tool.jobs.map_or(RUN_JOBS, |jobs| jobs.value);
     let supervisor = Arc::new(context.supervisor()?);
     if args.detach {
         return queue(context, &supervisor, &jobs, format).await;
     }
     supervisor.probe().await?;
-    let events = match (args.quiet, args.jobs) {
+    let events = match (args.quiet, at_once) {
         (true, _) => Events::Hidden,
         (false, 1) => Events::Shown,
         (false, _) => Events::ShownWithName,
     };
     let control = supervisor.control("Ctrl-C");
-    let interrupts = Interrupts::listen(match args.on_interrupt {
+    let on_interrupt = tool.on_interrupt.map(|what| what.value);
+    let interrupts = Interrupts::listen(match on_interrupt.unwrap_or_default() {
         OnInterrupt::Stop => Reaction::Stop(control.clone()),
         OnInterrupt::Detach => Reaction::Detach,
     })?;
@@ -137,7 +143,7 @@ pub(crate) async fn run(
     let mut batch = Batch::default();
     let show = Show { format, events };
     let ended = tokio::select! {
-        ended = run_jobs(&supervisor, jobs, args.jobs, &control, show, &mut batch) => ended?,
+        ended = run_jobs(&supervisor, jobs, at_once, &control, show, &mut batch) => ended?,
         () = interrupts.detached() => return let_go(context, &supervisor, batch, &names).await,
     };
     Ok(exit_code::combine(ended.iter().map(|ended| match ended {
@@ -265,7 +271,13 @@ fn prepare_one(
     let (name, bytes) = read_prompt(context, file)?;
     let prompt =
         Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(sentence(&error)))?;
-    let resolved = resolve(&prompt, flags, &context.host, resolve_context)
+    let flags = Layer {
+        run: flags.clone(),
+        ..Layer::default()
+    };
+    let layers = config::stack(context, Some(&prompt), &flags)?.layers();
+    let layers: Vec<&Settings> = layers.iter().collect();
+    let resolved = resolve_layers(&prompt, &layers, &context.host, resolve_context)
         .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
     for warning in &resolved.warnings {
         terminal::eprint(&format!("warning: {warning}\n"));
@@ -276,7 +288,10 @@ fn prepare_one(
     Ok(Job { name, resolved })
 }
 
-fn read_prompt(context: &Context, file: &Path) -> Result<(String, Vec<u8>), CommandError> {
+pub(super) fn read_prompt(
+    context: &Context,
+    file: &Path,
+) -> Result<(String, Vec<u8>), CommandError> {
     if file == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin()

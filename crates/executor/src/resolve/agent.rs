@@ -12,14 +12,12 @@ use dark_factory_agents::{
     AGENT_NAMES, Agent, AgentRequest, AuthView, ContainerUser, agent, check_claude_auth,
 };
 
+use super::defaults::AGENT as DEFAULT_AGENT;
 use super::environment::{self, Env};
 use super::{ResolveError, SEED_HOST_CLAUDE_DIR, SEED_PROMPT, Warnings};
 use crate::host::HostView;
 use crate::settings::{Origin, Settings, Sourced, nearest, quoted};
 use crate::spec::{CONTAINER_PROMPT, HARDENED_HOME, PROMPT_FILE_ENV, Profile, User};
-
-/// The agent, unless something else is asked for.
-const DEFAULT_AGENT: &str = "claude";
 
 pub(super) fn chosen(
     setting: Option<&Sourced<String>>,

@@ -13,7 +13,7 @@ use super::ResolveError;
 use super::project::host_path;
 use crate::host::HostView;
 use crate::mount_source::is_variable_name;
-use crate::settings::{EnvValue, Origin, SecretSource, Settings, Sourced, parse_env_file};
+use crate::settings::{EnvValue, Origin, Place, SecretSource, Settings, Sourced, parse_env_file};
 
 /// Names that begin like this are ours.
 const OUR_PREFIX: &str = "DARK_FACTORY_";
@@ -81,8 +81,7 @@ pub(super) struct Variable {
 
 /// Returns the environment that the layers give, lowest first.
 ///
-/// Within a layer the environment files come first, in order, and `env` wins over them. Relative files are below
-/// the working directory if a flag names them, else below the project's root.
+/// Within a layer the environment files come first, in order, and `env` wins over them.
 pub(super) fn environment(
     layers: &[&Settings],
     root: &Path,
@@ -123,19 +122,20 @@ pub(super) fn environment(
     };
     for layer in layers {
         for file in &layer.env_file {
-            let base = match file.origin {
-                Origin::File { .. } => root,
-                Origin::Flag { .. } => &host.cwd,
-            };
+            let base = file.origin.folder(root, &host.cwd);
             let path = host_path(&file.value, base, host);
             let text = fs::read_to_string(&path).map_err(|source| ResolveError::EnvFile {
                 origin: file.origin.clone(),
                 path: path.clone(),
                 source,
             })?;
-            let at = |line| Origin::File {
-                file: path.display().to_string(),
-                line,
+            let at = |line| {
+                let place = Place {
+                    line,
+                    column: 1,
+                    len: 1,
+                };
+                Origin::file(&path.display().to_string(), place, None)
             };
             let lines =
                 parse_env_file(&text).map_err(|(line, problem)| ResolveError::EnvFileLine {
@@ -171,14 +171,15 @@ pub(super) fn refuse_empty_credentials(env: &Env) -> Result<(), ResolveError> {
 
 /// Returns the secrets with their values, in the order of their names.
 ///
-/// A relative file is below the project's root. One line end at the end of a file is not part of the value.
+/// A relative file is below the project's root, or the folder of the user's configuration. One line end at the end of a file is not part of the value.
 pub(super) fn secrets(
     sources: &BTreeMap<String, Sourced<SecretSource>>,
     root: &Path,
     host: &HostView,
 ) -> Result<Vec<(String, String)>, ResolveError> {
     let one = |(name, source): (&String, &Sourced<SecretSource>)| {
-        secret(name, &source.value, root, host)
+        let base = source.origin.folder(root, root);
+        secret(name, &source.value, base, host)
             .map(|value| (name.clone(), value))
             .map_err(|problem| ResolveError::Secret {
                 origin: source.origin.clone(),
@@ -192,7 +193,7 @@ pub(super) fn secrets(
 fn secret(
     name: &str,
     source: &SecretSource,
-    root: &Path,
+    base: &Path,
     host: &HostView,
 ) -> Result<String, SecretProblem> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -207,7 +208,7 @@ fn secret(
             }),
         },
         SecretSource::File(path) => {
-            let path = host_path(path, root, host);
+            let path = host_path(path, base, host);
             let text = match fs::read_to_string(&path) {
                 Ok(text) => text,
                 Err(error) => return Err(SecretProblem::File { path, error }),

@@ -74,6 +74,18 @@ pub enum ResolveError {
         /// The one that was probably meant.
         suggestion: Option<&'static str>,
     },
+    /// There is no profile of that name.
+    #[error("{origin}: there is no profile {name:?}; there are {known}{}", did_you_mean(*.suggestion))]
+    UnknownProfile {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written.
+        name: String,
+        /// The names that there are.
+        known: String,
+        /// The one that was probably meant.
+        suggestion: Option<&'static str>,
+    },
     /// A command was given to an agent that has its own.
     #[error(
         "{origin}: a command is only for the agent command, and the agent is {agent}; \

@@ -5,6 +5,7 @@
 //! Never: talks to an engine, changes anything, or degrades silently: what cannot be done is an error.
 
 mod agent;
+mod defaults;
 mod environment;
 mod error;
 mod image;
@@ -22,39 +23,29 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dark_factory_types::{ByteSize, CpuCount};
+use dark_factory_types::ByteSize;
 
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
-use crate::settings::{Origin, Settings, Sourced, UserSetting, quoted};
+use crate::settings::{Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted};
 use crate::spec::{
     GitVisibility, LaunchSpec, Limits, Profile, SPEC_VERSION, SeedSpec, StopPolicy, User,
     WORKSPACE_TARGET, Workspace,
 };
+use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
 use project::Project;
 
+pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
 pub use environment::{EnvProblem, SecretProblem};
 pub use error::ResolveError;
 pub use image::{ImageProblem, check_image};
 pub use mounts::MountProblem;
-pub use project::Danger;
+pub use project::{Danger, project_root};
 pub use record::{launch_record, masked, spec_record};
 pub use target::TargetProblem;
 
-/// Limits of the hardened profile where nothing else is said.
-///
-/// A judgement: agents were measured at up to 300 MB in short sessions, and what they build needs more. A build
-/// that needs still more says so.
-const MEMORY: ByteSize = ByteSize(2 << 30);
-const CPUS: u64 = 2;
-const PIDS: u32 = 512;
-
-/// Most output, unless something else is asked for.
-const LOG: ByteSize = ByteSize(1 << 30);
 /// The least log limit: what one pipe holds.
 const LEAST_LOG: ByteSize = ByteSize(64 << 10);
-/// How long an agent that has given its result may take to leave, unless something else is asked for; the seed's.
-const COMPLETION_GRACE: Duration = Duration::from_secs(120);
 /// The least memory that Docker accepts.
 const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +56,9 @@ const SEED_PROMPT: &str = "/tmp/prompt.md";
 const SEED_CLAUDE_DIR: &str = "/home/node/.claude";
 /// The seed's credential folder on the host, if nothing else is asked for.
 const SEED_HOST_CLAUDE_DIR: &str = ".claude-yolo";
+
+/// The profiles that need no table.
+pub(crate) const BUILT_IN_PROFILES: [&str; 2] = ["hardened", "seed"];
 
 /// Labels that begin like this are ours.
 const OUR_LABELS: &str = "dark-factory.";
@@ -123,9 +117,7 @@ impl fmt::Debug for Resolved {
 
 /// Makes a launch spec of a prompt; flags beat the front matter.
 ///
-/// The file system is only looked at. Relative paths in a front matter are below the project's root, `project`
-/// itself below the prompt's folder; those of flags are below the working directory. Mount and secret sources are
-/// below the project's root wherever they were written.
+/// It is [`resolve_layers`] without configuration files and environment.
 ///
 /// # Errors
 ///
@@ -136,10 +128,34 @@ pub fn resolve(
     host: &HostView,
     context: &ResolveContext,
 ) -> Result<Resolved, ResolveError> {
+    resolve_layers(prompt, &[&prompt.settings, flags], host, context)
+}
+
+/// Makes a launch spec of a prompt and of layers of settings, the lowest first.
+///
+/// The prompt's own settings count only if they are one of the layers; see [`crate::config::Stack::layers`].
+///
+/// The file system is only looked at. Relative paths in a front matter and in a project's configuration are below
+/// the project's root, `project` itself below the prompt's folder; those of the user's configuration are below its
+/// folder, and those of environment and flags below the working directory. Mount and secret sources of environment
+/// and flags are below the project's root.
+///
+/// # Errors
+///
+/// [`ResolveError`], the first in the order of the spec's making; all of them are usage errors.
+pub fn resolve_layers(
+    prompt: &Prompt,
+    layers: &[&Settings],
+    host: &HostView,
+    context: &ResolveContext,
+) -> Result<Resolved, ResolveError> {
     let mut warnings: Warnings = prompt.warnings.iter().map(ToString::to_string).collect();
     let mut notices = Vec::new();
-    let settings = flags.clone().over(prompt.settings.clone());
-    let profile = chosen(settings.profile.as_ref()).unwrap_or_default();
+    let lowest = Settings::default();
+    let settings = layers
+        .iter()
+        .fold(lowest, |lower, layer| (*layer).clone().over(lower));
+    let profile = profile(settings.profile.as_ref())?;
 
     let project = Project::find(prompt, settings.project.as_ref(), host)?;
     if let Some(danger) = project::workspace_danger(&project.root, &context.state_dir, host) {
@@ -169,7 +185,7 @@ pub fn resolve(
     let agent = agent::chosen(settings.agent.as_ref())?;
     let request = agent::request(agent, &settings, &user, &mut warnings)?;
     let claude_dir = claude_dir(&settings, profile, &project, host, context)?;
-    let user_env = environment::environment(&[&prompt.settings, flags], &project.root, host)?;
+    let user_env = environment::environment(layers, &project.root, host)?;
     let secrets = environment::secrets(&settings.secrets, &project.root, host)?;
     let launch = agent::launch(agent, &request, profile, &user_env);
 
@@ -211,7 +227,10 @@ pub fn resolve(
         .collect();
     let spec = LaunchSpec {
         version: SPEC_VERSION,
-        project: project.name(),
+        project: match settings.project_name {
+            Some(name) => name.value,
+            None => project.name(),
+        },
         file: project.file,
         prompt: project.prompt,
         container: None,
@@ -262,6 +281,25 @@ pub fn resolve(
 
 fn chosen<T: Copy>(setting: Option<&Sourced<T>>) -> Option<T> {
     setting.map(|setting| setting.value)
+}
+
+fn profile(setting: Option<&Sourced<ProfileName>>) -> Result<Profile, ResolveError> {
+    match setting {
+        None => Ok(Profile::default()),
+        Some(Sourced {
+            value: ProfileName::BuiltIn(profile),
+            ..
+        }) => Ok(*profile),
+        Some(Sourced {
+            value: ProfileName::Named(name),
+            origin,
+        }) => Err(ResolveError::UnknownProfile {
+            origin: origin.clone(),
+            name: name.clone(),
+            known: BUILT_IN_PROFILES.join(", "),
+            suggestion: nearest(name, BUILT_IN_PROFILES),
+        }),
+    }
 }
 
 fn container_path(
@@ -352,10 +390,7 @@ fn claude_dir(
             }
         }
         (Some(Sourced { value, origin }), Profile::Seed) => {
-            let base = match origin {
-                Origin::File { .. } => project.root.as_path(),
-                Origin::Flag { .. } => host.cwd.as_path(),
-            };
+            let base = origin.folder(&project.root, &host.cwd);
             let path = project::host_path(value, base, host);
             project::canonical_folder(&path).map_err(|source| ResolveError::ClaudeDirFolder {
                 origin: origin.clone(),
@@ -437,20 +472,12 @@ fn limits(
     };
     Ok(match profile {
         Profile::Seed => given,
-        Profile::Hardened => {
-            let host_cpus = context
-                .host_cpus
-                .and_then(|cpus| u64::try_from(cpus.get()).ok());
-            let cpus = host_cpus.map_or(CPUS, |cpus| cpus.min(CPUS));
-            Limits {
-                memory: given.memory.or(Some(MEMORY)),
-                cpus: given.cpus.or(Some(CpuCount {
-                    nanos: cpus * 1_000_000_000,
-                })),
-                pids: given.pids.or(Some(PIDS)),
-                ..given
-            }
-        }
+        Profile::Hardened => Limits {
+            memory: given.memory.or(Some(MEMORY)),
+            cpus: given.cpus.or(Some(defaults::cpus(context))),
+            pids: given.pids.or(Some(PIDS)),
+            ..given
+        },
     })
 }
 

@@ -107,7 +107,8 @@ fn one(
             by: by.clone(),
         });
     }
-    let path = expand_mount_source(&mount.src, grounds.root, grounds.host)?;
+    let base = origin.folder(grounds.root, grounds.root);
+    let path = expand_mount_source(&mount.src, base, grounds.host)?;
     let colon = || MountProblem::Danger {
         danger: Danger::Colon,
     };
@@ -135,7 +136,7 @@ fn one(
     }
     let by = match origin {
         Origin::Flag { flag } => format!("another {flag}"),
-        Origin::File { .. } => format!("the mount of {origin}"),
+        Origin::File { .. } | Origin::Variable { .. } => format!("the mount of {origin}"),
     };
     grounds.taken.push((target.clone(), by));
     let access = match mount.read_only {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::ResolveError;
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
-use crate::settings::{Origin, Sourced};
+use crate::settings::Sourced;
 
 const ENGINE_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
 
@@ -70,21 +70,7 @@ impl Project {
         host: &HostView,
     ) -> Result<Self, ResolveError> {
         let (folder, file, name) = place(prompt, host)?;
-        let root = match chosen {
-            Some(Sourced { value, origin }) => {
-                let base = match origin {
-                    Origin::File { .. } => folder.as_path(),
-                    Origin::Flag { .. } => host.cwd.as_path(),
-                };
-                let path = host_path(value, base, host);
-                canonical_folder(&path).map_err(|source| ResolveError::ChosenProject {
-                    origin: origin.clone(),
-                    path,
-                    source,
-                })?
-            }
-            None => git_root(&folder, host).unwrap_or(folder),
-        };
+        let root = root(folder, chosen, host)?;
         let owner = host
             .owner(&root)
             .map_err(|source| ResolveError::ProjectFolder {
@@ -104,6 +90,38 @@ impl Project {
     pub(super) fn name(&self) -> String {
         base_name(&self.root)
     }
+}
+
+/// Returns the root of the project that a prompt belongs to, links resolved.
+///
+/// It is the chosen folder, else the nearest folder around the prompt file that has a `.git`, else the file's folder.
+///
+/// # Errors
+///
+/// [`ResolveError`] if one of these folders is not there or may not be looked at.
+pub fn project_root(
+    prompt: &Prompt,
+    chosen: Option<&Sourced<String>>,
+    host: &HostView,
+) -> Result<PathBuf, ResolveError> {
+    let (folder, ..) = place(prompt, host)?;
+    root(folder, chosen, host)
+}
+
+fn root(
+    folder: PathBuf,
+    chosen: Option<&Sourced<String>>,
+    host: &HostView,
+) -> Result<PathBuf, ResolveError> {
+    let Some(Sourced { value, origin }) = chosen else {
+        return Ok(git_root(&folder, host).unwrap_or(folder));
+    };
+    let path = host_path(value, origin.folder(&folder, &host.cwd), host);
+    canonical_folder(&path).map_err(|source| ResolveError::ChosenProject {
+        origin: origin.clone(),
+        path,
+        source,
+    })
 }
 
 /// Returns the prompt's folder with links resolved, the file's path, and the prompt's name.

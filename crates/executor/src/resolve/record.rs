@@ -9,11 +9,9 @@ use std::collections::BTreeSet;
 use dark_factory_types::NetworkMode;
 use serde_json::{Value, json};
 
+use crate::settings::{MASK, is_secret_name};
 use crate::spec::LaunchSpec;
 
-/// Parts of names whose values are probably secrets.
-const SECRET_WORDS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL"];
-const MASK: &str = "***";
 /// The shortest value that is also looked for outside the environment: a shorter one is in too many words.
 const TELLING: usize = 6;
 
@@ -31,9 +29,7 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
     let mut masked = spec.clone();
     let mut values: Vec<&str> = Vec::new();
     for (name, value) in &spec.env {
-        let upper = name.to_ascii_uppercase();
-        let is_secret = SECRET_WORDS.iter().any(|word| upper.contains(word));
-        if is_secret || hidden.contains(name) {
+        if is_secret_name(name) || hidden.contains(name) {
             masked.env.insert(name.clone(), MASK.to_owned());
             values.push(value);
         }

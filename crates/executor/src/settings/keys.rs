@@ -1,16 +1,18 @@
-//! The keys of a front matter.
+//! The keys of all layers.
 //!
-//! Owns: the one table of keys, and how each value is read.
+//! Owns: the one table of keys, where each may stand, and how each value is read.
 //! Reads: an untyped tree.
 //! Never: checks a value against the host; see `resolve`.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use super::diagnostic::{Fault, Place};
+use super::node::{KeyNode, Node, Value};
+use super::show::{Entries, Entry};
 use super::text::{self, SettingError};
-use super::yaml::{KeyNode, Node, Value};
-use super::{EnvValue, ExtraMount, Origin, Settings, Sourced, nearest};
+use super::{EnvValue, ExtraMount, Layer, Level, Origin, Sourced, nearest};
 use crate::spec::GitVisibility;
 
 const TEXT: &str = "a text";
@@ -18,18 +20,84 @@ const TEXT_LIST: &str = "a list of texts";
 const SWITCH: &str = "true or false";
 const PATH: &str = "a path";
 
-/// A key of a front matter.
+/// What names of variables begin with that are keys.
+pub const ENV_PREFIX: &str = "DARK_FACTORY_";
+
+/// Keys of limited scope that no command has a flag for.
+const NO_FLAG: [&str; 2] = ["keep-days", "keep-runs"];
+
+/// What a key is about, and so where it may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A run: it may stand everywhere.
+    Run,
+    /// Which project a run belongs to: what a project's configuration is found by cannot stand in it.
+    Project,
+    /// How the tool goes about runs: no prompt file may say it.
+    Tool,
+    /// The tool on this machine: neither a prompt file nor a project may say it, as both may be somebody else's.
+    Machine,
+}
+
+impl Scope {
+    /// Tells whether a key may stand there.
+    pub(crate) fn allows(self, level: Level) -> bool {
+        let is_outside = matches!(level, Level::Environment | Level::Flags);
+        is_outside
+            || match self {
+                Self::Run => true,
+                Self::Project => level == Level::FrontMatter,
+                Self::Tool => matches!(level, Level::User | Level::Project),
+                Self::Machine => level == Level::User,
+            }
+    }
+}
+
+/// The form of a key's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A text.
+    Text,
+    /// A text or a number.
+    Amount,
+    /// A whole number.
+    Count {
+        /// The least.
+        least: u16,
+        /// The most, if there is one.
+        most: Option<u16>,
+    },
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// True or false.
+    Switch,
+    /// A list of texts.
+    Argv,
+    /// A text or a list of them.
+    Texts,
+    /// A list of mounts.
+    Mounts,
+    /// Names with texts.
+    Map,
+}
+
+/// A key of the settings.
 #[derive(Clone, Copy)]
 pub struct Key {
     /// Its name: the flag's name without the hyphens in front.
     pub name: &'static str,
     /// Another name that is accepted; `_` for `-` always is.
     pub alias: Option<&'static str>,
+    /// Where it may stand.
+    pub scope: Scope,
+    /// The form of its value.
+    pub shape: Shape,
     /// What its value must be, to stand behind "must be".
     pub value: &'static str,
     /// What it does, one sentence without a full stop.
     pub about: &'static str,
-    read: fn(&Reader<'_>, &Node, &mut Settings) -> Result<(), Fault>,
+    read: fn(&Reader<'_>, &Node, &mut Layer) -> Result<(), Fault>,
+    entries: fn(&Layer) -> Vec<Entry>,
 }
 
 impl fmt::Debug for Key {
@@ -40,15 +108,56 @@ impl fmt::Debug for Key {
     }
 }
 
+impl Key {
+    /// Returns the environment's variable for the key; maps and command lines have none.
+    pub fn variable(&self) -> Option<String> {
+        match self.shape {
+            Shape::Argv | Shape::Map => None,
+            _ => Some(format!(
+                "{ENV_PREFIX}{}",
+                self.name.to_uppercase().replace('-', "_")
+            )),
+        }
+    }
+
+    /// Returns the values that a layer has for the key.
+    pub fn entries(&self, layer: &Layer) -> Vec<Entry> {
+        (self.entries)(layer)
+    }
+
+    /// Says where the key may stand, for the help of an error.
+    pub(crate) fn places(&self) -> String {
+        let files = match self.scope {
+            Scope::Run => "in a front matter, in a configuration file,",
+            Scope::Project => "in a front matter,",
+            Scope::Tool => "in config.toml or dark-factory.toml,",
+            Scope::Machine => "in config.toml of your own configuration folder,",
+        };
+        let variable = self.variable().unwrap_or_default();
+        if NO_FLAG.contains(&self.name) {
+            format!("it can stand {files} or in {variable}")
+        } else {
+            format!("it can stand {files} in {variable}, or as --{}", self.name)
+        }
+    }
+}
+
 macro_rules! keys {
-    ($($name:literal $(or $alias:literal)?: $value:expr, $about:literal, $read:expr;)*) => {
+    ($($scope:ident $group:ident.$field:ident = $name:literal $(or $alias:literal)?:
+        $shape:expr, $value:expr, $about:literal, $read:expr;)*) => {
         /// Every key, in the order of the documentation.
         pub const KEYS: &[Key] = &[$(Key {
             name: $name,
             alias: keys!(@alias $($alias)?),
+            scope: Scope::$scope,
+            shape: $shape,
             value: $value,
             about: $about,
-            read: $read,
+            read: |reader, node, layer| {
+                let read: fn(&Reader<'_>, &Node, &mut _) -> Result<(), Fault> = $read;
+                read(reader, node, &mut layer.$group.$field)
+            },
+            entries: |layer| layer.$group.$field.entries(),
         }),*];
     };
     (@alias) => { None };
@@ -56,79 +165,95 @@ macro_rules! keys {
 }
 
 keys! {
-    "agent": TEXT, "which agent works on the prompt",
-        |r, n, s| r.text(n, &mut s.agent);
-    "image": TEXT, "the image that it runs in",
-        |r, n, s| r.text(n, &mut s.image);
-    "model": TEXT, "the model, for agents that have one",
-        |r, n, s| r.text(n, &mut s.model);
-    "command": "a list such as [make, test]", "program and arguments for the command agent",
-        |r, n, s| r.texts(n, &mut s.command);
-    "env": "a map of names to texts, or a list of NAME=VALUE",
+    Run run.agent = "agent": Shape::Text, TEXT, "which agent works on the prompt",
+        |r, n, slot| r.text(n, slot);
+    Run run.image = "image": Shape::Text, TEXT, "the image that it runs in",
+        |r, n, slot| r.text(n, slot);
+    Run run.model = "model": Shape::Text, TEXT, "the model, for agents that have one",
+        |r, n, slot| r.text(n, slot);
+    Run run.command = "command": Shape::Argv, "a list such as [make, test]", "program and arguments for the command agent",
+        |r, n, slot| r.texts(n, slot);
+    Run run.env = "env": Shape::Map, "a map of names to texts, or a list of NAME=VALUE",
         "environment of the agent, visible in inspect; a name without a value takes the host's",
-        |r, n, s| r.map(n, &mut s.env, env_value, text::parse_env);
-    "env-file" or "env-files": "a path or a list of paths",
+        |r, n, slot| r.map(n, slot, env_value, text::parse_env);
+    Run run.env_file = "env-file" or "env-files": Shape::Texts, "a path or a list of paths",
         "files with further environment, one NAME=VALUE a line",
-        |r, n, s| r.list(n, &mut s.env_file, |r, n| r.scalar(n, PATH, plain));
-    "secrets" or "secret": "a map of names to env:VAR or file:PATH",
+        |r, n, slot| r.list(n, slot, |r, n| r.scalar(n, PATH, plain));
+    Run run.secrets = "secrets" or "secret": Shape::Map, "a map of names to env:VAR or file:PATH",
         "values that the container gets as files below /run/secrets",
-        |r, n, s| {
+        |r, n, slot| {
             let source = |r: &Reader<'_>, n: &Node| {
                 r.scalar(n, text::SECRET_SOURCE, text::parse_secret_source)
             };
             // What stands there may be the secret itself, so neither it nor its line is shown.
-            r.map(n, &mut s.secrets, source, text::parse_secret)
+            r.map(n, slot, source, text::parse_secret)
                 .map_err(|fault| Fault::new(fault.place, SECRETS_ONLY).hidden())
         };
-    "mount" or "mounts": "a list of SRC:DST[:ro] or of maps with src, dst, read-only, optional",
+    Run run.mounts = "mount" or "mounts": Shape::Mounts, "a list of SRC:DST[:ro] or of maps with src, dst, read-only, optional",
         "further folders and files of the host",
-        |r, n, s| r.list(n, &mut s.mounts, mount);
-    "timeout": text::TIMEOUT, "wall time from the container's start",
-        |r, n, s| r.one(n, &mut s.timeout, text::parse_timeout);
-    "idle-timeout": text::TIMEOUT, "time without any output",
-        |r, n, s| r.one(n, &mut s.idle_timeout, text::parse_timeout);
-    "completion-grace": text::GRACE, "how long an agent that has given its result may take to leave",
-        |r, n, s| r.one(n, &mut s.completion_grace, text::parse_grace);
-    "log-limit": text::MEMORY, "most output, standard output and standard error together",
-        |r, n, s| r.one(n, &mut s.log_limit, text::parse_memory);
-    "memory": text::MEMORY, "most memory and swap together",
-        |r, n, s| r.one(n, &mut s.memory, text::parse_memory);
-    "cpus": text::CPUS, "most CPU time",
-        |r, n, s| r.one(n, &mut s.cpus, text::parse_cpus);
-    "pids": text::PIDS, "most processes and threads",
-        |r, n, s| r.one(n, &mut s.pids, text::parse_pids);
-    "user": text::USER, "who the agent runs as, instead of the project folder's owner",
-        |r, n, s| r.one(n, &mut s.user, text::parse_user);
-    "network": text::NETWORK, "what network the container has",
-        |r, n, s| r.one(n, &mut s.network, text::parse_network);
-    "hide-git": SWITCH, "whether the project's .git is hidden from the agent",
-        |r, n, s| {
+        |r, n, slot| r.list(n, slot, mount);
+    Run run.timeout = "timeout": Shape::Text, text::TIMEOUT, "wall time from the container's start",
+        |r, n, slot| r.one(n, slot, text::parse_timeout);
+    Run run.idle_timeout = "idle-timeout": Shape::Text, text::TIMEOUT, "time without any output",
+        |r, n, slot| r.one(n, slot, text::parse_timeout);
+    Run run.completion_grace = "completion-grace": Shape::Text, text::GRACE, "how long an agent that has given its result may take to leave",
+        |r, n, slot| r.one(n, slot, text::parse_grace);
+    Run run.log_limit = "log-limit": Shape::Amount, text::MEMORY, "most output, standard output and standard error together",
+        |r, n, slot| r.one(n, slot, text::parse_memory);
+    Run run.memory = "memory": Shape::Amount, text::MEMORY, "most memory and swap together",
+        |r, n, slot| r.one(n, slot, text::parse_memory);
+    Run run.cpus = "cpus": Shape::Amount, text::CPUS, "most CPU time",
+        |r, n, slot| r.one(n, slot, text::parse_cpus);
+    Run run.pids = "pids": Shape::Amount, text::PIDS, "most processes and threads",
+        |r, n, slot| r.one(n, slot, text::parse_pids);
+    Run run.user = "user": Shape::Amount, text::USER, "who the agent runs as, instead of the project folder's owner",
+        |r, n, slot| r.one(n, slot, text::parse_user);
+    Run run.network = "network": Shape::Choice(&["none", "open"]), text::NETWORK, "what network the container has",
+        |r, n, slot| r.one(n, slot, text::parse_network);
+    Run run.git = "hide-git": Shape::Switch, SWITCH, "whether the project's .git is hidden from the agent",
+        |r, n, slot| {
             let hidden = r.switch(n)?;
             let git = if hidden { GitVisibility::Hidden } else { GitVisibility::Visible };
-            s.git = Some(r.sourced(n, git));
+            *slot = Some(r.sourced(n, git));
             Ok(())
         };
-    "label" or "labels": "a map of names to texts, or a list of NAME=VALUE",
+    Run run.labels = "label" or "labels": Shape::Map, "a map of names to texts, or a list of NAME=VALUE",
         "labels of the container",
-        |r, n, s| r.map(n, &mut s.labels, |r, n| r.scalar(n, TEXT, plain), text::parse_label);
-    "pull": text::PULL, "when the image is pulled",
-        |r, n, s| r.one(n, &mut s.pull, text::parse_pull);
-    "project": PATH, "the project's root folder, instead of the git top level",
-        |r, n, s| r.text(n, &mut s.project);
-    "profile": text::PROFILE, "the defaults that the launch starts from",
-        |r, n, s| r.one(n, &mut s.profile, text::parse_profile);
-    "workspace": PATH, "where the project is mounted in the container",
-        |r, n, s| r.text(n, &mut s.workspace);
-    "workdir": PATH, "the agent's working directory in the container",
-        |r, n, s| r.text(n, &mut s.workdir);
-    "transport": text::TRANSPORT, "how output leaves the container",
-        |r, n, s| r.one(n, &mut s.transport, text::parse_transport);
-    "stop-signal": text::SIGNAL, "the first signal of a stop",
-        |r, n, s| r.one(n, &mut s.stop_signal, text::parse_signal);
-    "stop-grace": text::GRACE, "how long a stop waits before it kills",
-        |r, n, s| r.one(n, &mut s.stop_grace, text::parse_grace);
-    "claude-dir": PATH, "the credential folder of the seed profile",
-        |r, n, s| r.text(n, &mut s.claude_dir);
+        |r, n, slot| r.map(n, slot, |r, n| r.scalar(n, TEXT, plain), text::parse_label);
+    Run run.pull = "pull": Shape::Choice(&["never", "missing", "always"]), text::PULL, "when the image is pulled",
+        |r, n, slot| r.one(n, slot, text::parse_pull);
+    Project run.project = "project": Shape::Text, PATH, "the project's root folder, instead of the git top level",
+        |r, n, slot| r.text(n, slot);
+    Run run.profile = "profile" or "default-profile": Shape::Text, text::PROFILE, "the defaults that the launch starts from",
+        |r, n, slot| r.one(n, slot, text::parse_profile);
+    Run run.workspace = "workspace": Shape::Text, PATH, "where the project is mounted in the container",
+        |r, n, slot| r.text(n, slot);
+    Run run.workdir = "workdir": Shape::Text, PATH, "the agent's working directory in the container",
+        |r, n, slot| r.text(n, slot);
+    Run run.transport = "transport": Shape::Choice(&["spool", "attach"]), text::TRANSPORT, "how output leaves the container",
+        |r, n, slot| r.one(n, slot, text::parse_transport);
+    Run run.stop_signal = "stop-signal": Shape::Text, text::SIGNAL, "the first signal of a stop",
+        |r, n, slot| r.one(n, slot, text::parse_signal);
+    Run run.stop_grace = "stop-grace": Shape::Text, text::GRACE, "how long a stop waits before it kills",
+        |r, n, slot| r.one(n, slot, text::parse_grace);
+    Run run.claude_dir = "claude-dir": Shape::Text, PATH, "the credential folder of the seed profile",
+        |r, n, slot| r.text(n, slot);
+    Run run.project_name = "project-name": Shape::Text, text::PROJECT_NAME,
+        "the project's name in labels and container names, instead of its folder's",
+        |r, n, slot| r.one(n, slot, text::parse_project_name);
+    Tool tool.jobs = "jobs": Shape::Count { least: 1, most: Some(64) }, text::JOBS, "runs at the same time",
+        |r, n, slot| r.one(n, slot, text::parse_jobs);
+    Tool tool.on_interrupt = "on-interrupt": Shape::Choice(&["stop", "detach"]), text::ON_INTERRUPT,
+        "what Ctrl-C does to the runs of `run`",
+        |r, n, slot| r.one(n, slot, text::parse_on_interrupt);
+    Machine tool.host = "host": Shape::Text, TEXT, "the engine's endpoint: a Unix socket or tcp://HOST:PORT",
+        |r, n, slot| r.text(n, slot);
+    Machine tool.keep_days = "keep-days": Shape::Count { least: 0, most: None }, text::COUNT,
+        "days that a finished run is kept",
+        |r, n, slot| r.one(n, slot, text::parse_count);
+    Machine tool.keep_runs = "keep-runs": Shape::Count { least: 0, most: None }, text::COUNT,
+        "finished runs that are kept",
+        |r, n, slot| r.one(n, slot, text::parse_count);
 }
 
 /// Keys that other tools, first of all the seed, keep in a front matter; they are left alone.
@@ -155,16 +280,46 @@ pub const IGNORED_KEYS: &[&str] = &[
     "cancelled",
 ];
 
-/// What a front matter says.
+/// What a tree was read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// The file, as messages name it; not looked at for the environment.
+    pub(crate) file: &'a str,
+    /// The folder that relative paths are below; `None` is the project's root.
+    pub(crate) below: Option<&'a Path>,
+    /// The layer.
+    pub(crate) level: Level,
+}
+
+/// What a tree says.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
-    pub(crate) settings: Settings,
-    pub(crate) unknown: Vec<(KeyNode, Node)>,
+    pub(crate) layer: Layer,
+    pub(crate) unknown: Vec<Unknown>,
     pub(crate) errors: Vec<Fault>,
 }
 
-/// Reads the settings of a tree from the file `file`; goes on after an error.
-pub(crate) fn read_settings(file: &str, root: Node) -> Reading {
+/// A key that means nothing where it stands.
+#[derive(Debug)]
+pub(crate) struct Unknown {
+    pub(crate) name: KeyNode,
+    pub(crate) node: Node,
+    /// The key of that name, which belongs elsewhere.
+    pub(crate) elsewhere: Option<&'static Key>,
+}
+
+impl Unknown {
+    /// Says what to do about it.
+    pub(crate) fn help(&self, level: Level) -> Option<String> {
+        match self.elsewhere {
+            Some(key) => Some(key.places()),
+            None => suggest(&self.name.name, level).map(|name| format!("did you mean {name}?")),
+        }
+    }
+}
+
+/// Reads the settings of a tree; goes on after an error.
+pub(crate) fn read_settings(source: Source<'_>, root: Node) -> Reading {
     let mut reading = Reading::default();
     let entries = match root.value {
         Value::Map(entries) => entries,
@@ -178,9 +333,16 @@ pub(crate) fn read_settings(file: &str, root: Node) -> Reading {
     };
     let mut seen: BTreeMap<&str, (String, usize)> = BTreeMap::new();
     for (name, node) in entries {
-        let Some(key) = find(&name.name) else {
-            if !IGNORED_KEYS.contains(&name.name.as_str()) {
-                reading.unknown.push((name, node));
+        let found = find(&name.name);
+        let Some(key) = found.filter(|key| key.scope.allows(source.level)) else {
+            let is_ignored = IGNORED_KEYS.contains(&name.name.as_str());
+            if source.level != Level::FrontMatter || !is_ignored {
+                let elsewhere = found;
+                reading.unknown.push(Unknown {
+                    name,
+                    node,
+                    elsewhere,
+                });
             }
             continue;
         };
@@ -193,20 +355,55 @@ pub(crate) fn read_settings(file: &str, root: Node) -> Reading {
         }
         seen.insert(key.name, (name.name.clone(), name.place.line));
         let reader = Reader {
-            file,
+            source,
             key,
             name: &name,
         };
-        if let Err(fault) = (key.read)(&reader, &node, &mut reading.settings) {
+        if let Err(fault) = (key.read)(&reader, &node, &mut reading.layer) {
             reading.errors.push(fault);
         }
     }
     reading
 }
 
-/// Returns the key that is probably meant by an unknown name.
-pub(crate) fn suggest(name: &str) -> Option<&'static str> {
-    nearest(name, KEYS.iter().map(|key| key.name))
+/// Reads the value of a variable of the environment that stands for a key.
+pub(crate) fn read_variable(
+    key: &'static Key,
+    variable: String,
+    value: &str,
+    layer: &mut Layer,
+) -> Result<(), Fault> {
+    let place = Place {
+        line: 1,
+        column: 1,
+        len: 1,
+    };
+    let value = match (key.shape, value) {
+        (Shape::Switch, "true") => Value::Bool(true),
+        (Shape::Switch, "false") => Value::Bool(false),
+        (_, text) => Value::Text(text.to_owned()),
+    };
+    let source = Source {
+        file: "",
+        below: None,
+        level: Level::Environment,
+    };
+    let name = KeyNode {
+        place,
+        name: variable,
+    };
+    let reader = Reader {
+        source,
+        key,
+        name: &name,
+    };
+    (key.read)(&reader, &Node { place, value }, layer)
+}
+
+/// Returns the key that is probably meant by an unknown name, of those that may stand there.
+pub(crate) fn suggest(name: &str, level: Level) -> Option<&'static str> {
+    let keys = KEYS.iter().filter(|key| key.scope.allows(level));
+    nearest(name, keys.map(|key| key.name))
 }
 
 fn find(name: &str) -> Option<&'static Key> {
@@ -216,16 +413,18 @@ fn find(name: &str) -> Option<&'static Key> {
 }
 
 struct Reader<'a> {
-    file: &'a str,
+    source: Source<'a>,
     key: &'static Key,
     name: &'a KeyNode,
 }
 
 impl Reader<'_> {
     fn sourced<T>(&self, node: &Node, value: T) -> Sourced<T> {
-        let origin = Origin::File {
-            file: self.file.to_owned(),
-            line: node.place.line,
+        let origin = match self.source.level {
+            Level::Environment => Origin::Variable {
+                variable: self.name.name.clone(),
+            },
+            _ => Origin::file(self.source.file, node.place, self.source.below),
         };
         Sourced { value, origin }
     }

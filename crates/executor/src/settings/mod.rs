@@ -1,4 +1,4 @@
-//! Settings of a run, as a front matter, flags, or later a configuration file give them.
+//! Settings of runs and of the tool, as any layer gives them: configuration files, front matter, environment, flags.
 //!
 //! Owns: the settings, where each came from, how layers of them combine, and their text forms.
 //! Reads: text.
@@ -6,7 +6,10 @@
 
 mod diagnostic;
 mod keys;
+mod node;
+mod show;
 mod text;
+mod toml;
 mod yaml;
 
 #[cfg(test)]
@@ -14,6 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
@@ -22,27 +26,60 @@ use serde::{Deserialize, Serialize};
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
 pub use diagnostic::Diagnostic;
-pub use keys::{IGNORED_KEYS, KEYS, Key};
+pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
+pub use show::Entry;
 pub use text::{
-    EnvLine, SettingError, parse_cpus, parse_env, parse_env_file, parse_grace, parse_label,
-    parse_memory, parse_mount, parse_network, parse_pids, parse_profile, parse_pull, parse_secret,
-    parse_signal, parse_timeout, parse_transport, parse_user,
+    EnvLine, SettingError, parse_count, parse_cpus, parse_env, parse_env_file, parse_grace,
+    parse_jobs, parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt,
+    parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret, parse_signal,
+    parse_timeout, parse_transport, parse_user,
 };
 
 pub(crate) use diagnostic::{Fault, Place};
-pub(crate) use keys::{read_settings, suggest as suggest_key};
+pub(crate) use keys::{Source, read_settings, read_variable, suggest as suggest_key};
+pub(crate) use node::{KeyNode, Node, Value};
+pub(crate) use show::{MASK, Shown, is_secret_name};
 pub(crate) use text::quoted;
+pub(crate) use toml::parse as parse_toml;
 pub(crate) use yaml::parse as parse_yaml;
+
+/// A layer of settings; a later one is over an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The user's `config.toml`.
+    User,
+    /// The `.dark-factory.yaml` of a project of the seed.
+    SeedProject,
+    /// The project's `dark-factory.toml`.
+    Project,
+    /// The `[profile.NAME]` table that is chosen.
+    Profile,
+    /// The prompt file's front matter.
+    FrontMatter,
+    /// The environment's `DARK_FACTORY_…`.
+    Environment,
+    /// The command line.
+    Flags,
+}
 
 /// Where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// On a line of a file.
+    /// In a file.
     File {
         /// The file, as it was named.
         file: String,
         /// Line in the file, counted from 1.
-        line: usize,
+        line: u32,
+        /// Column in the line, in characters, counted from 1.
+        column: u32,
+        /// The folder that its relative paths are below; `None` is the project's root.
+        below: Option<Box<Path>>,
+    },
+    /// In a variable of the environment.
+    Variable {
+        /// Its name: `DARK_FACTORY_MEMORY`.
+        variable: String,
     },
     /// On the command line.
     Flag {
@@ -51,10 +88,34 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Returns a place in a file.
+    pub(crate) fn file(file: &str, place: Place, below: Option<&Path>) -> Self {
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        Self::File {
+            file: file.to_owned(),
+            line: count(place.line),
+            column: count(place.column),
+            below: below.map(Box::from),
+        }
+    }
+
+    /// Returns the folder that a relative path written here is below, unless the setting has its own rule.
+    pub(crate) fn folder<'a>(&'a self, root: &'a Path, cwd: &'a Path) -> &'a Path {
+        match self {
+            Self::File { below, .. } => below.as_deref().unwrap_or(root),
+            Self::Variable { .. } | Self::Flag { .. } => cwd,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { file, line } => write!(f, "{file}:{line}"),
+            Self::File {
+                file, line, column, ..
+            } => write!(f, "{file}:{line}:{column}"),
+            Self::Variable { variable } => f.write_str(variable),
             Self::Flag { flag } => f.write_str(flag),
         }
     }
@@ -121,6 +182,31 @@ pub enum UserSetting {
     Named(String),
 }
 
+/// A profile as it is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProfileName {
+    /// One of ours.
+    BuiltIn(Profile),
+    /// A `[profile.NAME]` table of a configuration file.
+    Named(String),
+}
+
+impl From<Profile> for ProfileName {
+    fn from(profile: Profile) -> Self {
+        Self::BuiltIn(profile)
+    }
+}
+
+/// What Ctrl-C does to the runs of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnInterrupt {
+    /// Once stops the agents, twice kills them.
+    #[default]
+    Stop,
+    /// The runs go on, in a daemon.
+    Detach,
+}
+
 /// A mount as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -179,7 +265,7 @@ pub struct Settings {
     /// The project's root folder: relative to the prompt file's folder in a file, to the working directory as a flag.
     pub project: Option<Sourced<String>>,
     /// The profile.
-    pub profile: Option<Sourced<Profile>>,
+    pub profile: Option<Sourced<ProfileName>>,
     /// Program and arguments for the `command` agent.
     pub command: Option<Sourced<Vec<String>>>,
     /// Secrets by name.
@@ -196,6 +282,46 @@ pub struct Settings {
     pub stop_grace: Option<Sourced<Duration>>,
     /// The seed profile's credential folder.
     pub claude_dir: Option<Sourced<String>>,
+    /// The project's name, instead of its root's base name.
+    pub project_name: Option<Sourced<String>>,
+}
+
+/// Settings of the tool; none is required.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolSettings {
+    /// Runs at the same time, 1 to 64.
+    pub jobs: Option<Sourced<u16>>,
+    /// What Ctrl-C does.
+    pub on_interrupt: Option<Sourced<OnInterrupt>>,
+    /// The engine's endpoint.
+    pub host: Option<Sourced<String>>,
+    /// Days that a finished run is kept.
+    pub keep_days: Option<Sourced<u32>>,
+    /// Finished runs that are kept.
+    pub keep_runs: Option<Sourced<u32>>,
+}
+
+impl ToolSettings {
+    /// Puts these settings over `lower` ones.
+    #[must_use]
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            jobs: self.jobs.or(lower.jobs),
+            on_interrupt: self.on_interrupt.or(lower.on_interrupt),
+            host: self.host.or(lower.host),
+            keep_days: self.keep_days.or(lower.keep_days),
+            keep_runs: self.keep_runs.or(lower.keep_runs),
+        }
+    }
+}
+
+/// Everything that one layer says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layer {
+    /// About a run.
+    pub run: Settings,
+    /// About the tool.
+    pub tool: ToolSettings,
 }
 
 impl Settings {
@@ -242,6 +368,7 @@ impl Settings {
             stop_signal: self.stop_signal.or(lower.stop_signal),
             stop_grace: self.stop_grace.or(lower.stop_grace),
             claude_dir: self.claude_dir.or(lower.claude_dir),
+            project_name: self.project_name.or(lower.project_name),
         }
     }
 }

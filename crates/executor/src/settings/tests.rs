@@ -73,7 +73,7 @@ fn every_plain_key_is_read() {
     assert_eq!(value(&all.git), GitVisibility::Hidden);
     assert_eq!(value(&all.pull), PullPolicy::Always);
     assert_eq!(value(&all.project), "..");
-    assert_eq!(value(&all.profile), Profile::Seed);
+    assert_eq!(value(&all.profile), ProfileName::BuiltIn(Profile::Seed));
     assert_eq!(value(&all.workspace), "/w");
     assert_eq!(value(&all.workdir), "/w/x");
     assert_eq!(value(&all.transport), Transport::Attach);
@@ -84,7 +84,9 @@ fn every_plain_key_is_read() {
         all.memory.unwrap().origin,
         Origin::File {
             file: "p.md".to_owned(),
-            line: 7
+            line: 7,
+            column: 9,
+            below: None,
         }
     );
 }
@@ -156,7 +158,7 @@ fn mounts_are_texts_or_maps() {
             },
         ]
     );
-    assert_eq!(mounts[1].origin.to_string(), "p.md:4");
+    assert_eq!(mounts[1].origin.to_string(), "p.md:4:5");
 }
 
 #[test]
@@ -168,7 +170,15 @@ fn other_names_of_keys_are_accepted() {
         ("env-file: x", "env_files: [x]"),
         ("secrets: {a: env:b}", "secret: [a=env:b]"),
     ] {
-        assert_eq!(settings(front_matter), settings(other), "{other}");
+        let texts = |front_matter| {
+            let layer = Layer {
+                run: settings(front_matter),
+                ..Layer::default()
+            };
+            let entries = KEYS.iter().flat_map(|key| key.entries(&layer));
+            entries.map(|entry| entry.text).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(front_matter), texts(other), "{other}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport, parse_duration};
 
-use super::{EnvValue, ExtraMount, SecretSource, UserSetting};
+use super::{EnvValue, ExtraMount, OnInterrupt, ProfileName, SecretSource, UserSetting};
 use crate::spec::{Profile, PullPolicy};
 
 /// Shown of a text that is not what it should be, in characters.
@@ -29,7 +29,11 @@ pub(super) const SECRET: &str = "NAME=env:VAR or NAME=file:PATH";
 pub(super) const SECRET_SOURCE: &str = "env:VAR or file:PATH";
 pub(super) const NETWORK: &str = "none or open";
 pub(super) const PULL: &str = "never, missing or always";
-pub(super) const PROFILE: &str = "hardened or seed";
+pub(super) const PROFILE: &str = "hardened, seed, or the name of a [profile.NAME] table";
+pub(super) const JOBS: &str = "a whole number from 1 to 64";
+pub(super) const COUNT: &str = "a whole number such as 30";
+pub(super) const ON_INTERRUPT: &str = "stop or detach";
+pub(super) const PROJECT_NAME: &str = "a name that is not empty";
 pub(super) const TRANSPORT: &str = "spool or attach";
 
 /// A text that a setting does not accept; its message continues "the setting …".
@@ -118,12 +122,26 @@ parsers! {
         "always" => Some(PullPolicy::Always),
         _ => None,
     };
-    /// Parses `hardened` or `seed`.
-    parse_profile(text) -> Profile, PROFILE, match text {
-        "hardened" => Some(Profile::Hardened),
-        "seed" => Some(Profile::Seed),
+    /// Parses the name of a profile; whether there is one of that name is not looked at.
+    parse_profile(text) -> ProfileName, PROFILE, match text {
+        "hardened" => Some(ProfileName::BuiltIn(Profile::Hardened)),
+        "seed" => Some(ProfileName::BuiltIn(Profile::Seed)),
+        "" => None,
+        name => Some(ProfileName::Named(name.to_owned())),
+    };
+    /// Parses how many runs go on at the same time.
+    parse_jobs(text) -> u16, JOBS, text.parse().ok().filter(|jobs| (1..=64).contains(jobs));
+    /// Parses a whole number.
+    parse_count(text) -> u32, COUNT, text.parse().ok();
+    /// Parses `stop` or `detach`.
+    parse_on_interrupt(text) -> OnInterrupt, ON_INTERRUPT, match text {
+        "stop" => Some(OnInterrupt::Stop),
+        "detach" => Some(OnInterrupt::Detach),
         _ => None,
     };
+    /// Parses the name of a project.
+    parse_project_name(text) -> String, PROJECT_NAME,
+        (!text.trim().is_empty() && !text.contains(char::is_control)).then(|| text.to_owned());
     /// Parses `spool` or `attach`.
     parse_transport(text) -> Transport, TRANSPORT, match text {
         "spool" => Some(Transport::Spool),

@@ -1,7 +1,7 @@
 //! YAML as an untyped tree in which every node knows its place.
 //!
-//! Owns: the tree, the limits on it, and hints for what people commonly get wrong.
-//! Reads: the text of a front matter.
+//! Owns: the limits on the tree, and hints for what people commonly get wrong.
+//! Reads: the text of a front matter, or of the seed's project file.
 //! Never: knows a key.
 
 use std::fmt;
@@ -10,74 +10,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, Spanned};
 
 use super::diagnostic::{Fault, Place};
-
-/// A value with its place in the file.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
-    pub(crate) value: Value,
-}
-
-/// A key with its place in the file.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct KeyNode {
-    pub(crate) place: Place,
-    pub(crate) name: String,
-}
-
-/// What a node is; scalars keep the text as it was written, so that `1.10` stays `1.10`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
-    Null,
-    Bool(bool),
-    Number(String),
-    Text(String),
-    List(Vec<Node>),
-    Map(Vec<(KeyNode, Node)>),
-}
-
-impl Node {
-    /// Returns the text of a scalar; nothing for null, a list or a map.
-    pub(crate) fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Bool(true) => Some("true"),
-            Value::Bool(false) => Some("false"),
-            Value::Number(text) | Value::Text(text) => Some(text),
-            Value::Null | Value::List(_) | Value::Map(_) => None,
-        }
-    }
-
-    /// Says what the node is, for the end of "must be …, not …".
-    pub(crate) fn describe(&self) -> String {
-        match &self.value {
-            Value::Null => "empty".to_owned(),
-            Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "a map".to_owned(),
-            Value::Bool(_) | Value::Number(_) => self.text().unwrap_or_default().to_owned(),
-            Value::Text(text) => format!("{text:?}"),
-        }
-    }
-
-    /// Returns the node without places.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        use serde_json::Value as Json;
-        match &self.value {
-            Value::Null => Json::Null,
-            Value::Bool(value) => Json::Bool(*value),
-            Value::Number(text) => {
-                serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.clone()))
-            }
-            Value::Text(text) => Json::String(text.clone()),
-            Value::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
-            Value::Map(entries) => Json::Object(
-                entries
-                    .iter()
-                    .map(|(key, node)| (key.name.clone(), node.to_json()))
-                    .collect(),
-            ),
-        }
-    }
-}
+use super::node::{KeyNode, Node, Value};
 
 /// Reads `yaml`, which begins on the line behind the first `lines_before` lines of its file.
 pub(crate) fn parse(yaml: &str, lines_before: usize) -> Result<Node, Fault> {
@@ -160,9 +93,7 @@ impl Source<'_> {
                 format!("the key {key} appears twice")
             }
             Error::DuplicateMappingKey { .. } => "a key appears twice".to_owned(),
-            Error::MultipleDocuments { .. } => {
-                "the front matter must be one YAML document".to_owned()
-            }
+            Error::MultipleDocuments { .. } => "this must be one YAML document".to_owned(),
             Error::Unexpected { .. } | Error::NullIntoString { .. } => {
                 "a key must be plain text".to_owned()
             }
@@ -170,7 +101,7 @@ impl Source<'_> {
             | Error::AliasReplayLimitExceeded { .. }
             | Error::AliasExpansionLimitExceeded { .. }
             | Error::AliasReplayStackDepthExceeded { .. } => {
-                "the front matter is too large or too deeply nested".to_owned()
+                "the YAML is too large or too deeply nested".to_owned()
             }
             other => {
                 let text = other.to_string();
@@ -435,9 +366,6 @@ mod tests {
 
         let fault = parse(&many, 0).unwrap_err();
 
-        assert_eq!(
-            fault.message,
-            "the front matter is too large or too deeply nested"
-        );
+        assert_eq!(fault.message, "the YAML is too large or too deeply nested");
     }
 }

@@ -16,7 +16,9 @@ use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
-use dark_factory_executor::settings::{EnvValue, ExtraMount, Settings, Sourced, UserSetting};
+use dark_factory_executor::settings::{
+    EnvValue, ExtraMount, ProfileName, Settings, Sourced, UserSetting,
+};
 use dark_factory_executor::spec::{Access, GitVisibility, Profile};
 use dark_factory_executor::state_dir::HelperExe;
 use dark_factory_executor::supervisor::Supervisor;
@@ -360,9 +362,12 @@ impl DockerExecutorBuilder {
         let image = self.container_image.clone().ok_or(BuildError::Missing {
             input: "container_image",
         })?;
-        let profile = self
-            .profile
-            .or(self.settings.profile.as_ref().map(|profile| profile.value));
+        let chosen = self.settings.profile.as_ref().map(|profile| &profile.value);
+        let profile = match (self.profile, chosen) {
+            (Some(profile), _) => Some(profile),
+            (None, Some(ProfileName::BuiltIn(profile))) => Some(*profile),
+            (None, Some(ProfileName::Named(_)) | None) => None,
+        };
         let mut mounts: Vec<_> = self
             .extra_mounts
             .iter()
@@ -407,7 +412,7 @@ impl DockerExecutorBuilder {
                 "project_root",
                 project_root.to_string_lossy().into_owned(),
             )),
-            profile: given("profile", &self.profile),
+            profile: given("profile", &self.profile.map(ProfileName::from)),
             claude_dir: given("claude_dir", &self.claude_dir),
             ..Settings::default()
         };

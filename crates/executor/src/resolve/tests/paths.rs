@@ -193,7 +193,7 @@ fn an_optional_mount_that_is_missing_is_left_out_with_a_warning() {
     assert_eq!(
         resolved.warnings,
         [format!(
-            "prompts/p.md:4: the optional mount nope:/x is left out: {}/proj/nope does not exist",
+            "prompts/p.md:4:9: the optional mount nope:/x is left out: {}/proj/nope does not exist",
             base.display()
         )]
     );
@@ -288,7 +288,7 @@ fn two_mounts_at_one_place_are_refused_but_a_flag_replaces() {
     assert_eq!(
         fixture.error("mounts:\n  - docs:/d\n  - ../data:/d/"),
         "prompts/p.md:6: cannot mount ../data:/d/: /d in the container is taken by the mount of \
-         prompts/p.md:5; choose another path"
+         prompts/p.md:5:5; choose another path"
     );
 
     fixture.flags.mounts = vec![Sourced::flag("--mount", parse_mount("docs:/d").unwrap())];

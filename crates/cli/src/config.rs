@@ -1,0 +1,79 @@
+//! The configuration around a command: which files count, and what is said about them.
+//!
+//! Owns: finding the project whose configuration counts.
+//! Reads: configuration files, through the library.
+//! Never: knows a key.
+
+use std::path::{Path, PathBuf};
+
+use dark_factory_executor::config::{Stack, load_project};
+use dark_factory_executor::error::sentence;
+use dark_factory_executor::prompt::Prompt;
+use dark_factory_executor::resolve::project_root;
+use dark_factory_executor::settings::{Layer, ToolSettings};
+
+use crate::context::Context;
+use crate::error::CommandError;
+
+/// Returns all layers of the run of a prompt, or of one without a front matter in the working directory.
+///
+/// What a person should know about the files is printed.
+pub(crate) fn stack(
+    context: &Context,
+    prompt: Option<&Prompt>,
+    flags: &Layer,
+) -> Result<Stack, CommandError> {
+    let environment = context.environment()?;
+    let mut files: Vec<_> = context.user_config()?.cloned().into_iter().collect();
+    let root = root(context, prompt, flags)?;
+    files.extend(load_project(&root, &context.host).map_err(|error| CommandError::from(&error))?);
+    let warnings = files.iter().flat_map(|file| &file.warnings);
+    for warning in environment.warnings.iter().chain(warnings) {
+        context.tell(format!("warning: {warning}\n"));
+    }
+    for notice in files.iter().flat_map(|file| &file.notices) {
+        context.tell(format!("note: {notice}\n"));
+    }
+    let front_matter = prompt.map(|prompt| &prompt.settings);
+    Stack::new(&files, front_matter, &environment.layer, flags)
+        .map_err(|error| CommandError::from(&error))
+}
+
+/// Returns the root of the project of a prompt, or of the working directory.
+pub(crate) fn root(
+    context: &Context,
+    prompt: Option<&Prompt>,
+    flags: &Layer,
+) -> Result<PathBuf, CommandError> {
+    let none = Prompt::from_text("-", "");
+    let prompt = prompt.unwrap_or(&none);
+    let environment = &context.environment()?.layer.run.project;
+    let chosen = [&flags.run.project, environment, &prompt.settings.project];
+    let chosen = chosen.into_iter().find_map(Option::as_ref);
+    project_root(prompt, chosen, &context.host)
+        .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))
+}
+
+/// Returns the settings of the tool for runs in these projects, which are resolved; the first one's count.
+pub(crate) fn tool<'a>(
+    context: &Context,
+    mut roots: impl Iterator<Item = &'a PathBuf>,
+) -> Result<ToolSettings, CommandError> {
+    let user = context.user_config()?.map(|file| file.layer.tool.clone());
+    let lower = match roots.next() {
+        Some(root) => of_project(context, root, user.unwrap_or_default())?,
+        None => user.unwrap_or_default(),
+    };
+    Ok(context.environment()?.layer.tool.clone().over(lower))
+}
+
+fn of_project(
+    context: &Context,
+    root: &Path,
+    user: ToolSettings,
+) -> Result<ToolSettings, CommandError> {
+    let files = load_project(root, &context.host).map_err(|error| CommandError::from(&error))?;
+    Ok(files
+        .into_iter()
+        .fold(user, |lower, file| file.layer.tool.over(lower)))
+}
