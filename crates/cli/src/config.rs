@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dark_factory_executor::config::{Stack, load_project};
+use dark_factory_executor::config::{ConfigFile, Stack, load_project};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::project_root;
@@ -23,19 +23,44 @@ pub(crate) fn stack(
     prompt: Option<&Prompt>,
     flags: &Layer,
 ) -> Result<Stack, CommandError> {
-    let environment = context.environment()?;
-    let mut files: Vec<_> = context.user_config()?.cloned().into_iter().collect();
-    let root = root(context, prompt, flags)?;
-    files.extend(load_project(&root, &context.host).map_err(|error| CommandError::from(&error))?);
+    let files = files(context, prompt, flags)?;
     let warnings = files.iter().flat_map(|file| &file.warnings);
-    for warning in environment.warnings.iter().chain(warnings) {
+    for warning in context.environment()?.warnings.iter().chain(warnings) {
         context.tell(format!("warning: {warning}\n"));
     }
     for notice in files.iter().flat_map(|file| &file.notices) {
         context.tell(format!("note: {notice}\n"));
     }
+    over_each_other(context, &files, prompt, flags)
+}
+
+/// Checks that there are layers of such a run, and prints nothing.
+pub(crate) fn check(context: &Context, prompt: Option<&Prompt>) -> Result<(), CommandError> {
+    let flags = Layer::default();
+    let files = files(context, prompt, &flags)?;
+    over_each_other(context, &files, prompt, &flags).map(drop)
+}
+
+fn files(
+    context: &Context,
+    prompt: Option<&Prompt>,
+    flags: &Layer,
+) -> Result<Vec<ConfigFile>, CommandError> {
+    let mut files: Vec<_> = context.user_config()?.cloned().into_iter().collect();
+    let root = root(context, prompt, flags)?;
+    let of_project = load_project(&root, &context.host);
+    files.extend(of_project.map_err(|error| CommandError::from(&error))?);
+    Ok(files)
+}
+
+fn over_each_other(
+    context: &Context,
+    files: &[ConfigFile],
+    prompt: Option<&Prompt>,
+    flags: &Layer,
+) -> Result<Stack, CommandError> {
     let front_matter = prompt.map(|prompt| &prompt.settings);
-    Stack::new(&files, front_matter, &environment.layer, flags)
+    Stack::new(files, front_matter, &context.environment()?.layer, flags)
         .map_err(|error| CommandError::from(&error))
 }
 

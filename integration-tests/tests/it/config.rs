@@ -177,13 +177,6 @@ fn configuration_that_is_broken_is_told_with_its_place_at_each_layer_and_nothing
             ],
         ),
         (
-            toml,
-            b"default-profile = 'fast'\n[profile.fest]\n",
-            &[
-                "dark-factory.toml:1:19: there is no profile \"fast\"; there are hardened, seed, fest; did you mean fest?",
-            ],
-        ),
-        (
             yaml,
             b"containerImage: ''\n",
             &[".dark-factory.yaml:1:17: containerImage must not be empty"],
@@ -218,6 +211,21 @@ fn configuration_that_is_broken_is_told_with_its_place_at_each_layer_and_nothing
         2,
         &["error: DARK_FACTORY_MEMORY must be a size such as 512m or 8g, not \"1x\""],
     );
+    let profile = workshop
+        .project
+        .write(toml, "default-profile = 'fast'\n[profile.fest]\n");
+    refuses(
+        &mut workshop.script(&[], "exit 0"),
+        2,
+        &[
+            "dark-factory.toml:1:19: there is no profile \"fast\"; there are hardened, seed, fest; did you mean fest?",
+        ],
+    );
+    assert_eq!(
+        Ended::of(&mut workshop.command(&["config", "validate"])).code,
+        2
+    );
+    fs::remove_file(profile).unwrap();
     refuses(
         &mut workshop.script(&["--profile", "sead"], "exit 0"),
         2,
@@ -405,4 +413,44 @@ fn a_variable_that_was_probably_meant_to_be_a_setting_is_warned_about() {
         ended.stderr,
         "warning: DARK_FACTORY_MEMROY is not known and does nothing; did you mean DARK_FACTORY_MEMORY?\n"
     );
+}
+
+#[test]
+fn what_a_seeds_project_has_besides_is_told_in_one_note() {
+    let workshop = Workshop::new();
+    workshop.project.write(
+        ".dark-factory.yaml",
+        "workflow: clone\nautoMerge: true\nhideGti: true\n",
+    );
+
+    let ended = Ended::of(&mut workshop.command(&["config", "validate"]));
+
+    assert_eq!(
+        (ended.code, ended.stdout.as_str()),
+        (0, ".dark-factory.yaml: ok\n")
+    );
+    assert_eq!(
+        ended.stderr,
+        "warning: .dark-factory.yaml:3:1: the key hideGti is not known and does nothing\n  3 | hideGti: true\n    | \
+         ^^^^^^^\n  help: did you mean hideGit?\nnote: .dark-factory.yaml: left alone, as they mean nothing to \
+         dark-factory's runs: workflow, autoMerge\n"
+    );
+}
+
+#[test]
+fn a_projects_jobs_count_for_its_runs_and_the_users_for_the_daemon() {
+    let workshop = Workshop::new();
+    fs::write(user_file(&workshop), "jobs = 3\n").unwrap();
+    workshop.project.write("dark-factory.toml", "jobs = 2\n");
+    // Each waits for the other one.
+    for (name, mine, other) in [("a.md", "a", "b"), ("b.md", "b", "a")] {
+        let task = for_agent("", &format!("write {mine} x; wait-file {other}"));
+        workshop.project.write(name, task);
+    }
+
+    let run = Ended::of(workshop.run(&["--quiet"]).args(["a.md", "b.md"]));
+    let daemon = Ended::of(&mut workshop.command(&["daemon", "start", "--json"]));
+
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(daemon.one()["jobs"], 3, "{}", daemon.stderr);
 }

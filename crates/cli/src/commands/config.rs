@@ -98,8 +98,8 @@ pub(crate) fn validate(
             match parse_project(&path, &context.host) {
                 Ok(None) => {}
                 Ok(Some(found)) => {
-                    let notes = found.warnings.into_iter().chain(found.notices);
-                    checks.add(shown, Ok(()), notes.collect());
+                    checks.add(shown, Ok(()), found.warnings);
+                    checks.notices.extend(found.notices);
                 }
                 Err(error) => checks.add(shown, Err((&error).into()), Vec::new()),
             }
@@ -110,14 +110,14 @@ pub(crate) fn validate(
         let warnings = prompt.warnings.iter().map(ToString::to_string).collect();
         // With broken files around it there are no layers that its profile could be looked for in.
         let stacked = match is_sound {
-            true => config::stack(context, Some(&prompt), &flags).map(drop),
+            true => config::check(context, Some(&prompt)),
             false => Ok(()),
         };
         checks.add(name, stacked, warnings);
     }
     if is_sound
         && args.files.is_empty()
-        && let Err(error) = config::stack(context, None, &flags)
+        && let Err(error) = config::check(context, None)
     {
         checks.add("profile".to_owned(), Err(error), Vec::new());
     }
@@ -136,7 +136,10 @@ fn prompt(context: &Context, file: &Path) -> Result<Prompt, CommandError> {
 
 /// What was checked.
 #[derive(Debug, Default)]
-struct Checks(Vec<Check>);
+struct Checks {
+    all: Vec<Check>,
+    notices: Vec<String>,
+}
 
 #[derive(Debug)]
 struct Check {
@@ -147,7 +150,7 @@ struct Check {
 
 impl Checks {
     fn add(&mut self, name: String, checked: Result<(), CommandError>, warnings: Vec<String>) {
-        self.0.push(Check {
+        self.all.push(Check {
             name,
             checked,
             warnings,
@@ -155,12 +158,12 @@ impl Checks {
     }
 
     fn is_sound(&self) -> bool {
-        self.0.iter().all(|check| check.checked.is_ok())
+        self.all.iter().all(|check| check.checked.is_ok())
     }
 
     /// Prints everything and returns the exit code.
     fn print(&self, format: Format) -> u8 {
-        for check in &self.0 {
+        for check in &self.all {
             if format == Format::Json {
                 terminal::print_json(&json!({
                     "file": check.name,
@@ -178,7 +181,10 @@ impl Checks {
                 terminal::eprint(&format!("warning: {warning}\n"));
             }
         }
-        if self.0.is_empty() && format == Format::Text {
+        for notice in &self.notices {
+            terminal::eprint(&format!("note: {notice}\n"));
+        }
+        if self.all.is_empty() && format == Format::Text {
             terminal::print("nothing is configured: the defaults hold\n");
         }
         if self.is_sound() {
