@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// The background process that goes on with runs
     #[command(subcommand)]
     Daemon(DaemonCommand),
+    /// Images for agents: make, list and remove them
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Run three prompt files with a scripted stand-in agent, to see that all works
     Demo(DemoArgs),
 }
@@ -320,6 +323,44 @@ pub(crate) struct ConfigValidateArgs {
     /// Prompt files, and their projects' configuration
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// Commands of `image`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Make the image that an agent's runs use where none is named
+    Build(ImageBuildArgs),
+    /// List the images that were made here
+    List,
+    /// Remove images that were made here
+    Rm(ImageRmArgs),
+}
+
+/// Flags of `image build`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImageBuildArgs {
+    /// Agent: claude or codex
+    pub(crate) agent: String,
+    /// The agent's wheel, or a folder of what is in it [default: the pinned wheel, downloaded once]
+    #[arg(long, value_name = "FILE.whl|DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// What the agent is put on [default: debootstrap as root on Debian, else debian:bookworm-slim]
+    #[arg(long, value_name = "IMAGE|debootstrap")]
+    pub(crate) base: Option<String>,
+    /// Name of the image [default: dark-factory/AGENT, tagged latest and with the agent's version]
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub(crate) tag: Option<String>,
+    /// Make it anew even if it was made of the same wheel and base
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Flags of `image rm`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImageRmArgs {
+    /// An agent, for all its dark-factory/AGENT images, or an image's name
+    #[arg(required = true, value_name = "AGENT|NAME")]
+    pub(crate) names: Vec<String>,
 }
 
 fn exit_codes() -> String {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dark_factory_engines::docker::agent_image::{AgentImages, default_images};
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity};
 use dark_factory_executor::clock::{Clock, SystemClock};
@@ -125,7 +126,7 @@ impl Context {
     pub(crate) fn resolve_context(&self, state_dir: PathBuf) -> ResolveContext {
         ResolveContext {
             state_dir,
-            default_image: None,
+            default_images: default_images(),
             host_cpus: std::thread::available_parallelism().ok(),
         }
     }
@@ -150,6 +151,26 @@ impl Context {
     /// Returns the images of the Docker engine that flags and environment name.
     pub(crate) fn images(&self) -> Result<DockerImages, CommandError> {
         Ok(DockerImages::connect(&self.docker()?))
+    }
+
+    /// Returns the agents' images of the same engine.
+    pub(crate) fn agent_images(&self) -> Result<AgentImages, CommandError> {
+        Ok(AgentImages::connect(&self.docker()?))
+    }
+
+    /// Returns the folder of what is downloaded once.
+    pub(crate) fn cache_dir(&self) -> Result<PathBuf, CommandError> {
+        let base = self
+            .host
+            .var("XDG_CACHE_HOME")
+            .filter(|path| Path::new(path).is_absolute())
+            .map(PathBuf::from);
+        base.or_else(|| self.host.home.as_ref().map(|home| home.join(".cache")))
+            .map(|base| base.join("dark-factory"))
+            .ok_or_else(|| {
+                CommandError::usage("there is no home folder to keep downloads in")
+                    .hint("name a cache folder with XDG_CACHE_HOME")
+            })
     }
 
     /// Asks the engine at an endpoint, else the one that flags and environment name, who it is.

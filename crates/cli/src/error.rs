@@ -6,6 +6,7 @@
 
 use std::error::Error;
 
+use dark_factory_engines::docker::agent_image::AgentImageError;
 use dark_factory_executor::config::ConfigError;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
@@ -91,6 +92,16 @@ impl From<ExecutorError> for CommandError {
 impl From<&ConfigError> for CommandError {
     fn from(error: &ConfigError) -> Self {
         Self::new(error.exit_code(), error.to_string())
+    }
+}
+
+impl From<AgentImageError> for CommandError {
+    fn from(error: AgentImageError) -> Self {
+        Self {
+            code: error.exit_code(),
+            message: sentence(&error),
+            hint: error.advice(),
+        }
     }
 }
 

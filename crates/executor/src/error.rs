@@ -12,6 +12,7 @@ use dark_factory_types::{AttemptId, RunId, exit_code};
 use crate::attempt::is_full;
 use crate::engine::{EngineError, Fate};
 use crate::resolve::ResolveError;
+use crate::spec::OUR_IMAGES;
 use crate::spool::ReadError;
 use crate::store::{AttemptState, StoreError};
 
@@ -275,6 +276,10 @@ impl EngineError {
                  name a local socket with --host"
                     .to_owned(),
             ),
+            Self::ImageMissing { image } if image.starts_with(OUR_IMAGES) => {
+                let agent = image[OUR_IMAGES.len()..].split([':', '@']).next().unwrap_or_default();
+                Some(format!("`dark-factory image build {agent}` makes it; --image IMAGE names another"))
+            }
             Self::ImageMissing { image } => {
                 Some(format!("build or load it, run `docker pull {image}`, or use --pull missing"))
             }

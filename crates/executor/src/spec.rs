@@ -43,6 +43,9 @@ pub const LABEL_OWNER: &str = "dark-factory.owner";
 /// Label: the attempt that the container belongs to.
 pub const LABEL_ATTEMPT: &str = "dark-factory.attempt";
 
+/// Images whose names begin like this are made on the engine's own machine, and never pulled.
+pub const OUR_IMAGES: &str = "dark-factory/";
+
 /// Named defaults of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

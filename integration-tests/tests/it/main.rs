@@ -21,6 +21,7 @@ mod ends;
 mod explain;
 mod faults;
 mod full_disk;
+mod images;
 mod limits;
 mod options;
 mod orphans;

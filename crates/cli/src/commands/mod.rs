@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod explain;
 mod follow;
+mod image;
 mod inspect;
 mod logs;
 mod motion;
@@ -67,6 +68,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
             config::validate(&context()?, &validate, format)
         }
         Command::Recover => recover::recover(&context()?, format).await,
+        Command::Image(image) => image::image(&context()?, &image, format).await,
         Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
     }
 }

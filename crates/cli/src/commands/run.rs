@@ -17,6 +17,7 @@ use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
 use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
 use dark_factory_executor::sink::Sink;
+use dark_factory_executor::spec::OUR_IMAGES;
 use dark_factory_executor::supervisor::{Submitted, Supervisor};
 use dark_factory_types::{Report, RunId, exit_code};
 use serde_json::json;
@@ -128,6 +129,7 @@ pub(crate) async fn run(
         return queue(context, &supervisor, &jobs, format).await;
     }
     supervisor.probe().await?;
+    check_images(context, &jobs).await?;
     let events = match (args.quiet, at_once) {
         (true, _) => Events::Hidden,
         (false, 1) => Events::Shown,
@@ -154,6 +156,26 @@ pub(crate) async fn run(
     })))
 }
 
+/// Refuses runs whose image nobody can pull and nobody has made, before the first is begun.
+async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandError> {
+    let images = context.images()?;
+    for job in jobs {
+        let image = &job.resolved.spec.image;
+        if image.starts_with(OUR_IMAGES) && !images.has_image(image).await? {
+            let missing = EngineError::ImageMissing {
+                image: image.clone(),
+            };
+            let message = format!("{}: image {image} is not on the engine", job.name);
+            let error = CommandError::new(exit_code::ENGINE, message);
+            return Err(match missing.advice() {
+                Some(advice) => error.hint(advice),
+                None => error,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Records runs durably for a daemon, and makes sure that there is one.
 async fn queue(
     context: &Context,
@@ -170,7 +192,10 @@ async fn queue(
         Err(ExecutorError::Engine(error @ EngineError::Unreachable { .. })) => {
             terminal::eprint(&format!("warning: {}\n", error.sentence()));
         }
-        probed => detach::tell_of_restarts(probed?.on_restart),
+        probed => {
+            detach::tell_of_restarts(probed?.on_restart);
+            check_images(context, jobs).await?;
+        }
     }
     let mut codes = Vec::new();
     let mut runs = Vec::new();

@@ -164,6 +164,18 @@ impl Client {
         }
     }
 
+    /// Makes a call that is known to take long, bounded by its deadline.
+    pub(super) async fn call_slow<T>(
+        &self,
+        operation: Operation,
+        request: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, Fault> {
+        match timeout(operation.deadline, request).await {
+            Ok(result) => result.map_err(|error| self.fault(operation, error)),
+            Err(elapsed) => Err(Fault::Other(self.unreachable(operation, elapsed))),
+        }
+    }
+
     /// Returns what an error of the client means.
     pub(super) fn fault(&self, operation: Operation, error: ClientError) -> Fault {
         match error {

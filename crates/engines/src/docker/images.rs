@@ -5,16 +5,19 @@
 //! Never: logs in to a registry, or removes an image that a container uses.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use bollard::errors::Error as ClientError;
 use bollard::models::{CreateImageInfo, ImageInspect};
-use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
 use bytes::Bytes;
 use dark_factory_executor::engine::{EngineError, PullProgress};
 use dark_factory_executor::spec::PullPolicy;
 use dark_factory_types::ImageRecord;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 
 use super::client::{Client, Fault, INSPECT_IMAGE, Operation, PULL};
@@ -25,6 +28,10 @@ const PULL_SILENCE: Duration = Duration::from_secs(300);
 const IMPORT: Operation = Operation {
     name: "import the image",
     deadline: Duration::from_secs(120),
+};
+const TAG: Operation = Operation {
+    name: "name the image",
+    deadline: Duration::from_secs(30),
 };
 const REMOVE_IMAGE: Operation = Operation {
     name: "remove the image",
@@ -64,17 +71,8 @@ impl DockerImages {
             .tag(tag)
             .build();
         let docker = self.client.docker().await?;
-        let import = async {
-            let mut news = docker.create_image(
-                Some(options),
-                Some(bollard::body_full(Bytes::from(tar))),
-                None,
-            );
-            while let Some(item) = news.next().await {
-                item?;
-            }
-            Ok::<_, ClientError>(())
-        };
+        let body = bollard::body_full(Bytes::from(tar));
+        let import = drain(docker.create_image(Some(options), Some(body), None));
         self.client
             .call(IMPORT, import)
             .await
@@ -82,6 +80,15 @@ impl DockerImages {
                 Fault::Status { code: 400, .. } => bad_reference(reference),
                 fault => fault.into(),
             })
+    }
+
+    /// Returns whether the engine has an image.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::BadImageReference`], or whatever keeps the engine from saying so.
+    pub async fn has_image(&self, reference: &str) -> Result<bool, EngineError> {
+        Ok(inspect(&self.client, reference).await?.is_some())
     }
 
     /// Removes an image's reference, and with its last one the image; one that is not there is no error.
@@ -151,6 +158,43 @@ pub(super) async fn inspect(
         Err(Fault::Status { code: 404, .. }) => Ok(None),
         Err(Fault::Status { code: 400, .. }) => Err(bad_reference(reference)),
         Err(fault) => Err(fault.into()),
+    }
+}
+
+/// Reads the news of an import to their end.
+pub(super) async fn drain(
+    news: impl Stream<Item = Result<CreateImageInfo, ClientError>>,
+) -> Result<(), ClientError> {
+    let mut news = pin!(news);
+    while let Some(item) = news.next().await {
+        item?;
+    }
+    Ok(())
+}
+
+/// Gives an image a name, taking it from the image that had it.
+pub(super) async fn tag(client: &Client, id: &str, reference: &str) -> Result<(), EngineError> {
+    let (name, tag) = name_and_tag(reference);
+    let options = TagImageOptionsBuilder::default()
+        .repo(name)
+        .tag(tag)
+        .build();
+    let docker = client.docker().await?;
+    let tagged = client.call(TAG, docker.tag_image(id, Some(options))).await;
+    Ok(tagged?)
+}
+
+/// Removes an image that has no name and no container; any other stays.
+pub(super) async fn remove_unused(client: &Client, id: &str) {
+    let remove = async {
+        let docker = client.docker().await?;
+        let options = RemoveImageOptionsBuilder::default().build();
+        let removed = docker.remove_image(id, Some(options), None);
+        client.call(REMOVE_IMAGE, removed).await
+    };
+    if let Err(fault) = remove.await {
+        let error = EngineError::from(fault);
+        tracing::debug!(image = id, %error, "the image stays");
     }
 }
 
@@ -242,7 +286,7 @@ fn is_safe_in_a_path(reference: &str) -> bool {
 }
 
 /// Splits a reference where the pull request wants it; without a tag the engine would pull all of them.
-fn name_and_tag(reference: &str) -> (&str, &str) {
+pub(super) fn name_and_tag(reference: &str) -> (&str, &str) {
     if let Some(split) = reference.split_once('@') {
         return split;
     }

@@ -4,6 +4,7 @@
 //! Reads: launch specs and launch options.
 //! Never: decides an outcome.
 
+pub mod agent_image;
 mod attach;
 mod causes;
 mod client;

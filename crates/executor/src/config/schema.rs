@@ -109,7 +109,7 @@ pub fn keys_table() -> String {
             .variable()
             .map(|name| format!("`{name}`"))
             .unwrap_or_default();
-        let default = default_of(key.name, Profile::default(), &context).unwrap_or_default();
+        let default = default_of(key.name, None, Profile::default(), &context).unwrap_or_default();
         let row = format!(
             "| `{}` | {} | {} | {default} | {place} | {variable} |\n",
             key.name, key.about, key.value

@@ -147,14 +147,22 @@ impl Stack {
 
     /// Returns every effective value with its story, in the order of [`KEYS`]; a key that nobody sets has its default.
     pub fn rows(&self, context: &ResolveContext) -> Vec<Row> {
+        let agents = self.levels.iter().rev();
+        let agent = agents.flat_map(|(_, layer)| &layer.run.agent).next();
+        let agent = agent.map(|agent| agent.value.as_str());
         KEYS.iter()
-            .flat_map(|key| self.rows_of(key, context))
+            .flat_map(|key| self.rows_of(key, agent, context))
             .collect()
     }
 
-    fn rows_of(&self, key: &'static Key, context: &ResolveContext) -> Vec<Row> {
+    fn rows_of(
+        &self,
+        key: &'static Key,
+        agent: Option<&str>,
+        context: &ResolveContext,
+    ) -> Vec<Row> {
         let is_single = !matches!(key.shape, Shape::Map | Shape::Texts | Shape::Mounts);
-        let default = default_of(key.name, self.base, context);
+        let default = default_of(key.name, agent, self.base, context);
         let mut rows: Vec<(Level, Entry, Row)> = Vec::new();
         for (level, entry, profile) in self.entries(key) {
             let written = Written {

@@ -46,8 +46,13 @@ pub(super) fn cpus(context: &ResolveContext) -> CpuCount {
 
 /// Returns what holds for a key that no layer sets, as people read it; in round brackets where no value says it.
 ///
-/// A key that is not there has none.
-pub fn default_of(key: &str, profile: Profile, context: &ResolveContext) -> Option<String> {
+/// A key that is not there has none. `agent` is the agent that is chosen, if one is.
+pub fn default_of(
+    key: &str,
+    agent: Option<&str>,
+    profile: Profile,
+    context: &ResolveContext,
+) -> Option<String> {
     let stop = StopPolicy::default();
     let is_hardened = profile == Profile::Hardened;
     let limit = |limit: String| {
@@ -59,9 +64,9 @@ pub fn default_of(key: &str, profile: Profile, context: &ResolveContext) -> Opti
     };
     Some(match key {
         "agent" => AGENT.to_owned(),
-        "image" => match &context.default_image {
-            Some(image) => image.clone(),
-            None => "(it must be named)".to_owned(),
+        "image" => match context.default_images.get(agent.unwrap_or(AGENT)) {
+            Some(image) if is_hardened => image.clone(),
+            _ => "(the agent's, if it has one)".to_owned(),
         },
         "model" => "(the agent's own)".to_owned(),
         "command" => "(the image's own)".to_owned(),
@@ -108,9 +113,12 @@ mod tests {
         let context = ResolveContext::new(PathBuf::from("/state"));
         for key in KEYS {
             for profile in [Profile::Hardened, Profile::Seed] {
-                assert!(default_of(key.name, profile, &context).is_some(), "{key:?}");
+                assert!(
+                    default_of(key.name, None, profile, &context).is_some(),
+                    "{key:?}"
+                );
             }
         }
-        assert_eq!(default_of("keys", Profile::Hardened, &context), None);
+        assert_eq!(default_of("keys", None, Profile::Hardened, &context), None);
     }
 }

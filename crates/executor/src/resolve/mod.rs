@@ -29,8 +29,8 @@ use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
 use crate::settings::{Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted};
 use crate::spec::{
-    GitVisibility, LaunchSpec, Limits, Profile, SPEC_VERSION, SeedSpec, StopPolicy, User,
-    WORKSPACE_TARGET, Workspace,
+    GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION, SeedSpec,
+    StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
 use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
 use project::Project;
@@ -70,8 +70,8 @@ type Warnings = Vec<String>;
 pub struct ResolveContext {
     /// The state folder, which nothing that is mounted may touch.
     pub state_dir: PathBuf,
-    /// The image where none is named; without it, naming none is an error.
-    pub default_image: Option<String>,
+    /// The image of each agent where none is named; for an agent without one, naming none is an error.
+    pub default_images: BTreeMap<String, String>,
     /// The CPUs of the engine's host, if known; the default limit is not above them, as engines refuse that.
     pub host_cpus: Option<NonZeroUsize>,
 }
@@ -81,7 +81,7 @@ impl ResolveContext {
     pub fn new(state_dir: PathBuf) -> Self {
         Self {
             state_dir,
-            default_image: None,
+            default_images: BTreeMap::new(),
             host_cpus: None,
         }
     }
@@ -204,7 +204,8 @@ pub fn resolve_layers(
         taken,
     };
     let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
-    let image = image(&settings, prompt, context)?;
+    let image = image(&settings, prompt, agent.name(), profile, context)?;
+    let pull = pull(&settings, &image, &mut warnings);
     let limits = limits(&settings, profile, context)?;
     agent::check_auth(
         agent,
@@ -237,7 +238,7 @@ pub fn resolve_layers(
         agent: agent.name().to_owned(),
         profile,
         image,
-        pull: chosen(settings.pull.as_ref()).unwrap_or_default(),
+        pull,
         command: launch.argv,
         env: launch.env,
         secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
@@ -408,9 +409,16 @@ fn claude_dir(
 fn image(
     settings: &Settings,
     prompt: &Prompt,
+    agent: &str,
+    profile: Profile,
     context: &ResolveContext,
 ) -> Result<String, ResolveError> {
-    match (&settings.image, &context.default_image) {
+    let default = match profile {
+        Profile::Hardened => context.default_images.get(agent),
+        // Its image launches the agent itself; ours do not.
+        Profile::Seed => None,
+    };
+    match (&settings.image, default) {
         (Some(Sourced { value, origin }), _) => match check_image(value) {
             Ok(()) => Ok(value.clone()),
             Err(problem) => Err(ResolveError::Image {
@@ -424,6 +432,21 @@ fn image(
             file: prompt.file.clone(),
         }),
     }
+}
+
+/// Returns when the image is pulled: never one of ours, which no registry has, and somebody else's might.
+fn pull(settings: &Settings, image: &str, warnings: &mut Warnings) -> PullPolicy {
+    if !image.starts_with(OUR_IMAGES) {
+        return chosen(settings.pull.as_ref()).unwrap_or_default();
+    }
+    if let Some(Sourced { value, origin }) = &settings.pull
+        && *value != PullPolicy::Never
+    {
+        warnings.push(format!(
+            "{origin}: images named {OUR_IMAGES}… are made on this machine; the key does nothing"
+        ));
+    }
+    PullPolicy::Never
 }
 
 fn limits(

@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use dark_factory_types::{CpuCount, NetworkMode, Transport};
 
 use super::*;
-use crate::spec::PullPolicy;
 
 /// A host of its own: `home`, `state`, and a project `proj` with `.git` and `proj/prompts`.
 struct Fixture {
@@ -348,11 +347,39 @@ fn the_image_must_be_named_and_well_formed() {
          write [registry/]name[:tag][@sha256:…], such as debian:12"
     );
 
-    fixture.context.default_image = Some("default".to_owned());
+    fixture
+        .context
+        .default_images
+        .insert("command".to_owned(), "default".to_owned());
 
     assert_eq!(
         fixture.resolve_file("p.md", no_image).unwrap().spec.image,
         "default"
+    );
+    assert!(
+        fixture
+            .resolve_file("p.md", "agent: command\nprofile: seed")
+            .is_err(),
+        "the seed's profile needs an image that launches the agent"
+    );
+}
+
+#[test]
+fn an_image_of_ours_is_never_pulled() {
+    let fixture = Fixture::new();
+    let resolve = |pull: &str| {
+        let front_matter = format!("agent: command\nimage: dark-factory/x:1\n{pull}");
+        let resolved = fixture.resolve_file("p.md", &front_matter).unwrap();
+        (resolved.spec.pull, resolved.warnings)
+    };
+
+    assert_eq!(resolve(""), (PullPolicy::Never, Vec::new()));
+    assert_eq!(
+        resolve("pull: always"),
+        (
+            PullPolicy::Never,
+            vec!["p.md:4: images named dark-factory/… are made on this machine; the key does nothing".to_owned()]
+        )
     );
 }
 

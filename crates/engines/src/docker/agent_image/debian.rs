@@ -1,0 +1,208 @@
+//! A minimal Debian as a base, made on this machine: no registry is needed.
+//!
+//! Owns: its packages, its image, and the temporary folder in which it is made.
+//! Reads: this machine's release and package sources.
+//! Never: leaves anything mounted, or a folder behind.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use dark_factory_executor::engine::PullProgress;
+use dark_factory_types::ByteSize;
+use tokio::process::Command;
+
+use super::error::AgentImageError;
+use super::recipe::REVISION;
+use super::room::require_room;
+
+const PACKAGES: &str = "git,ca-certificates";
+/// What the finished folder takes, with the packages that it is made of.
+const ROOM: ByteSize = ByteSize(600 << 20);
+/// Parts of a fresh root that no agent reads.
+const NOT_NEEDED: [&str; 5] = [
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/lib/apt/lists",
+];
+/// Lines of a failed program that are shown.
+const LAST_LINES: usize = 5;
+
+/// A release of Debian, or of a system like it, that debootstrap can make here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Debian {
+    codename: String,
+}
+
+impl Debian {
+    /// Finds out whether this machine can make one: it has to be Debian itself, for its mirror and keys, and the
+    /// process root.
+    pub(super) async fn here() -> Result<Self, AgentImageError> {
+        let cannot = |reason: &str| AgentImageError::Debootstrap {
+            reason: reason.to_owned(),
+        };
+        if !rustix::process::geteuid().is_root() {
+            return Err(cannot("this process is not root"));
+        }
+        if !Path::new("/etc/debian_version").exists() {
+            return Err(cannot("this machine is not Debian"));
+        }
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let codename = codename(&release)
+            .ok_or_else(|| cannot("/etc/os-release names no VERSION_CODENAME"))?;
+        let asked = program("debootstrap", &["--version"]).await;
+        if !asked.is_ok_and(|output| output.status.success()) {
+            return Err(cannot(
+                "debootstrap is not installed (apt-get install debootstrap)",
+            ));
+        }
+        Ok(Self {
+            codename: codename.to_owned(),
+        })
+    }
+
+    /// Returns the image's name, which tells its content.
+    pub(super) fn image(&self) -> String {
+        format!("dark-factory/base:{}-{REVISION}", self.codename)
+    }
+
+    /// Returns what the image's label says.
+    pub(super) fn description(&self) -> String {
+        format!("debian {} with {PACKAGES}", self.codename)
+    }
+
+    /// Makes the root in a temporary folder.
+    ///
+    /// Cancel-safe: the programs end with the future, and with them what they mounted.
+    pub(super) async fn make_root(
+        &self,
+        temp_dir: &Path,
+        progress: PullProgress<'_>,
+    ) -> Result<tempfile::TempDir, AgentImageError> {
+        require_room(
+            temp_dir,
+            ROOM,
+            "a Debian base",
+            "name another folder with TMPDIR",
+        )?;
+        progress(&format!(
+            "making a Debian {} base (a minute or so)",
+            self.codename
+        ));
+        let folder = tempfile::Builder::new()
+            .prefix("dark-factory-debian-")
+            .tempdir_in(temp_dir)
+            .map_err(|error| AgentImageError::local("make a temporary folder", error))?;
+        let root = folder.path().join("root");
+        // Namespaces of its own: when this process ends, all that debootstrap started ends, and its mounts are gone.
+        let mut debootstrap = Command::new("unshare");
+        debootstrap
+            .args(["--mount", "--pid", "--fork", "--kill-child", "debootstrap"])
+            .args(["--variant=minbase", &format!("--include={PACKAGES}")])
+            .arg(&self.codename)
+            .arg(&root)
+            .args(self.mirror().await)
+            // A power cut may cost the temporary folder; waiting for the disk after each package costs everybody.
+            .env("DPKG_FORCE", "unsafe-io")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let failed = |reason| AgentImageError::Program {
+            operation: "debootstrap",
+            reason,
+        };
+        let output = debootstrap
+            .output()
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(format!(
+                "{}: {}",
+                output.status,
+                last_words(&output)
+            )));
+        }
+        for path in NOT_NEEDED {
+            match fs::remove_dir_all(root.join(path)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(AgentImageError::local("tidy the Debian base", error));
+                }
+                _ => {}
+            }
+        }
+        Ok(folder)
+    }
+
+    /// Returns the mirror that this machine itself installs from; without one, debootstrap uses its own.
+    async fn mirror(&self) -> Option<String> {
+        if let Some(mirror) = self.known_mirror().await {
+            return Some(mirror);
+        }
+        // Which release a mirror carries is known only from its lists, which a fresh machine has none of.
+        let updated = program("apt-get", &["-qq", "update"]).await;
+        if let Err(error) = updated {
+            tracing::debug!(%error, "apt-get update");
+        }
+        self.known_mirror().await
+    }
+
+    async fn known_mirror(&self) -> Option<String> {
+        let codename = format!("Codename: {}", self.codename);
+        let query = [
+            "indextargets",
+            "--format",
+            "$(REPO_URI)",
+            "Created-By: Packages",
+            "Component: main",
+            &codename,
+        ];
+        let output = program("apt-get", &query).await.ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().next().map(str::to_owned)
+    }
+}
+
+fn codename(os_release: &str) -> Option<&str> {
+    let value = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?
+        .trim_matches('"');
+    (!value.is_empty()).then_some(value)
+}
+
+async fn program(name: &str, arguments: &[&str]) -> io::Result<Output> {
+    Command::new(name)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+}
+
+fn last_words(output: &Output) -> String {
+    let said = [&output.stdout[..], &output.stderr[..]].concat();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codename_is_read_with_and_without_quotes() {
+        assert_eq!(
+            codename("ID=debian\nVERSION_CODENAME=bookworm\n"),
+            Some("bookworm")
+        );
+        assert_eq!(codename("VERSION_CODENAME=\"noble\""), Some("noble"));
+        assert_eq!(codename("VERSION_CODENAME=\n"), None);
+        assert_eq!(codename("ID=arch"), None);
+    }
+}

@@ -1,0 +1,638 @@
+//! Images for agents: a base, the agent's own files, and a user.
+//!
+//! An image is made in one container: the files go in, a script makes git, certificates and the user be there and
+//! starts the agent once, and what came of it is the image. It gets its name last.
+//!
+//! Owns: the labels that tell our images, and the containers in which they are made.
+//! Reads: wheels, the user's cache, the engine's images.
+//! Never: executes an agent's files outside a container, or removes an image that it did not make.
+
+mod archive;
+mod debian;
+mod error;
+mod recipe;
+mod room;
+mod source;
+mod wheels;
+mod workshop;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bollard::models::ImageSummary;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+};
+use dark_factory_executor::engine::{EngineError, PullProgress};
+use dark_factory_executor::resolve::check_image;
+use dark_factory_executor::spec::{LABEL_ATTEMPT, PullPolicy};
+use dark_factory_types::AttemptId;
+use jiff::Timestamp;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, LIST, Operation};
+use super::endpoint::DockerEndpoint;
+use super::images::{self, DockerImages};
+use debian::Debian;
+use recipe::PinnedWheel;
+use source::{Source, hex};
+use workshop::Workshop;
+
+pub use error::{AgentImageError, MissingWheel};
+pub use recipe::{RECIPES, Recipe, default_images, recipe};
+
+/// The base where none is named and none can be made.
+const PULLED_BASE: &str = "debian:bookworm-slim";
+
+/// Label of every image that is made here; its value says what it is.
+const LABEL_KIND: &str = "dark-factory.image";
+const KIND_AGENT: &str = "agent";
+const KIND_BASE: &str = "base";
+/// Label: the agent, and its version.
+const LABEL_AGENT: &str = "dark-factory.agent";
+const LABEL_AGENT_VERSION: &str = "dark-factory.agent.version";
+/// Label: what the agent's files came from, and what tells them from others.
+const LABEL_SOURCE: &str = "dark-factory.source";
+const LABEL_SOURCE_DIGEST: &str = "dark-factory.source.sha256";
+/// Label: everything that decides what comes out.
+const LABEL_RECIPE: &str = "dark-factory.recipe";
+const LABEL_BASE: &str = "org.opencontainers.image.base.name";
+const LABEL_CREATED: &str = "org.opencontainers.image.created";
+
+const VERSION: Operation = Operation {
+    name: "tell its architecture",
+    deadline: Duration::from_secs(20),
+};
+const LIST_IMAGES: Operation = Operation {
+    name: "list images",
+    deadline: Duration::from_secs(60),
+};
+const IMPORT: Operation = Operation {
+    name: "import the base image",
+    deadline: Duration::from_secs(600),
+};
+
+/// Where an agent's files come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentFiles {
+    /// The pinned wheel, out of the cache, or downloaded into it.
+    Pinned,
+    /// A wheel, or a folder of what is in one.
+    At(PathBuf),
+}
+
+/// What an agent's files are put on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Base {
+    /// A minimal Debian made here if this machine can, else Debian from the registry.
+    Automatic,
+    /// A minimal Debian made here: on Debian, as root.
+    Debootstrap,
+    /// An image that the engine has or can pull.
+    Image(String),
+}
+
+/// When an image is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuild {
+    /// Unless the one that has the name was made of the same things.
+    IfOutdated,
+    /// Anyhow.
+    Always,
+}
+
+/// An image to be made.
+#[derive(Debug, Clone)]
+pub struct AgentImageRequest {
+    /// The agent's recipe.
+    pub recipe: &'static Recipe,
+    /// Where its files come from.
+    pub files: AgentFiles,
+    /// What they are put on.
+    pub base: Base,
+    /// The image's name, instead of the two that `agent:` looks for.
+    pub tag: Option<String>,
+    /// When it is made.
+    pub rebuild: Rebuild,
+    /// The folder of what is kept for the next time.
+    pub cache_dir: PathBuf,
+    /// The folder for what is needed meanwhile.
+    pub temp_dir: PathBuf,
+    /// The time that the image will tell.
+    pub created: Timestamp,
+}
+
+/// An image that was asked for and is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BuiltImage {
+    /// The agent.
+    pub agent: &'static str,
+    /// Its version.
+    pub agent_version: String,
+    /// The image's names, the one to use first.
+    pub references: Vec<String>,
+    /// The image's id.
+    pub id: String,
+    /// Whether it was made now.
+    pub built: bool,
+}
+
+/// An image that was made here, under one of its names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ListedImage {
+    /// The name, or the id where it has none left.
+    pub reference: String,
+    /// The image's id.
+    pub id: String,
+    /// The agent; a base has none.
+    pub agent: Option<String>,
+    /// The agent's version.
+    pub agent_version: Option<String>,
+    /// What it was put on.
+    pub base: Option<String>,
+    /// When it was made.
+    pub created: Option<String>,
+    /// Its size with its base, in bytes.
+    pub bytes: i64,
+}
+
+/// The agents' images of one Docker engine.
+#[derive(Debug, Clone)]
+pub struct AgentImages {
+    client: Client,
+    images: DockerImages,
+}
+
+impl AgentImages {
+    /// Names the images of the engine at `endpoint`; it is contacted when something is asked of it.
+    pub fn connect(endpoint: &DockerEndpoint) -> Self {
+        Self {
+            client: Client::new(endpoint.clone()),
+            images: DockerImages::connect(endpoint),
+        }
+    }
+
+    /// Makes an agent's image.
+    ///
+    /// Its names are given last, so a build that fails changes nothing that had them. `cancel` ends it early;
+    /// dropping the future instead may leave its container behind.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentImageError`]; nothing of the build is left but the wheel in the cache and the Debian base.
+    pub async fn build(
+        &self,
+        request: &AgentImageRequest,
+        cancel: &CancellationToken,
+        progress: PullProgress<'_>,
+    ) -> Result<BuiltImage, AgentImageError> {
+        let recipe = request.recipe;
+        let latest = match &request.tag {
+            Some(tag) => named(tag)?,
+            None => recipe.default_image(),
+        };
+        let plan = tokio::select! {
+            plan = self.plan(request, &latest, &mut *progress) => plan?,
+            () = cancel.cancelled() => return Err(AgentImageError::Interrupted),
+        };
+        let (source, base, labels) = match plan {
+            Plan::Current(built) => return Ok(built),
+            Plan::Make {
+                source,
+                base,
+                labels,
+            } => (source, base, labels),
+        };
+        let workshop = Workshop::open(&self.client, recipe, &base).await?;
+        let made = tokio::select! {
+            made = workshop.make(source, labels, &mut *progress) => made,
+            () = cancel.cancelled() => Err(AgentImageError::Interrupted),
+        };
+        workshop.close().await;
+        let made = made?;
+        let mut references = vec![latest];
+        if request.tag.is_none() {
+            references.push(format!("{}:{}", recipe.repository(), made.agent_version));
+        }
+        self.name(&made.id, &references).await?;
+        Ok(BuiltImage {
+            agent: recipe.agent,
+            agent_version: made.agent_version,
+            references,
+            id: made.id,
+            built: true,
+        })
+    }
+
+    /// Lists the images that were made here.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from listing them.
+    pub async fn list(&self) -> Result<Vec<ListedImage>, AgentImageError> {
+        let filters = HashMap::from([("label", vec![LABEL_KIND])]);
+        let options = ListImagesOptionsBuilder::default()
+            .filters(&filters)
+            .build();
+        let docker = self.client.docker().await?;
+        let found = self
+            .client
+            .call(LIST_IMAGES, docker.list_images(Some(options)))
+            .await
+            .map_err(EngineError::from)?;
+        let mut listed: Vec<ListedImage> = found.into_iter().flat_map(listed).collect();
+        listed.sort_by(|one, other| one.reference.cmp(&other.reference));
+        Ok(listed)
+    }
+
+    /// Removes the images of an agent, or one by its name; returns the names that are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentImageError::NoSuchImage`], [`AgentImageError::NotOurs`], [`AgentImageError::InUse`] while a container
+    /// has it, or whatever keeps the engine from removing it.
+    pub async fn remove(&self, name: &str) -> Result<Vec<String>, AgentImageError> {
+        let references = match recipe(name) {
+            Some(recipe) => {
+                let listed = self.list().await?.into_iter();
+                let prefix = format!("{}:", recipe.repository());
+                listed
+                    .map(|image| image.reference)
+                    .filter(|reference| reference.starts_with(&prefix))
+                    .collect()
+            }
+            None => vec![name.to_owned()],
+        };
+        if references.is_empty() {
+            return Err(AgentImageError::NoSuchImage {
+                name: name.to_owned(),
+            });
+        }
+        for reference in &references {
+            self.check_removable(reference).await?;
+        }
+        for reference in &references {
+            self.images.remove_image(reference).await?;
+        }
+        Ok(references)
+    }
+
+    async fn check_removable(&self, reference: &str) -> Result<(), AgentImageError> {
+        let name = || reference.to_owned();
+        let found = images::inspect(&self.client, reference)
+            .await?
+            .ok_or_else(|| AgentImageError::NoSuchImage { name: name() })?;
+        let labels = found.config.and_then(|config| config.labels);
+        if !labels.is_some_and(|labels| labels.contains_key(LABEL_KIND)) {
+            return Err(AgentImageError::NotOurs { name: name() });
+        }
+        let users = self.users(&found.id.unwrap_or_default()).await?;
+        if users.is_empty() {
+            Ok(())
+        } else {
+            Err(AgentImageError::InUse {
+                name: name(),
+                users: users.join(", "),
+            })
+        }
+    }
+
+    /// Returns the containers of an image, with their runs.
+    async fn users(&self, id: &str) -> Result<Vec<String>, AgentImageError> {
+        let filters = HashMap::from([("ancestor", vec![id])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let docker = self.client.docker().await?;
+        let found = self
+            .client
+            .call(LIST, docker.list_containers(Some(options)))
+            .await
+            .map_err(EngineError::from)?;
+        // The filter finds the containers of images on top of this one too.
+        let own = found
+            .into_iter()
+            .filter(|container| container.image_id.as_deref() == Some(id));
+        Ok(own
+            .map(|container| {
+                let names = container.names.unwrap_or_default();
+                let name = names.first().or(container.id.as_ref());
+                let name = name.map_or("", |name| name.trim_start_matches('/'));
+                let labels = container.labels.unwrap_or_default();
+                let attempt = labels.get(LABEL_ATTEMPT);
+                match attempt.and_then(|attempt| attempt.parse::<AttemptId>().ok()) {
+                    Some(attempt) => format!("run {} (container {name})", attempt.run()),
+                    None => format!("container {name}"),
+                }
+            })
+            .collect())
+    }
+
+    /// Finds everything that decides what comes out, and whether it is there already.
+    async fn plan(
+        &self,
+        request: &AgentImageRequest,
+        latest: &str,
+        progress: PullProgress<'_>,
+    ) -> Result<Plan, AgentImageError> {
+        let recipe = request.recipe;
+        let base = ChosenBase::choose(&request.base).await?;
+        let docker = self.client.docker().await?;
+        let version = self.client.call(VERSION, docker.version()).await;
+        let arch = version.map_err(EngineError::from)?.arch.unwrap_or_default();
+        let files = match &request.files {
+            AgentFiles::Pinned => {
+                let wheel = recipe.wheel(&arch);
+                Files::Pinned(wheel.ok_or_else(|| AgentImageError::Architecture {
+                    title: recipe.title,
+                    arch: arch.clone(),
+                })?)
+            }
+            AgentFiles::At(path) => Files::Given(open(recipe, path.clone(), &arch).await?),
+        };
+        // Pulled before anything large is looked at: it is what is missing most often.
+        let base_id = self.base_id(&base, &mut *progress).await?;
+        let base_name = base.name();
+        let recipe_digest = digest(&[
+            &recipe::REVISION.to_string(),
+            recipe.agent,
+            files.digest(),
+            base_id.as_deref().unwrap_or(&base_name),
+        ]);
+        if request.rebuild == Rebuild::IfOutdated
+            && let Some(built) = self.current(recipe, latest, &recipe_digest).await?
+        {
+            return Ok(Plan::Current(built));
+        }
+        let source = match files {
+            Files::Given(source) => source,
+            Files::Pinned(wheel) => {
+                let path =
+                    wheels::provide(recipe, wheel, &request.cache_dir, &mut *progress).await?;
+                open(recipe, path, &arch).await?
+            }
+        };
+        if let ChosenBase::Debian(debian) = &base {
+            self.provide_debian(debian, request, &mut *progress).await?;
+        }
+        let labels = HashMap::from([
+            (LABEL_KIND, KIND_AGENT.to_owned()),
+            (LABEL_AGENT, recipe.agent.to_owned()),
+            (LABEL_SOURCE, source.name()),
+            (LABEL_SOURCE_DIGEST, source.digest.clone()),
+            (LABEL_RECIPE, recipe_digest),
+            (LABEL_BASE, base_name.clone()),
+            (LABEL_CREATED, created(request)),
+            ("org.opencontainers.image.title", recipe.title.to_owned()),
+        ]);
+        Ok(Plan::Make {
+            source,
+            base: base_name,
+            labels: labels
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        })
+    }
+
+    /// Returns the id of a base that is an image, after pulling it if it is not there.
+    async fn base_id(
+        &self,
+        base: &ChosenBase,
+        progress: PullProgress<'_>,
+    ) -> Result<Option<String>, AgentImageError> {
+        let ChosenBase::Image(image) = base else {
+            return Ok(None);
+        };
+        let missing = |source| match source {
+            error @ (EngineError::Pull { .. }
+            | EngineError::ImageMissing { .. }
+            | EngineError::BadImageReference { .. }) => AgentImageError::Base {
+                image: image.clone(),
+                source: error,
+            },
+            error => error.into(),
+        };
+        images::ensure(&self.client, image, PullPolicy::Missing, progress)
+            .await
+            .map_err(missing)?;
+        let found = images::inspect(&self.client, image).await?;
+        Ok(found.and_then(|found| found.id))
+    }
+
+    /// Returns the image that has the name, if it was made of the same things.
+    async fn current(
+        &self,
+        recipe: &'static Recipe,
+        reference: &str,
+        recipe_digest: &str,
+    ) -> Result<Option<BuiltImage>, AgentImageError> {
+        let Some(found) = images::inspect(&self.client, reference).await? else {
+            return Ok(None);
+        };
+        let labels = found.config.and_then(|config| config.labels);
+        let labels = labels.unwrap_or_default();
+        if labels.get(LABEL_RECIPE).map(String::as_str) != Some(recipe_digest) {
+            return Ok(None);
+        }
+        Ok(Some(BuiltImage {
+            agent: recipe.agent,
+            agent_version: labels.get(LABEL_AGENT_VERSION).cloned().unwrap_or_default(),
+            references: vec![reference.to_owned()],
+            id: found.id.unwrap_or_default(),
+            built: false,
+        }))
+    }
+
+    /// Makes the Debian base, unless the engine has it from an earlier build.
+    async fn provide_debian(
+        &self,
+        debian: &Debian,
+        request: &AgentImageRequest,
+        progress: PullProgress<'_>,
+    ) -> Result<(), AgentImageError> {
+        let image = debian.image();
+        if images::inspect(&self.client, &image).await?.is_some() {
+            return Ok(());
+        }
+        let folder = debian.make_root(&request.temp_dir, &mut *progress).await?;
+        progress(&format!("importing {image}"));
+        let (repository, tag) = images::name_and_tag(&image);
+        let label = |name: &str, value: &str| format!("LABEL {name}=\"{value}\"");
+        let options = CreateImageOptionsBuilder::default()
+            .from_src("-")
+            .repo(repository)
+            .tag(tag)
+            .changes(vec![
+                label(LABEL_KIND, KIND_BASE),
+                label(LABEL_BASE, &debian.description()),
+                label(LABEL_CREATED, &created(request)),
+                "CMD [\"bash\"]".to_owned(),
+            ])
+            .build();
+        let root = folder.path().join("root");
+        let (pieces, writing) = archive::pieces(move |output| source::write_root(&root, output));
+        let body = bollard::body_try_stream(pieces);
+        let docker = self.client.docker().await?;
+        let import = images::drain(docker.create_image(Some(options), Some(body), None));
+        let imported = self.client.call_slow(IMPORT, import).await;
+        finish(writing, "pack the Debian base").await?;
+        imported.map_err(EngineError::from)?;
+        Ok(())
+    }
+
+    /// Gives an image its names; the images that had them go, unless something else uses them.
+    async fn name(&self, id: &str, references: &[String]) -> Result<(), AgentImageError> {
+        for reference in references {
+            let before = images::inspect(&self.client, reference).await?;
+            if let Err(error) = images::tag(&self.client, id, reference).await {
+                images::remove_unused(&self.client, id).await;
+                return Err(error.into());
+            }
+            if let Some(before) = before.and_then(|before| before.id)
+                && before != id
+            {
+                images::remove_unused(&self.client, &before).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a build comes to.
+enum Plan {
+    Current(BuiltImage),
+    Make {
+        source: Source,
+        base: String,
+        labels: HashMap<String, String>,
+    },
+}
+
+/// An agent's files, before anything is downloaded for them.
+enum Files {
+    Pinned(&'static PinnedWheel),
+    Given(Source),
+}
+
+impl Files {
+    fn digest(&self) -> &str {
+        match self {
+            Self::Pinned(wheel) => wheel.sha256,
+            Self::Given(source) => &source.digest,
+        }
+    }
+}
+
+enum ChosenBase {
+    Debian(Debian),
+    Image(String),
+}
+
+impl ChosenBase {
+    /// Finds out what a base is to be on this machine.
+    async fn choose(base: &Base) -> Result<Self, AgentImageError> {
+        match base {
+            Base::Image(image) => match check_image(image) {
+                Ok(()) => Ok(Self::Image(image.clone())),
+                Err(problem) => Err(AgentImageError::Tag {
+                    tag: image.clone(),
+                    reason: problem.to_string(),
+                }),
+            },
+            Base::Debootstrap => Debian::here().await.map(Self::Debian),
+            Base::Automatic => Ok(match Debian::here().await {
+                Ok(debian) => Self::Debian(debian),
+                Err(reason) => {
+                    tracing::debug!(%reason, "no Debian base is made here");
+                    Self::Image(PULLED_BASE.to_owned())
+                }
+            }),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Debian(debian) => debian.image(),
+            Self::Image(image) => image.clone(),
+        }
+    }
+}
+
+/// Returns the full name that an image gets.
+fn named(tag: &str) -> Result<String, AgentImageError> {
+    let bad = |reason: String| AgentImageError::Tag {
+        tag: tag.to_owned(),
+        reason,
+    };
+    check_image(tag).map_err(|problem| bad(problem.to_string()))?;
+    if tag.contains('@') {
+        return Err(bad("a digest cannot be chosen".to_owned()));
+    }
+    let (repository, tag) = images::name_and_tag(tag);
+    Ok(format!("{repository}:{tag}"))
+}
+
+async fn open(
+    recipe: &'static Recipe,
+    path: PathBuf,
+    arch: &str,
+) -> Result<Source, AgentImageError> {
+    let arch = arch.to_owned();
+    tokio::task::spawn_blocking(move || Source::open(recipe, &path, &arch))
+        .await
+        .map_err(|error| AgentImageError::local("look at the agent's files", error.into()))?
+}
+
+/// Waits for a writing thread; that the engine stopped reading is for the engine to explain.
+async fn finish(
+    writing: JoinHandle<io::Result<()>>,
+    operation: &str,
+) -> Result<(), AgentImageError> {
+    match writing.await.map_err(io::Error::from).flatten() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(AgentImageError::local(operation, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns when an image is made, as OCI writes it, to the second.
+fn created(request: &AgentImageRequest) -> String {
+    request.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn digest(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part);
+        hash.update([0]);
+    }
+    hex(&hash.finalize())
+}
+
+/// Returns an image under each of its names.
+fn listed(image: ImageSummary) -> Vec<ListedImage> {
+    let mut references = image.repo_tags;
+    references.retain(|reference| reference != "<none>:<none>");
+    if references.is_empty() {
+        references.push(image.id.clone());
+    }
+    let label = |name: &str| image.labels.get(name).cloned();
+    let rows = references.into_iter().map(|reference| ListedImage {
+        reference,
+        id: image.id.clone(),
+        agent: label(LABEL_AGENT),
+        agent_version: label(LABEL_AGENT_VERSION),
+        base: label(LABEL_BASE),
+        created: label(LABEL_CREATED),
+        bytes: image.size,
+    });
+    rows.collect()
+}
