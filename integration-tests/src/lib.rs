@@ -50,6 +50,15 @@ pub fn claude_image() -> String {
     provisioned("DARK_FACTORY_TEST_CLAUDE_IMAGE")
 }
 
+/// Returns the image of the real Codex on the same Debian.
+///
+/// # Panics
+///
+/// Where the tests were not provisioned.
+pub fn codex_image() -> String {
+    provisioned("DARK_FACTORY_TEST_CODEX_IMAGE")
+}
+
 /// Returns the path of the static helper.
 ///
 /// # Panics

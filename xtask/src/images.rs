@@ -1,12 +1,12 @@
-//! The images that the tests run: the scripted agent, and the real Claude Code.
+//! The images that the tests run: the scripted agent, and the real Claude Code and Codex.
 //!
-//! Owns: both recipes, their caches in `target/xtask`, and the label that tells whether an image is current.
-//! Reads: the host's package configuration, for the mirror that it uses.
-//! Never: pulls from a container registry.
+//! Owns: the recipe of the first, and the label that tells whether it is current.
+//! Reads: the helper.
+//! Never: knows how a real agent gets into an image; the product does.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
@@ -17,22 +17,11 @@ use crate::program::{self, Failure};
 
 pub(crate) const AGENT: &str = "dark-factory-test/agent:latest";
 pub(crate) const CLAUDE: &str = "dark-factory-test/claude:latest";
+pub(crate) const CODEX: &str = "dark-factory-test/codex:latest";
 
 const INPUTS_LABEL: &str = "dark-factory.test.inputs";
-/// Raised when a recipe below changes in a way that its other inputs don't show.
+/// Raised when the recipe below changes in a way that its other inputs don't show.
 const RECIPE: u32 = 1;
-/// The wheel that brings the Claude Code executable (2.1.331).
-const CLAUDE_WHEEL: &str = "claude-agent-sdk==0.2.188";
-const DEBIAN_PACKAGES: &str = "git,ca-certificates";
-/// Folders of the Debian root that no test reads.
-const NOT_NEEDED: [&str; 6] = [
-    "etc/apt/sources.list",
-    "usr/share/doc",
-    "usr/share/info",
-    "usr/share/locale",
-    "usr/share/man",
-    "var/lib/apt/lists",
-];
 
 /// Builds the image of the scripted agent: nothing but the helper, under two names.
 pub(crate) fn provide_agent(engine: &Engine, cache: &Path, helper: &Path) -> Result<(), Failure> {
@@ -57,168 +46,18 @@ pub(crate) fn provide_agent(engine: &Engine, cache: &Path, helper: &Path) -> Res
     )
 }
 
-/// Builds the image of the real Claude Code on a minimal Debian.
-pub(crate) fn provide_claude(
-    engine: &Engine,
-    cache: &Path,
-    packages: &mut Packages,
-) -> Result<(), Failure> {
-    let release = DebianRelease::of_host();
-    let release_name = release.as_ref().map_or("", |release| &release.codename);
-    let inputs = digest(&[
-        &RECIPE.to_le_bytes(),
-        release_name.as_bytes(),
-        CLAUDE_WHEEL.as_bytes(),
-        DEBIAN_PACKAGES.as_bytes(),
-    ]);
-    if is_current(engine, CLAUDE, &inputs) {
-        return Ok(());
+/// Has the product make the images of the real agents, as it makes them for its users.
+///
+/// They lie in the engine, and the wheels in the user's cache folder; what is there is not made again.
+pub(crate) fn provide_real_agents(binary: &Path, packages: &mut Packages) -> Result<(), Failure> {
+    packages.provide(&[packages::PYTHON, packages::PIP])?;
+    if packages::is_debian_root() {
+        packages.provide(&[packages::DEBOOTSTRAP])?;
     }
-    let release = release.filter(|_| packages::is_debian_root()).ok_or_else(|| {
-        Failure::new(format!("building {CLAUDE} needs debootstrap, so Debian and root; it is kept once it is built"))
-    })?;
-    packages.provide(&[packages::DEBOOTSTRAP, packages::PYTHON, packages::PIP])?;
-    let claude = claude_executable(cache)?;
-    let root = debian_root(cache, &release, packages)?;
-    let installed = root.join("usr/local/bin/claude");
-    if installed.exists() {
-        fs::remove_file(&installed)?;
+    for (agent, image) in [("claude", CLAUDE), ("codex", CODEX)] {
+        program::run_quietly(Command::new(binary).args(["image", "build", agent, "--tag", image]))?;
     }
-    fs::hard_link(claude, installed)?;
-    import(
-        engine,
-        &root,
-        CLAUDE,
-        &inputs,
-        &["USER agent", "CMD [\"bash\"]"],
-    )
-}
-
-/// A release of Debian, by the name that its archive uses.
-#[derive(Debug)]
-struct DebianRelease {
-    codename: String,
-}
-
-impl DebianRelease {
-    fn of_host() -> Option<Self> {
-        let text = fs::read_to_string("/etc/os-release").ok()?;
-        let codename = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-        Some(Self {
-            codename: codename.trim_matches('"').to_owned(),
-        })
-    }
-
-    /// Returns the mirror that the host itself installs from.
-    fn mirror(&self, packages: &mut Packages) -> Result<String, Failure> {
-        // Which archive a mirror carries is known only from its lists.
-        packages.update()?;
-        let mut targets = Command::new("apt-get");
-        targets
-            .args([
-                "indextargets",
-                "--format",
-                "$(REPO_URI)",
-                "Created-By: Packages",
-                "Component: main",
-            ])
-            .arg(format!("Codename: {}", self.codename));
-        let mirrors = program::read(&mut targets)?;
-        mirrors.lines().next().map(str::to_owned).ok_or_else(|| {
-            Failure::new(format!(
-                "apt-get knows no mirror of Debian {}",
-                self.codename
-            ))
-        })
-    }
-}
-
-/// Returns the folder of a minimal Debian with a user `agent`, uid 1000.
-fn debian_root(
-    cache: &Path,
-    release: &DebianRelease,
-    packages: &mut Packages,
-) -> Result<PathBuf, Failure> {
-    let root = cache.join(format!("debian-{}-{RECIPE}", release.codename));
-    if root.exists() {
-        return Ok(root);
-    }
-    eprintln!("   making a Debian root (a minute or two)");
-    let unfinished = cache.join("debian-unfinished");
-    remove_folder(&unfinished)?;
-    let log = cache.join("debootstrap.log");
-    // In a mount namespace of its own, what an interrupted debootstrap leaves mounted is gone with it.
-    let mut bootstrap = Command::new("unshare");
-    bootstrap
-        .args(["--mount", "debootstrap", "--variant=minbase"])
-        .arg(format!("--include={DEBIAN_PACKAGES}"))
-        .arg(&release.codename)
-        .arg(&unfinished)
-        .arg(release.mirror(packages)?);
-    program::run_logged(&mut bootstrap, &log)?;
-    let mut user = Command::new("chroot");
-    user.arg(&unfinished).args([
-        "useradd",
-        "--create-home",
-        "--uid",
-        "1000",
-        "--shell",
-        "/bin/bash",
-        "agent",
-    ]);
-    program::run_logged(&mut user, &log)?;
-    for path in NOT_NEEDED.map(|path| unfinished.join(path)) {
-        if path.is_dir() {
-            fs::remove_dir_all(path)?;
-        } else {
-            fs::remove_file(path)?;
-        }
-    }
-    fs::rename(&unfinished, &root)?;
-    Ok(root)
-}
-
-/// Returns the Claude Code executable out of its wheel.
-fn claude_executable(cache: &Path) -> Result<PathBuf, Failure> {
-    let claude = cache.join(CLAUDE_WHEEL.replace("==", "-"));
-    if claude.exists() {
-        return Ok(claude);
-    }
-    eprintln!("   downloading {CLAUDE_WHEEL}");
-    let folder = cache.join("wheel");
-    remove_folder(&folder)?;
-    let log = cache.join("pip.log");
-    let mut download = Command::new("python3");
-    download
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--dest",
-        ])
-        .arg(&folder)
-        .arg(CLAUDE_WHEEL);
-    program::run_logged(&mut download, &log)?;
-    let script = "import glob, os, shutil, sys, zipfile
-wheel, = glob.glob(sys.argv[1] + '/*.whl')
-with zipfile.ZipFile(wheel).open('claude_agent_sdk/_bundled/claude') as member, open(sys.argv[2], 'wb') as out:
-    shutil.copyfileobj(member, out, 1 << 20)
-os.chmod(sys.argv[2], 0o755)";
-    let unfinished = folder.join("claude");
-    program::run_logged(
-        Command::new("python3")
-            .args(["-c", script])
-            .arg(&folder)
-            .arg(&unfinished),
-        &log,
-    )?;
-    fs::rename(&unfinished, &claude)?;
-    remove_folder(&folder)?;
-    Ok(claude)
+    Ok(())
 }
 
 fn is_current(engine: &Engine, image: &str, inputs: &str) -> bool {

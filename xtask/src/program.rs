@@ -60,6 +60,11 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
+/// Runs a program that tells its progress on standard error, without its standard output.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<(), Failure> {
+    run(command.stdout(Stdio::null()))
+}
+
 /// Runs a program for its standard output, without the last newline.
 pub(crate) fn read(command: &mut Command) -> Result<String, Failure> {
     let output = command

@@ -26,17 +26,20 @@ const SELECTION: [&str; 3] = ["test", "--workspace", "--all-features"];
 #[derive(Debug)]
 struct Provisions {
     engine: Engine,
+    packages: Packages,
     environment: Vec<(&'static str, OsString)>,
 }
 
 /// Provisions, and prints the environment of the tests as a shell reads it.
 pub(crate) fn print_environment(workspace: &Workspace) -> Result<ExitCode, Failure> {
-    for (name, value) in provide(workspace, &mut Phases::default())?.environment {
+    let (provisions, _) = provide_with_binary(workspace, &mut Phases::default())?;
+    for (name, value) in provisions.environment {
         println!("export {name}='{}'", value.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Provisions everything but the images of the real agents, which take the binary to make.
 fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Failure> {
     let cache = workspace.cache();
     fs::create_dir_all(&cache)?;
@@ -46,18 +49,19 @@ fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Fai
         packages.provide(&[packages::GIT, packages::PYTHON])
     })?;
     let helper = phases.run("helper", || helper::build(workspace))?;
-    phases.run("images", || {
-        images::provide_agent(&engine, &cache, &helper)?;
-        images::provide_claude(&engine, &cache, &mut packages)
+    phases.run("agent image", || {
+        images::provide_agent(&engine, &cache, &helper)
     })?;
     let environment = vec![
         (helper::VARIABLE, helper.clone().into_os_string()),
         ("DARK_FACTORY_TEST_HELPER", helper.into_os_string()),
         ("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT.into()),
         ("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE.into()),
+        ("DARK_FACTORY_TEST_CODEX_IMAGE", images::CODEX.into()),
     ];
     Ok(Provisions {
         engine,
+        packages,
         environment,
     })
 }
@@ -67,16 +71,30 @@ pub(crate) fn provide_and_build(
     workspace: &Workspace,
     phases: &mut Phases,
 ) -> Result<Vec<(&'static str, OsString)>, Failure> {
-    let mut environment = provide(workspace, phases)?.environment;
-    let binary = built_binary(
-        workspace
-            .cargo()
-            .args(["build", "--package", "dark-factory", "--all-features"])
-            .envs(environment.iter().cloned()),
-    )?;
-    let binary = binary.ok_or_else(|| Failure::new("cargo built no dark-factory binary"))?;
+    let (provisions, binary) = provide_with_binary(workspace, phases)?;
+    let mut environment = provisions.environment;
     environment.push(("DARK_FACTORY_TEST_BIN", binary.into_os_string()));
     Ok(environment)
+}
+
+fn provide_with_binary(
+    workspace: &Workspace,
+    phases: &mut Phases,
+) -> Result<(Provisions, PathBuf), Failure> {
+    let mut provisions = provide(workspace, phases)?;
+    let binary = phases.run("binary", || {
+        built_binary(
+            workspace
+                .cargo()
+                .args(["build", "--package", "dark-factory", "--all-features"])
+                .envs(provisions.environment.iter().cloned()),
+        )?
+        .ok_or_else(|| Failure::new("cargo built no dark-factory binary"))
+    })?;
+    phases.run("images", || {
+        images::provide_real_agents(&binary, &mut provisions.packages)
+    })?;
+    Ok((provisions, binary))
 }
 
 /// Provisions and runs the tests; `filter` is passed on to `cargo test`.
@@ -84,9 +102,13 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, 
     let mut phases = Phases::default();
     let Provisions {
         engine,
+        mut packages,
         mut environment,
     } = provide(workspace, &mut phases)?;
     let binary = phases.run("build", || build(workspace, &environment))?;
+    phases.run("images", || {
+        images::provide_real_agents(&binary, &mut packages)
+    })?;
     environment.push(("DARK_FACTORY_TEST_BIN", binary.into_os_string()));
 
     let before = engine.our_containers()?;
