@@ -171,7 +171,8 @@ pub(super) fn refuse_empty_credentials(env: &Env) -> Result<(), ResolveError> {
 
 /// Returns the secrets with their values, in the order of their names.
 ///
-/// A relative file is below the project's root, or the folder of the user's configuration. One line end at the end of a file is not part of the value.
+/// A relative file is below the project's root, or the folder of the user's configuration. One line end at the end of
+/// a file is not part of the value.
 pub(super) fn secrets(
     sources: &BTreeMap<String, Sourced<SecretSource>>,
     root: &Path,
