@@ -232,7 +232,7 @@ pub struct LaunchSpec {
     pub version: u32,
     /// The prompt file's absolute path, or `-`.
     pub file: String,
-    /// The project's name: the value of the project label.
+    /// The project's name: the value of the project label, which a container without one does not have.
     pub project: String,
     /// The prompt's base name without `.md`: the value of the prompt label.
     pub prompt: String,

@@ -249,6 +249,12 @@ pub(super) fn request(
 ) -> Result<ContainerCreateBody, LowerError> {
     let opts = launch_opts(spec, dir.attempt(), owner, host);
     let mut body = create_body(&opts, host)?.body;
+    if spec.project.is_empty()
+        && let Some(labels) = &mut body.labels
+    {
+        // It takes no slot of the pool that is shared with the seed.
+        labels.remove(LABEL_PROJECT);
+    }
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
     if spec.network == NetworkMode::None {
         // The isolation of network mode `none` in about half the time: the engine then sets up no network at all.

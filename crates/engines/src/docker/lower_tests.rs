@@ -390,3 +390,16 @@ fn a_path_that_is_not_utf8_is_refused() {
 
     assert!(matches!(error.unwrap_err(), LowerError::Encoding(_)));
 }
+
+#[test]
+fn a_container_without_a_project_takes_no_slot_of_one() {
+    let mut spec = spec(Profile::Hardened);
+    spec.project = String::new();
+    spec.labels.clear();
+
+    let body = request_of(&spec, &ImageConfig::default()).unwrap();
+
+    let labels = body.labels.unwrap();
+    assert!(!labels.contains_key(LABEL_PROJECT), "{labels:?}");
+    assert!(labels.contains_key(LABEL_OWNER), "{labels:?}");
+}
