@@ -189,6 +189,19 @@ pub struct Capabilities {
     pub on_restart: OnRestart,
 }
 
+/// What an engine says of itself, for people; nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// How it works, as pairs of a name and a value: `storage driver`, `overlay2`.
+    pub facts: Vec<(&'static str, String)>,
+    /// The folder of its data, on its own machine.
+    pub data_dir: Option<std::path::PathBuf>,
+    /// The time on its own clock.
+    pub time: Option<Timestamp>,
+}
+
 /// What becomes of running containers when their engine goes down and comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -320,6 +333,13 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// [`EngineError::Unreachable`], [`EngineError::PermissionDenied`], [`EngineError::ForeignFilesystem`] or
     /// [`EngineError::Unsupported`].
     async fn probe(&self, probe_dir: &std::path::Path) -> Result<Capabilities, EngineError>;
+
+    /// Contacts the engine and has it describe itself.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unreachable`], [`EngineError::PermissionDenied`] or [`EngineError::Unsupported`].
+    async fn describe(&self) -> Result<Description, EngineError>;
 
     /// Makes sure that the image is there, and says which one it is.
     ///

@@ -17,6 +17,17 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's port without TLS, where the endpoint names none.
 const DEFAULT_PORT: u16 = 2375;
 
+/// Who says where the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// A flag of the command line.
+    Flag,
+    /// `DOCKER_HOST`.
+    Environment,
+    /// Nobody: it is the default socket.
+    Default,
+}
+
 /// Where a Docker engine is: a Unix socket, or a host and port without TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerEndpoint(pub(super) Address);
@@ -42,15 +53,7 @@ impl DockerEndpoint {
         flag: Option<&str>,
         env: &BTreeMap<String, String>,
     ) -> Result<Self, EngineError> {
-        let var = |name: &str| {
-            env.get(name)
-                .map(String::as_str)
-                .filter(|value| !value.is_empty())
-        };
-        let Some(text) = flag
-            .filter(|flag| !flag.is_empty())
-            .or_else(|| var(HOST_ENV))
-        else {
+        let Some((text, _)) = named(flag, env) else {
             return Ok(Self(Address::Unix(DEFAULT_SOCKET.to_owned())));
         };
         let unsupported = |reason: &str| EngineError::Unsupported {
@@ -64,7 +67,7 @@ impl DockerEndpoint {
             Some(("unix", _)) => Err(unsupported(
                 "a socket is named by its absolute path: unix:///PATH",
             )),
-            Some(("tcp" | "http", _)) if var(TLS_ENV).is_some() => Err(unsupported(
+            Some(("tcp" | "http", _)) if set(env, TLS_ENV).is_some() => Err(unsupported(
                 "DOCKER_TLS_VERIFY is set, and only connections without TLS are known",
             )),
             Some(("tcp" | "http", authority)) => host_and_port(authority)
@@ -73,6 +76,28 @@ impl DockerEndpoint {
             _ => Err(unsupported("write it as unix:///PATH or tcp://HOST:PORT")),
         }
     }
+}
+
+impl NamedBy {
+    /// Returns who says it to [`DockerEndpoint::resolve`].
+    pub fn of(flag: Option<&str>, env: &BTreeMap<String, String>) -> Self {
+        named(flag, env).map_or(Self::Default, |(_, by)| by)
+    }
+}
+
+fn named<'a>(
+    flag: Option<&'a str>,
+    env: &'a BTreeMap<String, String>,
+) -> Option<(&'a str, NamedBy)> {
+    let flag = flag.filter(|flag| !flag.is_empty());
+    let by_flag = flag.map(|text| (text, NamedBy::Flag));
+    by_flag.or_else(|| Some((set(env, HOST_ENV)?, NamedBy::Environment)))
+}
+
+/// Returns a variable's value, unless it is empty.
+fn set<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+    let value = env.get(name).map(String::as_str);
+    value.filter(|value| !value.is_empty())
 }
 
 impl fmt::Display for DockerEndpoint {
@@ -127,6 +152,19 @@ mod tests {
             "unix:///var/run/docker.sock"
         );
         assert_eq!(resolve(None, &[]).unwrap(), "unix:///var/run/docker.sock");
+    }
+
+    #[test]
+    fn who_names_the_endpoint_is_known() {
+        let env = |host: &str| BTreeMap::from([("DOCKER_HOST".to_owned(), host.to_owned())]);
+
+        for (flag, host, by) in [
+            (Some("tcp://a:1"), "unix:///b", NamedBy::Flag),
+            (Some(""), "unix:///b", NamedBy::Environment),
+            (None, "", NamedBy::Default),
+        ] {
+            assert_eq!(NamedBy::of(flag, &env(host)), by);
+        }
     }
 
     #[test]

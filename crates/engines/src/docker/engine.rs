@@ -20,8 +20,8 @@ use bollard::models::{
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
-    Capabilities, Engine, EngineError, Fate, Handle, OwnedContainer, PullProgress, Recovered,
-    Workload,
+    Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, PullProgress,
+    Recovered, Workload,
 };
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::failpoint::reach;
@@ -259,6 +259,10 @@ impl Engine for DockerEngine {
 
     async fn probe(&self, probe_dir: &Path) -> Result<Capabilities, EngineError> {
         probe::probe(&self.client, probe_dir).await
+    }
+
+    async fn describe(&self) -> Result<Description, EngineError> {
+        probe::describe(&self.client).await
     }
 
     async fn ensure_image(

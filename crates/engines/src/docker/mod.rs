@@ -22,7 +22,7 @@ pub mod seed;
 mod tail;
 mod workload;
 
-pub use endpoint::DockerEndpoint;
+pub use endpoint::{DockerEndpoint, NamedBy};
 pub use engine::DockerEngine;
 pub use identity::EngineIdentity;
 pub use lower::{Wrapping, launch_opts, wrapping};

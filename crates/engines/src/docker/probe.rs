@@ -5,11 +5,12 @@
 //! Never: leaves a container or a folder behind.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use bollard::ClientVersion;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
-use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind};
+use dark_factory_executor::engine::{Capabilities, Description, EngineError, LimitKind};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
 use super::identity::on_restart;
@@ -48,12 +49,56 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
     let docker = client.docker().await?;
     let info = async { Ok(client.call(INFO, docker.info()).await?) };
     let (info, ()) = tokio::try_join!(info, look_for(client, dir))?;
-    Ok(Capabilities {
-        version: info.server_version.clone().unwrap_or_default(),
-        api_version: docker.client_version().to_string(),
-        limits: limits(&info),
-        on_restart: on_restart(&info),
+    Ok(capabilities(&info, docker.client_version()))
+}
+
+/// Has the engine describe itself.
+pub(super) async fn describe(client: &Client) -> Result<Description, EngineError> {
+    let docker = client.docker().await?;
+    let info = client.call(INFO, docker.info()).await?;
+    let time = info.system_time.as_deref();
+    Ok(Description {
+        capabilities: capabilities(&info, docker.client_version()),
+        facts: facts(&info),
+        data_dir: info.docker_root_dir.as_deref().map(PathBuf::from),
+        time: time.and_then(|time| time.parse().ok()),
     })
+}
+
+fn capabilities(info: &SystemInfo, api: ClientVersion) -> Capabilities {
+    Capabilities {
+        version: info.server_version.clone().unwrap_or_default(),
+        api_version: api.to_string(),
+        limits: limits(info),
+        on_restart: on_restart(info),
+    }
+}
+
+/// Returns how the engine works; what it does not say is left out.
+fn facts(info: &SystemInfo) -> Vec<(&'static str, String)> {
+    let version = info.cgroup_version.map(|version| version.to_string());
+    let driver = info.cgroup_driver.map(|driver| driver.to_string());
+    let cgroup = [version, driver].into_iter().flatten().collect::<Vec<_>>();
+    let security = info.security_options.as_deref().unwrap_or_default();
+    let security: Vec<&str> = security
+        .iter()
+        .map(|option| security_name(option))
+        .collect();
+    [
+        ("storage driver", info.driver.clone()),
+        ("log driver", info.logging_driver.clone()),
+        ("cgroup", Some(cgroup.join(" "))),
+        ("security", Some(security.join(", "))),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)))
+    .collect()
+}
+
+/// Returns the name in `name=seccomp,profile=default`; before 1.24 of the API it was all there is.
+fn security_name(option: &str) -> &str {
+    let name = option.split(',').next().unwrap_or(option);
+    name.strip_prefix("name=").unwrap_or(name)
 }
 
 fn limits(info: &SystemInfo) -> Vec<LimitKind> {
@@ -137,5 +182,34 @@ async fn create_without_image(client: &Client, source: Option<&Path>) -> Result<
                 .await?;
             Ok(404)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::SystemInfoCgroupDriverEnum as CgroupDriver;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_is_described_by_what_it_says() {
+        let info = SystemInfo {
+            driver: Some("overlay2".to_owned()),
+            cgroup_driver: Some(CgroupDriver::SYSTEMD),
+            security_options: Some(vec![
+                "name=seccomp,profile=default".to_owned(),
+                "name=rootless".to_owned(),
+            ]),
+            ..SystemInfo::default()
+        };
+
+        assert_eq!(
+            facts(&info),
+            [
+                ("storage driver", "overlay2".to_owned()),
+                ("cgroup", "systemd".to_owned()),
+                ("security", "seccomp, rootless".to_owned()),
+            ]
+        );
     }
 }

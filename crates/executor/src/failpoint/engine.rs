@@ -12,8 +12,8 @@ use dark_factory_types::{ImageRecord, OwnerId};
 
 use super::reach;
 use crate::engine::{
-    Capabilities, Engine, EngineError, EngineExit, Handle, OwnedContainer, PullProgress, Recovered,
-    Workload,
+    Capabilities, Description, Engine, EngineError, EngineExit, Handle, OwnedContainer,
+    PullProgress, Recovered, Workload,
 };
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 
@@ -67,6 +67,10 @@ impl Engine for FaultyEngine {
 
     async fn probe(&self, probe_dir: &Path) -> Result<Capabilities, EngineError> {
         self.0.probe(probe_dir).await
+    }
+
+    async fn describe(&self) -> Result<Description, EngineError> {
+        self.0.describe().await
     }
 
     async fn ensure_image(
