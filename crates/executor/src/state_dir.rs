@@ -72,6 +72,21 @@ impl StateDir {
         Scratch::new(&self.path)
     }
 
+    /// Makes a state folder with nothing in it inside a short-lived one; both have the same helper executable.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn within(&self, scratch: &Scratch) -> io::Result<Self> {
+        let state = Self {
+            path: scratch.path().to_owned(),
+            init: self.init.clone(),
+        };
+        make_private(&state.runs())?;
+        make_private_file(&state.store())?;
+        Ok(state)
+    }
+
     /// Returns an attempt's folder, which may not exist.
     pub fn attempt(&self, attempt: AttemptId) -> AttemptDir {
         let path = self.runs().join(attempt.to_string());

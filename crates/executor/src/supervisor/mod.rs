@@ -26,7 +26,7 @@ use crate::lease::{Acquired, Lease};
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec};
-use crate::state_dir::{HelperExe, StateDir, write_durably};
+use crate::state_dir::{HelperExe, Scratch, StateDir, write_durably};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 pub use leftovers::{Leftover, Pruned, Stake, Thing};
@@ -96,6 +96,21 @@ pub struct Supervisor {
     clock: Arc<dyn Clock>,
     disk_patience: Duration,
     orphans: usize,
+}
+
+/// A supervisor whose state folder goes with it.
+#[derive(Debug)]
+pub struct ShortLived {
+    // Its store is closed before the folder is removed.
+    supervisor: Supervisor,
+    _scratch: Scratch,
+}
+
+impl ShortLived {
+    /// Returns the supervisor.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
 }
 
 impl Supervisor {
@@ -184,6 +199,30 @@ impl Supervisor {
         // In a folder that goes with us, even if we are killed meanwhile.
         let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
         Ok(self.engine.probe(scratch.path()).await?)
+    }
+
+    /// Makes a supervisor for runs of ours that leave no record: its state folder goes with it.
+    ///
+    /// Its containers carry the owner's label of this one, so that one that is left over is found here. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::StateDir`] or [`ExecutorError::Store`].
+    pub fn short_lived(&self) -> Result<ShortLived, ExecutorError> {
+        let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
+        let state = self
+            .state
+            .within(&scratch)
+            .map_err(ExecutorError::StateDir)?;
+        let store = Store::open(&state.store(), self.store.owner())?;
+        Ok(ShortLived {
+            supervisor: Self {
+                state,
+                store,
+                ..self.clone()
+            },
+            _scratch: scratch,
+        })
     }
 
     /// Records a new run with its first attempt, durably, and takes its lease.
