@@ -51,6 +51,10 @@ pub enum Fault {
 /// What the proxy says in the engine's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instead {
+    /// Status 200, by an engine whose API is too old for us.
+    OldApi,
+    /// Status 400.
+    BadRequest,
     /// Status 404.
     NotFound,
     /// Status 409.
@@ -62,6 +66,8 @@ pub enum Instead {
 impl Instead {
     fn answer(self) -> String {
         let status = match self {
+            Self::OldApi => "200 OK\r\nApi-Version: 1.40",
+            Self::BadRequest => "400 Bad Request",
             Self::NotFound => "404 Not Found",
             Self::Conflict => "409 Conflict",
             Self::ServerError => "500 Internal Server Error",

@@ -84,6 +84,8 @@ pub(crate) enum Command {
     Image(ImageCommand),
     /// Run three prompt files with a scripted stand-in agent, to see that all works
     Demo(DemoArgs),
+    /// Try everything that a run needs, and say what to do about what is missing
+    Doctor(DoctorArgs),
 }
 
 /// Flags of `run`; each is also a key of a prompt file's front matter, which it beats.
@@ -361,6 +363,23 @@ pub(crate) struct ImageRmArgs {
     /// An agent, for all its dark-factory/AGENT images, or an image's name
     #[arg(required = true, value_name = "AGENT|NAME")]
     pub(crate) names: Vec<String>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DoctorArgs {
+    /// Prompt file whose agent, image and project are probed
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Agent, as for `run`
+    #[arg(long)]
+    pub(crate) agent: Option<String>,
+    /// Container image, as for `run`
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Environment variable, as for `run`: a credential that its command line brings
+    #[arg(long, short, value_name = "K[=V]")]
+    pub(crate) env: Vec<String>,
 }
 
 fn exit_codes() -> String {

@@ -139,13 +139,22 @@ impl Context {
     /// Returns a supervisor with another state folder.
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let engine = DockerEngine::connect(&self.docker()?, self.host.clone(), Arc::clone(&clock));
-        let supervisor = Supervisor::open(Arc::new(engine), state_dir, HELPER, clock)?
+        let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
             .with_orphans(crate::orphans());
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,
         })
+    }
+
+    /// Returns the chosen engine; it is not contacted yet.
+    pub(crate) fn engine(&self) -> Result<DockerEngine, CommandError> {
+        let clock = Arc::new(SystemClock);
+        Ok(DockerEngine::connect(
+            &self.docker()?,
+            self.host.clone(),
+            clock,
+        ))
     }
 
     /// Returns the images of the Docker engine that flags and environment name.

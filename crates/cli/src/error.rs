@@ -8,6 +8,7 @@ use std::error::Error;
 
 use dark_factory_engines::docker::agent_image::AgentImageError;
 use dark_factory_executor::config::ConfigError;
+use dark_factory_executor::doctor::Finding;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_types::exit_code;
@@ -108,5 +109,11 @@ impl From<AgentImageError> for CommandError {
 impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
         ExecutorError::from(error).into()
+    }
+}
+
+impl From<CommandError> for Finding {
+    fn from(error: CommandError) -> Self {
+        Self::failed(error.code, error.message, error.hint)
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_label,
+    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_label,
     parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids, parse_profile,
     parse_pull, parse_timeout, parse_transport, parse_user,
 };
@@ -22,7 +22,7 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         agent: text("--agent", args.agent.as_ref()),
         image: text("--image", args.image.as_ref()),
         model: text("--model", args.model.as_ref()),
-        env: map("--env", &args.env, parse_env)?,
+        env: env(&args.env)?,
         env_file: args
             .env_file
             .iter()
@@ -65,6 +65,11 @@ pub(crate) fn tool(args: &RunArgs) -> Result<ToolSettings, CommandError> {
         )?,
         ..ToolSettings::default()
     })
+}
+
+/// Turns `--env` into settings.
+pub(crate) fn env(values: &[String]) -> Result<BTreeMap<String, Sourced<EnvValue>>, CommandError> {
+    map("--env", values, parse_env)
 }
 
 fn text(flag: &'static str, value: Option<&String>) -> Option<Sourced<String>> {

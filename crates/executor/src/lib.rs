@@ -33,6 +33,7 @@ pub mod clock;
 pub mod config;
 pub mod containers;
 pub mod daemon;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod execute;

@@ -28,11 +28,11 @@ const FULL: &str = "the disk is full: the agent is paused until there is room\n"
 
 /// A file system of its own; unmounted at the end of the test.
 #[derive(Debug)]
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts an empty one.
-    fn at(folder: PathBuf) -> Self {
+    pub(crate) fn at(folder: PathBuf) -> Self {
         fs::create_dir_all(&folder).unwrap();
         let mount = Ended::of(
             Command::new("mount")

@@ -17,6 +17,8 @@ mod config;
 mod daemon;
 mod damaged_state;
 mod demo;
+mod docs;
+mod doctor;
 mod ends;
 mod explain;
 mod faults;

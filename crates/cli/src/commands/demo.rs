@@ -24,7 +24,7 @@ use super::{Format, cause, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::helper::HELPER;
+use crate::helper::image_archive;
 use crate::interrupt::{Interrupts, Reaction};
 use crate::terminal;
 
@@ -200,24 +200,6 @@ impl<'a> Stage<'a> {
             resolved,
         })
     }
-}
-
-/// Returns the image's file system as a tar archive: the helper as `/usr/local/bin/claude`, and an empty `/tmp`.
-fn image_archive() -> Result<Vec<u8>, CommandError> {
-    let build = || -> io::Result<Vec<u8>> {
-        let mut archive = tar::Builder::new(Vec::new());
-        let mut folder = tar::Header::new_gnu();
-        folder.set_entry_type(tar::EntryType::Directory);
-        folder.set_mode(0o1777);
-        folder.set_size(0);
-        archive.append_data(&mut folder, "tmp/", io::empty())?;
-        let mut file = tar::Header::new_gnu();
-        file.set_mode(0o755);
-        file.set_size(HELPER.0.len() as u64);
-        archive.append_data(&mut file, "usr/local/bin/claude", HELPER.0)?;
-        archive.into_inner()
-    };
-    build().map_err(|error| CommandError::internal("pack the demo's image", error))
 }
 
 /// Makes a small git project, owned by the caller, or by an ordinary user if the caller is root.

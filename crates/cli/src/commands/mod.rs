@@ -8,6 +8,7 @@ mod attach;
 mod config;
 mod daemon;
 mod demo;
+mod doctor;
 mod explain;
 mod follow;
 mod image;
@@ -70,6 +71,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Recover => recover::recover(&context()?, format).await,
         Command::Image(image) => image::image(&context()?, &image, format).await,
         Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
+        Command::Doctor(doctor) => doctor::doctor(&context()?, &doctor, format).await,
     }
 }
 

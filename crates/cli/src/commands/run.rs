@@ -287,7 +287,8 @@ pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, Com
     Err(last)
 }
 
-fn prepare_one(
+/// Reads and resolves one file.
+pub(crate) fn prepare_one(
     context: &Context,
     file: &Path,
     flags: &Settings,

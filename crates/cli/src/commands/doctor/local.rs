@@ -1,0 +1,166 @@
+//! What is installed and running on this machine besides the engine: the daemon, git.
+//!
+//! Owns: what is wrong with each.
+//! Reads: the daemon's seat and answer, processes, git's own words.
+//! Never: starts or stops anything that stays.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use dark_factory_executor::daemon::{Ask, Mode, Seat, ask};
+use dark_factory_executor::doctor::Finding;
+use dark_factory_types::exit_code;
+
+use crate::context::Context;
+use crate::detach;
+
+/// Says whether the state folder's daemon works with this engine, and is of this binary.
+pub(super) async fn daemon(context: &Context) -> Finding {
+    let internal = |found: String, advice: &str| {
+        Finding::failed(exit_code::INTERNAL, found, Some(advice.to_owned()))
+    };
+    let holder = match Seat::holder(&context.state_dir) {
+        Ok(None) => return Finding::ok("none runs; `run --detach` starts one"),
+        Ok(Some(holder)) => holder,
+        Err(error) => {
+            return internal(
+                format!("its lock cannot be looked at: {error}"),
+                "the state folder must be yours",
+            );
+        }
+    };
+    let status = match ask(&context.state_dir, Ask::Status).await {
+        Ok(status) => status,
+        Err(error) => {
+            let pid = holder.pid.map_or("?".to_owned(), |pid| pid.to_string());
+            return internal(
+                format!("process {pid} is the daemon, and does not answer: {error}"),
+                "daemon.log in the state folder says more; a daemon may be killed, its runs go on",
+            );
+        }
+    };
+    if let Err(error) = detach::check_engine(context, &status).await {
+        return Finding::from(error);
+    }
+    let pid = status.pid;
+    if !is_our_binary(pid) {
+        return Finding::warning(
+            format!(
+                "the daemon (process {pid}) is of another binary, version {}",
+                status.program
+            ),
+            "`dark-factory daemon reload` lets it execute the one that is installed",
+        );
+    }
+    if status.mode == Mode::Draining {
+        return Finding::warning(
+            format!("the daemon (process {pid}) begins no more runs: it is draining"),
+            "`dark-factory daemon start` starts a new one once it has ended",
+        );
+    }
+    if let Some(failing) = status.failing.first() {
+        return Finding::warning(
+            format!(
+                "the daemon (process {pid}) cannot go on with {} runs: {}",
+                status.failing.len(),
+                failing.why
+            ),
+            "it tries again by itself; `dark-factory daemon status` shows them",
+        );
+    }
+    Finding::ok(format!(
+        "process {pid} serves, with this engine and this binary"
+    ))
+}
+
+/// Returns whether a process executes the file that we do; one that cannot be looked at does.
+fn is_our_binary(pid: u32) -> bool {
+    let file = |process: &str| {
+        fs::metadata(format!("/proc/{process}/exe"))
+            .ok()
+            .map(|found| (found.dev(), found.ino()))
+    };
+    match (file(&pid.to_string()), file("self")) {
+        (Some(theirs), Some(ours)) => theirs == ours,
+        _ => true,
+    }
+}
+
+/// Says whether git is there and works on the project.
+pub(super) fn git(project: Option<&Path>) -> Finding {
+    let advice = || Some("install git: on Debian apt-get install git".to_owned());
+    let version = match run(Command::new("git").arg("--version")) {
+        Ok(output) if output.status.success() => text(&output.stdout),
+        Ok(output) => return Finding::failed(exit_code::USAGE, text(&output.stderr), advice()),
+        Err(error) => {
+            return Finding::failed(
+                exit_code::USAGE,
+                format!("git cannot be started: {error}"),
+                advice(),
+            );
+        }
+    };
+    let Some(project) = project else {
+        return Finding::ok(format!("{version}; there is no project"));
+    };
+    if !project.join(".git").exists() {
+        return Finding::ok(format!(
+            "{version}; {} is not a repository",
+            project.display()
+        ));
+    }
+    let mut command = Command::new("git");
+    command
+        // Named here, because the project may belong to whom the agent runs as.
+        .args(["-c", &format!("safe.directory={}", project.display())])
+        .arg("-C")
+        .arg(project)
+        .args(["rev-parse", "--git-dir"]);
+    match run(&mut command) {
+        Ok(output) if output.status.success() => {
+            Finding::ok(format!("{version} reads {}", project.display()))
+        }
+        Ok(output) => Finding::failed(
+            exit_code::USAGE,
+            format!(
+                "{version} cannot read {}: {}",
+                project.display(),
+                text(&output.stderr)
+            ),
+            Some("git 2.38 or newer is needed for a project of somebody else's".to_owned()),
+        ),
+        Err(error) => Finding::failed(exit_code::USAGE, error.to_string(), advice()),
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<Output> {
+    // Set where we are run by a git hook; they would name another repository.
+    for name in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_COMMON_DIR",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .output()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// Returns the socket of the user's own rootless engine, if there is one that is not looked for.
+pub(super) fn rootless_socket(context: &Context) -> Option<String> {
+    let socket = Path::new(context.host.var("XDG_RUNTIME_DIR")?).join("docker.sock");
+    let is_chosen = context
+        .docker()
+        .is_ok_and(|endpoint| endpoint.to_string() == format!("unix://{}", socket.display()));
+    (socket.exists() && !is_chosen).then(|| socket.display().to_string())
+}

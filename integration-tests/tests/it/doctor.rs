@@ -1,0 +1,468 @@
+//! `doctor`: what it finds, what it says to do, and that it leaves nothing.
+//!
+//! Owns: what is missing or broken in each test.
+//! Reads: what the command prints; the engine's containers, the requests that it got.
+//! Never: breaks anything that another test uses.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use integration_tests::{
+    EngineProxy, Fault, Instead, Leftovers, PROJECT_OWNER, agent_image, claude_image,
+    dark_factory_bin,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::full_disk::Mounted;
+use crate::scene::docker;
+use crate::support::{Ended, Watched, Workshop, for_agent};
+
+const PROBES: [&str; 20] = [
+    "engine",
+    "version",
+    "setup",
+    "limits",
+    "prompt",
+    "image",
+    "boot",
+    "mount",
+    "owner",
+    "agent starts",
+    "agent works",
+    "auth",
+    "disk",
+    "engine's disk",
+    "leftovers",
+    "state folder",
+    "daemon",
+    "git",
+    "clock",
+    "seed",
+];
+const KEY: &str = "sk-nobody-may-see-this";
+
+/// A workshop whose doctor has a temporary folder of its own.
+struct Practice {
+    workshop: Workshop,
+    folder: tempfile::TempDir,
+}
+
+impl Practice {
+    fn new() -> Self {
+        Self {
+            workshop: Workshop::new(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Returns a doctor's command for a prompt file of the scripted agent.
+    fn doctor(&self, flags: &[&str]) -> Command {
+        let front_matter = format!("agent: command\nimage: {}\n", agent_image());
+        let file = for_agent(&front_matter, "print x");
+        let file = self.workshop.project.write("task.md", file);
+        let mut command = self.bare(flags);
+        command.arg(file);
+        command
+    }
+
+    /// Returns a doctor's command without a prompt file.
+    fn bare(&self, flags: &[&str]) -> Command {
+        let mut command = self.workshop.command(&["doctor", "--json"]);
+        command.args(flags).env("TMPDIR", self.folder.path());
+        command
+    }
+
+    /// Checks that a doctor left nothing on the host, and no container.
+    fn assert_left_nothing(&self) {
+        let left: Vec<PathBuf> = [
+            self.folder.path(),
+            self.workshop.project.path(),
+            &self.workshop.installation.state_dir(),
+        ]
+        .into_iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.contains("doctor") || name.starts_with("scratch-")
+        })
+        .collect();
+        assert!(left.is_empty(), "{left:?}");
+        let containers = Leftovers::of(&self.workshop.installation.state_dir()).containers();
+        assert_eq!(containers, [""; 0]);
+    }
+}
+
+/// Returns what a probe found.
+fn probe(ended: &Ended, name: &str) -> Value {
+    let probes = ended.json();
+    let found = probes.iter().find(|probe| probe["probe"] == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in {}{}", ended.stdout, ended.stderr))
+        .clone()
+}
+
+/// Checks how a probe ended, and that it says this.
+fn assert_probe(ended: &Ended, name: &str, status: &str, words: &[&str]) {
+    let probe = probe(ended, name);
+    assert_eq!(probe["status"], status, "{probe}");
+    let said = format!("{} {}", probe["found"], probe["advice"]);
+    for words in words {
+        assert!(said.contains(words), "{words:?} is not in {said}");
+    }
+}
+
+/// Returns the names of the probes that failed.
+fn failed(ended: &Ended) -> Vec<String> {
+    let failed = |probe: &Value| probe["status"] == "failed";
+    ended
+        .json()
+        .into_iter()
+        .filter(failed)
+        .map(|probe| probe["probe"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn images_made_and_removed(proxy: &EngineProxy) -> (usize, usize) {
+    (
+        proxy.count("POST /images/create"),
+        proxy.count("DELETE /images/"),
+    )
+}
+
+#[test]
+fn everything_is_probed_in_order_and_nothing_is_left() {
+    let practice = Practice::new();
+    let proxy = EngineProxy::new();
+
+    let ended = Ended::of(practice.doctor(&[]).env("DOCKER_HOST", proxy.host()));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    let probes = ended.json();
+    let names: Vec<&str> = probes
+        .iter()
+        .map(|probe| probe["probe"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, PROBES);
+    assert!(
+        probes.iter().all(|probe| probe["ms"].is_u64()),
+        "{probes:?}"
+    );
+    assert_probe(&ended, "engine", "ok", &["from DOCKER_HOST", "answers"]);
+    for name in [
+        "version", "limits", "prompt", "image", "boot", "mount", "owner",
+    ] {
+        assert_probe(&ended, name, "ok", &[]);
+    }
+    assert_probe(&ended, "agent starts", "skipped", &["any program"]);
+    assert_eq!(images_made_and_removed(&proxy), (1, 1));
+    practice.assert_left_nothing();
+}
+
+#[test]
+fn people_read_one_line_a_probe() {
+    let practice = Practice::new();
+    let task = practice.doctor(&[]);
+    let file = task.get_args().last().unwrap();
+    let mut command = practice.workshop.command(&["doctor"]);
+
+    let ended = Ended::of(command.arg(file).env("DOCKER_HOST", "unix:///nonexistent"));
+
+    assert_eq!(ended.code, 4, "{}", ended.stderr);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), PROBES.len(), "{}", ended.stdout);
+    let engine = "failed   engine        container engine at unix:///nonexistent does not answer";
+    assert!(lines[0].starts_with(engine), "{}", lines[0]);
+    assert!(
+        lines[0].contains("apt-get install docker.io"),
+        "{}",
+        lines[0]
+    );
+    let skipped = "skipped  boot          the engine cannot be used";
+    assert!(lines.contains(&skipped), "{}", ended.stdout);
+}
+
+#[test]
+fn a_real_agent_starts_and_could_work_and_its_key_is_named_and_not_shown() {
+    let practice = Practice::new();
+    let image = claude_image();
+    let front_matter = format!("image: {image}\nenv: {{ANTHROPIC_API_KEY: {KEY}}}\n");
+    let text = format!("---\n{front_matter}---\nDo it.\n");
+    let file = practice.workshop.project.write("claude.md", text);
+
+    let ended = Ended::of(practice.bare(&[]).arg(file).env("RUST_LOG", "debug"));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    assert_probe(&ended, "agent starts", "ok", &["claude", "Claude Code"]);
+    assert_probe(&ended, "agent works", "ok", &["a shell, git"]);
+    assert_probe(&ended, "auth", "ok", &["ANTHROPIC_API_KEY"]);
+    assert!(!ended.stdout.contains(KEY), "{}", ended.stdout);
+    assert!(!ended.stderr.contains(KEY), "{}", ended.stderr);
+    practice.assert_left_nothing();
+}
+
+#[test]
+fn an_image_without_the_agent_is_told_with_what_makes_one() {
+    let practice = Practice::new();
+    let flags = ["--agent", "claude", "--image", &agent_image(), "--env"];
+
+    let ended = Ended::of(practice.bare(&flags).arg("ANTHROPIC_API_KEY=x"));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    // The stand-in knows no --version, and there is no shell.
+    assert_eq!(failed(&ended), ["agent starts", "agent works"]);
+    let advice = "dark-factory image build claude";
+    assert_probe(&ended, "agent works", "failed", &["no shell", advice]);
+}
+
+#[test]
+fn what_is_wrong_with_image_and_credentials_is_told_apart_from_the_file() {
+    let practice = Practice::new();
+    let file = practice.workshop.project.write("a.md", "Do it.\n");
+
+    let ended = Ended::of(practice.bare(&[]).arg(file));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["image", "auth"]);
+    assert_probe(&ended, "prompt", "ok", &["agent claude"]);
+    assert_probe(&ended, "auth", "failed", &["--env ANTHROPIC_API_KEY"]);
+    assert_probe(&ended, "boot", "ok", &[]);
+}
+
+#[test]
+fn a_prompt_file_that_cannot_be_run_is_told_with_its_line() {
+    let practice = Practice::new();
+    let file = "---\nmemory: lots\n---\nDo it.\n";
+    let file = practice.workshop.project.write("a.md", file);
+
+    let ended = Ended::of(practice.bare(&[]).arg(file));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["prompt"]);
+    assert_probe(&ended, "prompt", "failed", &["a.md:2"]);
+    assert_probe(&ended, "image", "skipped", &[]);
+    assert_probe(&ended, "boot", "ok", &[]);
+}
+
+#[test]
+fn an_image_that_is_missing_is_not_pulled() {
+    let practice = Practice::new();
+    let image = ["--image", "dark-factory-test/not-there:1"];
+
+    let ended = Ended::of(&mut practice.doctor(&image));
+
+    assert_eq!(ended.code, 4, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["image"]);
+    assert_probe(&ended, "image", "failed", &["not-there:1", "image build"]);
+    assert_probe(&ended, "agent starts", "skipped", &["there is no image"]);
+}
+
+#[test]
+fn a_user_who_may_not_use_the_engine_is_told_of_its_group() {
+    let practice = Practice::new();
+    let task = practice.doctor(&[]);
+    for folder in [
+        practice.workshop.installation.folder(),
+        practice.folder.path(),
+    ] {
+        chown(folder, Some(PROJECT_OWNER), Some(PROJECT_OWNER)).unwrap();
+    }
+    let id = PROJECT_OWNER.to_string();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .arg(dark_factory_bin())
+        .args(task.get_args())
+        .envs(
+            task.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(practice.workshop.project.path());
+
+    let ended = Ended::of(&mut command);
+
+    assert_eq!(ended.code, 4, "{}{}", ended.stdout, ended.stderr);
+    let words = ["no permission", "usermod -aG docker"];
+    assert_probe(&ended, "engine", "failed", &words);
+    assert_probe(&ended, "state folder", "ok", &[]);
+}
+
+#[test]
+fn an_engine_that_is_too_old_is_told_with_the_version_that_is_needed() {
+    let practice = Practice::new();
+    let proxy = EngineProxy::new();
+    proxy.next("HEAD /_ping", Fault::Answer(Instead::OldApi));
+
+    let ended = Ended::of(practice.doctor(&[]).env("DOCKER_HOST", proxy.host()));
+
+    assert_eq!(ended.code, 4, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["version"]);
+    assert_probe(&ended, "version", "failed", &["1.40", "1.41 is needed"]);
+}
+
+#[test]
+fn an_engine_that_does_not_see_our_files_is_told_as_a_mount() {
+    let practice = Practice::new();
+    let proxy = EngineProxy::new();
+    proxy.next(
+        "POST /containers/create",
+        Fault::Answer(Instead::BadRequest),
+    );
+
+    let ended = Ended::of(practice.doctor(&[]).env("DOCKER_HOST", proxy.host()));
+
+    assert_eq!(ended.code, 4, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["mount"]);
+    assert_probe(
+        &ended,
+        "mount",
+        "failed",
+        &["does not see this machine's files"],
+    );
+    assert_probe(&ended, "boot", "skipped", &[]);
+    assert_eq!(images_made_and_removed(&proxy), (0, 0));
+}
+
+#[test]
+fn a_project_that_the_agent_may_not_write_to_is_told() {
+    let practice = Practice::new();
+    let mut doctor = practice.doctor(&[]);
+    let project = practice.workshop.project.path();
+    fs::set_permissions(project, fs::Permissions::from_mode(0o555)).unwrap();
+
+    let ended = Ended::of(&mut doctor);
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["mount"]);
+    assert_probe(&ended, "mount", "failed", &["1000:1000", "--user"]);
+    assert_probe(&ended, "owner", "skipped", &[]);
+}
+
+#[test]
+fn a_state_folder_inside_the_project_is_told() {
+    let practice = Practice::new();
+    let state = practice.workshop.project.path().join("state");
+
+    let ended = Ended::of(practice.doctor(&[]).arg("--state-dir").arg(&state));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["prompt", "state folder"]);
+    assert_probe(
+        &ended,
+        "state folder",
+        "failed",
+        &["overlap", "--state-dir"],
+    );
+}
+
+#[test]
+fn a_state_folder_on_a_small_disk_is_told() {
+    let practice = Practice::new();
+    let _disk = Mounted::at(practice.workshop.installation.state_dir());
+
+    let ended = Ended::of(&mut practice.doctor(&[]));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["disk"]);
+    assert_probe(&ended, "disk", "failed", &["MiB", "make room"]);
+}
+
+#[test]
+fn leftovers_are_told_and_stay() {
+    let practice = Practice::new();
+    let left = practice
+        .workshop
+        .installation
+        .state_dir()
+        .join("runs/000000000000-1");
+    fs::create_dir_all(&left).unwrap();
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::open(&left)
+        .unwrap()
+        .set_modified(hour_ago)
+        .unwrap();
+
+    let ended = Ended::of(&mut practice.doctor(&[]));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    let words = ["1 containers and folders", "dark-factory prune"];
+    assert_probe(&ended, "leftovers", "warning", &words);
+    assert!(left.exists());
+}
+
+#[test]
+fn a_state_folder_that_others_may_look_into_is_a_warning() {
+    let practice = Practice::new();
+    let state = practice.workshop.installation.state_dir();
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+
+    let ended = Ended::of(&mut practice.doctor(&[]));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    assert_probe(&ended, "state folder", "warning", &["755", "chmod 700"]);
+}
+
+#[test]
+fn without_git_it_is_told_how_to_get_it() {
+    let practice = Practice::new();
+
+    let ended = Ended::of(practice.doctor(&[]).env("PATH", "/nonexistent"));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["git"]);
+    assert_probe(&ended, "git", "failed", &["apt-get install git"]);
+}
+
+#[test]
+fn a_project_of_the_seed_is_told_of_the_seeds_profile() {
+    let practice = Practice::new();
+    practice.workshop.project.write(".dark-factory.yaml", "");
+
+    let ended = Ended::of(&mut practice.doctor(&[]));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    assert_probe(&ended, "seed", "ok", &["profile: seed"]);
+}
+
+#[test]
+fn a_daemon_of_this_binary_and_engine_is_fine() {
+    let practice = Practice::new();
+    let started = Ended::of(&mut practice.workshop.command(&["daemon", "start"]));
+    assert_eq!(started.code, 0, "{}", started.stderr);
+
+    let ended = Ended::of(&mut practice.doctor(&[]));
+
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    assert_probe(&ended, "daemon", "ok", &["this engine and this binary"]);
+}
+
+#[test]
+fn a_probe_that_is_interrupted_takes_no_slot_and_leaves_nothing() {
+    let practice = Practice::new();
+    let proxy = EngineProxy::new();
+    proxy.next("POST /containers/*/start", Fault::HoldRequest);
+
+    let doctor = Watched::of(practice.doctor(&[]).env("DOCKER_HOST", proxy.host()));
+    proxy.wait_until_held();
+    let state = practice.workshop.installation.state_dir();
+    let watch = Leftovers::of(&state);
+    let containers = watch.containers();
+    let [container] = containers.as_slice() else {
+        panic!("not one container: {containers:?}")
+    };
+    let labels = docker(&["inspect", "--format", "{{json .Config.Labels}}", container]);
+    doctor.signal(Signal::SIGINT);
+    proxy.release();
+    let ended = doctor.ended();
+
+    assert_eq!(ended.code, 130, "{}{}", ended.stdout, ended.stderr);
+    assert!(labels.contains("dark-factory.owner"), "{labels}");
+    assert!(!labels.contains("dark-factory.project"), "{labels}");
+    assert_eq!(images_made_and_removed(&proxy), (1, 1));
+    practice.assert_left_nothing();
+}
