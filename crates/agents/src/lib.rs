@@ -24,7 +24,7 @@ pub use agent::{
     AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, ReadFile,
     agent,
 };
-pub use claude::{Claude, check_claude_auth};
+pub use claude::{Claude, check_claude_auth, claude_token_end};
 pub use command::Command;
 pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};

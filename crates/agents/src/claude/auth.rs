@@ -82,6 +82,22 @@ pub(super) fn check(view: &AuthView<'_>) -> Result<(), AuthError> {
     })
 }
 
+/// Returns when the token in a configuration folder ends, in milliseconds since 1970; `None` if it does not say so, or
+/// can be renewed.
+pub fn claude_token_end(claude_dir: &Path, read: ReadFile<'_>) -> Option<i64> {
+    let [(file, account), _] = TOKEN_FILES;
+    let bytes = read(&claude_dir.join(file)).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let [account] = fields(&text, [account], KeyMatch::AnyCase)?;
+    let keys = ["expiresAt", "refreshToken"];
+    let [end, renewal] = fields(account?.get(), keys, KeyMatch::AnyCase)?;
+    let can_be_renewed = string(renewal).is_some_and(|token| !token.text().is_empty());
+    if can_be_renewed {
+        return None;
+    }
+    end?.get().parse().ok()
+}
+
 /// Returns whether one of the folder's files has a token that is not empty.
 fn has_token(dir: &Path, read: ReadFile<'_>) -> bool {
     TOKEN_FILES.iter().any(|(file, account)| {
@@ -176,6 +192,24 @@ mod tests {
 
         assert_eq!(mounted.check(&token_file), Ok(()));
         assert!(case().check(&token_file).is_err());
+    }
+
+    #[test]
+    fn a_token_ends_unless_it_can_be_renewed() {
+        let end = |fields: &str| {
+            let json = format!(r#"{{"claudeAiOauth":{{"accessToken":"t",{fields}}}}}"#);
+            claude_token_end(Path::new("/c"), &|_| Ok(json.clone().into_bytes()))
+        };
+
+        assert_eq!(end(r#""expiresAt":1700000000000"#), Some(1_700_000_000_000));
+        assert_eq!(
+            end(r#""expiresAt":1,"refreshToken":"""#),
+            Some(1),
+            "an empty token renews nothing"
+        );
+        assert_eq!(end(r#""expiresAt":1,"refreshToken":"r""#), None);
+        assert_eq!(end(r#""expiresAt":"soon""#), None);
+        assert_eq!(claude_token_end(Path::new("/c"), &no_file), None);
     }
 
     #[test]

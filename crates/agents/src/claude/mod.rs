@@ -19,7 +19,7 @@ use dark_factory_types::Proof;
 use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser};
 use crate::transcript::Decoder;
 
-pub use auth::check_claude_auth;
+pub use auth::{check_claude_auth, claude_token_end};
 
 /// The keys of a content block that mean something to us, in the order in which they are taken apart.
 pub(crate) const BLOCK_KEYS: [&str; 9] = [
