@@ -466,3 +466,36 @@ fn a_probe_that_is_interrupted_takes_no_slot_and_leaves_nothing() {
     assert_eq!(images_made_and_removed(&proxy), (1, 1));
     practice.assert_left_nothing();
 }
+
+#[test]
+fn a_token_that_has_expired_is_told_before_a_run_fails_with_it() {
+    let practice = Practice::new();
+    let home = practice.workshop.installation.folder().join("home");
+    let folder = home.join(".claude-yolo");
+    fs::create_dir(&folder).unwrap();
+    let token = format!(r#"{{"claudeAiOauth":{{"accessToken":"{KEY}","expiresAt":1}}}}"#);
+    fs::write(folder.join(".credentials.json"), token).unwrap();
+    let text = format!(
+        "---\nprofile: seed\nimage: {}\n---\nDo it.\n",
+        claude_image()
+    );
+    let file = practice.workshop.project.write("seed.md", text);
+
+    let ended = Ended::of(practice.bare(&[]).arg(file));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["auth"]);
+    assert_probe(&ended, "auth", "failed", &["has expired", "/login"]);
+    assert!(!ended.stdout.contains(KEY), "{}", ended.stdout);
+}
+
+#[test]
+fn an_endpoint_that_is_none_is_told_once() {
+    let practice = Practice::new();
+
+    let ended = Ended::of(&mut practice.doctor(&["--host", "ssh://somewhere"]));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["engine"]);
+    assert_probe(&ended, "engine", "failed", &["unix:///PATH", "--host"]);
+}

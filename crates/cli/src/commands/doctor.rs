@@ -141,7 +141,11 @@ impl Examination<'_> {
         let launch = Launch::find(self.context, self.args, self.folder.path());
         let project = launch.project.as_deref();
         let description = self.engine(ledger).await;
-        let supervisor = supervisor.map_err(Finding::from);
+        let supervisor = match self.context.docker() {
+            Ok(_) => supervisor.map_err(Finding::from),
+            // Told of above; it says nothing about the state folder.
+            Err(_) => Err(Finding::skipped("no engine is named")),
+        };
         let opened = supervisor.as_ref();
         self.containers(ledger, description.as_ref(), opened, &launch)
             .await;

@@ -25,7 +25,7 @@ try "there is no git in the image" git --version
 /// Codex puts a sandbox of its own around each command unless it is told not to. In ours that cannot start, and Codex
 /// ends with 0 all the same, with nothing done.
 const CODEX_SANDBOX: &str = r#"
-try "its own sandbox cannot start in a container, so nothing that it runs would run" codex sandbox linux true
+try "its own sandbox cannot start in a container, so nothing that it runs would run" codex sandbox -- true
 "#;
 const CODEX_BYPASS: &str = "--dangerously-bypass-approvals-and-sandbox";
 

@@ -8,14 +8,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use dark_factory_agents::{Agent, AuthView};
+use dark_factory_agents::{Agent, AuthView, claude_token_end};
+use dark_factory_types::exit_code;
+use jiff::Timestamp;
 
 use super::Finding;
 use crate::host::HostView;
 use crate::spec::LaunchSpec;
 
-/// Says which credentials the agent of a launch that resolved will find.
-pub fn auth(agent: &dyn Agent, spec: &LaunchSpec, host: &HostView) -> Finding {
+/// Says which credentials the agent of a launch that resolved will find, as things are at `now`.
+pub fn auth(agent: &dyn Agent, spec: &LaunchSpec, host: &HostView, now: Timestamp) -> Finding {
     let name = agent.name();
     let nothing = BTreeMap::new();
     let is_enough = |env: &BTreeMap<String, String>, dir: Option<&Path>| {
@@ -37,9 +39,21 @@ pub fn auth(agent: &dyn Agent, spec: &LaunchSpec, host: &HostView) -> Finding {
     let mut sources: Vec<String> = spec.env.iter().filter_map(alone).collect();
     let dir = spec.seed.claude_dir.as_deref();
     if let Some(dir) = dir.filter(|dir| is_enough(&nothing, Some(dir))) {
-        sources.push(format!("the token in {}", dir.display()));
+        let end = claude_token_end(dir, &|path| fs::read(path));
+        let dir = dir.display();
+        if sources.is_empty() && end.is_some_and(|end| end < now.as_millisecond()) {
+            return Finding::failed(
+                exit_code::USAGE,
+                format!("the token in {dir} has expired"),
+                Some(format!(
+                    "log in anew: `CLAUDE_CONFIG_DIR={dir} claude` and /login"
+                )),
+            );
+        }
+        sources.push(format!("the token in {dir}"));
     }
-    if sources.is_empty() && host.var("ANTHROPIC_API_KEY").is_some() {
+    let key = host.var("ANTHROPIC_API_KEY");
+    if sources.is_empty() && key.is_some_and(|key| !key.is_empty()) {
         return Finding::warning(
             "only this environment has ANTHROPIC_API_KEY, and the container does not see it",
             "pass it with --env ANTHROPIC_API_KEY",

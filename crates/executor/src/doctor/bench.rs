@@ -124,7 +124,7 @@ impl<'a> Bench<'a> {
             Err(error) => return Finding::from(&error),
         };
         if !ran.stdout.contains("allocating\n") {
-            return Finding::failed(exit_code::ENGINE, ran.cause(), None);
+            return ran.refuted();
         }
         let keeps_cpus = match ran.stdout.split("allocating").next() {
             // No cgroup of its own can be read in there: the engine's word counts.
@@ -257,15 +257,24 @@ impl Ran {
         }
     }
 
+    /// Returns the finding for a container of ours that did not do what it was to do.
+    fn refuted(&self) -> Finding {
+        Finding::failed(
+            exit_code::ENGINE,
+            self.cause(),
+            Some("the engine's log says more (`journalctl -u docker`)".to_owned()),
+        )
+    }
+
     fn boot(&self, word: &str, took: Duration) -> Finding {
         if self.status() != Some(ExitStatus::Code(CODE)) {
-            return Finding::failed(exit_code::ENGINE, self.cause(), None);
+            return self.refuted();
         }
         if self.report.log != LogState::Complete || self.stdout != format!("{word}\n") {
             return Finding::failed(
                 exit_code::INTERNAL,
                 "a container ran, and not all of its output arrived",
-                None,
+                Some("this is a bug of ours: report it, with the versions of both".to_owned()),
             );
         }
         Finding::ok(format!(

@@ -8,9 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dark_factory_agents::agent;
+use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::doctor::{self, Finding, Status};
 use dark_factory_executor::resolve::Resolved;
 use dark_factory_executor::settings::{EnvValue, Settings, Sourced};
+use dark_factory_executor::spec::User;
 use dark_factory_types::exit_code;
 
 use crate::args::DoctorArgs;
@@ -139,7 +141,10 @@ impl Launch {
                 (None, None) => "no project".to_owned(),
                 _ => project.display().to_string(),
             },
-            spec.user,
+            match &spec.user {
+                User::Image => "the image's user".to_owned(),
+                user => user.to_string(),
+            },
         ));
         if args.file.is_some() {
             self.project = Some(project.clone());
@@ -155,7 +160,7 @@ impl Launch {
         }
         let spec = self.resolved.as_ref().map(|resolved| &resolved.spec);
         match spec.and_then(|spec| Some((agent(&spec.agent)?, spec))) {
-            Some((agent, spec)) => doctor::auth(agent, spec, &context.host),
+            Some((agent, spec)) => doctor::auth(agent, spec, &context.host, SystemClock.now()),
             None => Finding::skipped("it is not known what would be launched"),
         }
     }
