@@ -12,16 +12,18 @@ use std::path::{Path, PathBuf};
 use dark_factory_types::Proof;
 
 use crate::claude::Claude;
+use crate::codex::Codex;
 use crate::command::Command;
 use crate::transcript::Decoder;
 
 /// The names of all agents.
-pub const AGENT_NAMES: [&str; 2] = ["claude", "command"];
+pub const AGENT_NAMES: [&str; 3] = ["claude", "codex", "command"];
 
 /// Returns the agent of that name.
 pub fn agent(name: &str) -> Option<&'static dyn Agent> {
     match name {
         "claude" => Some(&Claude),
+        "codex" => Some(&Codex),
         "command" => Some(&Command),
         _ => None,
     }
@@ -60,7 +62,7 @@ pub enum ContainerUser {
 }
 
 /// What a run asks of its agent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct AgentRequest {
     /// The model; `None` for the agent's own default.
     pub model: Option<String>,
@@ -68,15 +70,39 @@ pub struct AgentRequest {
     pub command: Vec<String>,
     /// Who the agent is inside its container.
     pub user: ContainerUser,
+    /// What the user sets in the container's environment, for agents that read only flags.
+    pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for AgentRequest {
+    /// Shows only the names of the environment: the values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentRequest")
+            .field("model", &self.model)
+            .field("command", &self.command)
+            .field("user", &self.user)
+            .field("env", &self.env.keys())
+            .finish()
+    }
 }
 
 /// What to execute in the container.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct AgentLaunch {
     /// The program and its arguments; empty for the image's own entrypoint and command.
     pub argv: Vec<String>,
     /// Environment that the agent needs; what the user sets goes before it.
     pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for AgentLaunch {
+    /// Shows only the names of the environment: the values are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentLaunch")
+            .field("argv", &self.argv)
+            .field("env", &self.env.keys())
+            .finish()
+    }
 }
 
 /// Reads a whole file of the host.
@@ -139,6 +165,12 @@ pub enum AuthError {
     /// Nothing in the container's environment or configuration is a credential.
     #[error("claude would find no credentials in the container: {advice}")]
     NoClaudeCredentials {
+        /// What to do about it.
+        advice: String,
+    },
+    /// Nothing in the container's environment is a credential or a configuration of Codex.
+    #[error("codex would find no credentials in the container: {advice}")]
+    NoCodexCredentials {
         /// What to do about it.
         advice: String,
     },

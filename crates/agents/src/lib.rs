@@ -12,11 +12,14 @@
 //! terminal.
 
 mod agent;
+mod claim;
 mod claude;
+mod codex;
 mod command;
 pub mod format;
 mod json;
 mod report;
+mod sink;
 mod split;
 mod transcript;
 
@@ -25,6 +28,7 @@ pub use agent::{
     agent,
 };
 pub use claude::{Claude, check_claude_auth, claude_token_end};
+pub use codex::Codex;
 pub use command::Command;
 pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};

@@ -189,8 +189,16 @@ fn the_session_and_the_model_are_known_from_the_first_line() {
 
 #[test]
 fn refused_tools_and_used_up_allowances_are_in_the_conclusion() {
-    let reset = play(&recording("usage_limit")).1.rate_limit_reset;
+    let used_up = play(&recording("usage_limit")).1;
+    let reset = used_up.rate_limit_reset;
 
+    let Verdict::Error { message, .. } = used_up.verdict else {
+        panic!("{:?}", used_up.verdict)
+    };
+    assert!(
+        message.ends_with("(starts anew at 2026-11-24T18:10:21Z)"),
+        "{message}"
+    );
     assert_eq!(play(&recording("denied")).1.denials, 1);
     assert_eq!(reset, Some(Timestamp::from_second(1_795_543_821).unwrap()));
     assert_eq!(play(&recording("usage_warning")).1.rate_limit_reset, None);

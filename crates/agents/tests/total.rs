@@ -14,7 +14,11 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 fn recording(name: &str) -> Vec<u8> {
-    let path = format!("tests/data/streams/claude/{name}.jsonl");
+    recording_of("claude", name)
+}
+
+fn recording_of(agent: &str, name: &str) -> Vec<u8> {
+    let path = format!("tests/data/streams/{agent}/{name}.jsonl");
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
@@ -57,11 +61,16 @@ fn check(bytes: &[u8], events: &[Event]) {
     }
 }
 
-/// Bytes that look like Claude's stream more often than chance would have it.
+/// Bytes that look like an agent's stream more often than chance would have it.
 fn likely() -> impl Strategy<Value = Vec<u8>> {
     let words = prop_oneof![
         Just(r#"{"type":"result","is_error":false,"result":"x"}"#),
         Just(r#""type":"assistant""#),
+        Just(r#"{"type":"item.started","item":{"id":"1","type":"command_execution""#),
+        Just(r#"{"type":"item.completed","item":{"type":"file_change","changes":["#),
+        Just(r#"{"type":"item.completed","item":{"type":"agent_message","text":"x"}}"#),
+        Just(r#"{"type":"error","message":"Reconnecting... 1/5 (last status: "}"#),
+        Just(r#"{"type":"turn.completed","usage":{"input_tokens":"#),
         Just(r#""message":{"content":["#),
         Just(r#"{"type":"tool_use","name":"Edit","input":{"old_string":"a"}}"#),
         Just(r#"{"type":"tool_result","content":"#),
@@ -88,15 +97,18 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
 /// A recording with some bytes changed.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let names = prop::sample::select(vec![
-        "success",
-        "subagent",
-        "api_429",
-        "usage_limit",
-        "denied",
+        ("claude", "success"),
+        ("claude", "subagent"),
+        ("claude", "api_429"),
+        ("claude", "usage_limit"),
+        ("claude", "denied"),
+        ("codex", "success"),
+        ("codex", "docker_sandbox_bwrap"),
+        ("codex", "api_401"),
     ]);
     let damage = proptest::collection::vec((any::<usize>(), any::<u8>()), 0..8);
-    (names, damage).prop_map(|(name, damage)| {
-        let mut bytes = recording(name);
+    (names, damage).prop_map(|((agent, name), damage)| {
+        let mut bytes = recording_of(agent, name);
         for (at, byte) in damage {
             let at = at % bytes.len();
             bytes[at] = byte;

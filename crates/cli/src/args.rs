@@ -97,7 +97,7 @@ pub(crate) struct RunArgs {
     /// Program and arguments for `--agent command`
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) command: Vec<String>,
-    /// Agent: claude or command
+    /// Agent: claude, codex or command
     #[arg(long)]
     pub(crate) agent: Option<String>,
     /// Container image

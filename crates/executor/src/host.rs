@@ -68,6 +68,15 @@ impl HostView {
         fs::metadata(self.absolute(path)).map(|found| (found.uid(), found.gid()))
     }
 
+    /// Returns a path's permission bits.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub fn mode(&self, path: &Path) -> io::Result<u32> {
+        fs::metadata(self.absolute(path)).map(|found| found.mode())
+    }
+
     /// Returns a path made absolute against the working directory.
     pub fn absolute(&self, path: &Path) -> PathBuf {
         self.cwd.join(path)

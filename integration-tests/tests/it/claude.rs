@@ -11,8 +11,8 @@ use std::process::Command;
 use integration_tests::{MockModel, PROJECT_OWNER, claude_image};
 use serde_json::Value;
 
-use crate::scene::{Scene, report};
-use crate::support::Ended;
+use crate::scene::{Running, Scene, report, text};
+use crate::support::{Ended, Wrapper, wait_for_words};
 
 const PROMPT: &str =
     "---\nagent: claude\n---\n# Say hello\n\nCreate hello.txt, look at it, and edit it.\n";
@@ -182,14 +182,14 @@ fn a_key_that_is_refused_is_the_cause() {
 fn a_crash_while_claude_works_loses_nothing() {
     let (scene, model) = (Scene::new(), MockModel::start("success"));
 
-    let run = crate::scene::Running::start(&mut run(&scene, &model));
+    let run = Running::start(&mut run(&scene, &model));
     scene.wait_for_file("hello.txt");
     run.crash();
     let recover = scene.recover();
 
     assert_eq!(recover.code, 0, "{}", recover.stderr);
     let report = assert_ended(&scene, "succeeded");
-    assert_eq!(report, crate::scene::report(&scene.folder()));
+    assert_eq!(report, report_of(&scene));
     assert_eq!(stream(&scene).last().expect("an event")["type"], "result");
     assert_eq!(
         scene.project.read("hello.txt"),
@@ -213,4 +213,215 @@ fn the_seeds_lines_come_from_the_recorded_stream() {
         replay.stdout
     );
     assert_eq!(report(&scene.folder())["outcome"], "succeeded");
+}
+
+/// What a user knows of a run that failed: its exit code, outcome, cause, and what it used.
+fn assert_failed(scene: &Scene, run: &Ended, class: &str, cause: &str) {
+    assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(scene, "failed");
+    assert_eq!(report["verdict"]["class"], class, "{report}");
+    let found = report["cause"].as_str().expect("a cause");
+    assert!(found.starts_with(cause), "{found}");
+    assert!(run.stdout.contains(found), "{}", run.stdout);
+    let last = stream(scene).pop().expect("an event");
+    assert_eq!(last["type"], "result", "{last}");
+    assert_eq!(
+        report["usage"]["cost_usd"], last["total_cost_usd"],
+        "{report}"
+    );
+}
+
+#[test]
+fn a_failing_service_is_the_cause() {
+    let (scene, model) = (Scene::new(), MockModel::start("server_error"));
+
+    let run = Ended::of(&mut run(&scene, &model));
+
+    assert_failed(
+        &scene,
+        &run,
+        "overloaded",
+        "the model's service failed or is overloaded: API Error: 500",
+    );
+}
+
+#[test]
+fn a_rate_limit_is_the_cause() {
+    let (scene, model) = (Scene::new(), MockModel::start("rate_limit"));
+
+    let run = Ended::of(&mut run(&scene, &model));
+
+    assert_failed(
+        &scene,
+        &run,
+        "rate_limit",
+        "the agent ran into a rate limit",
+    );
+}
+
+#[test]
+fn a_used_up_allowance_is_the_cause_with_the_time_at_which_it_starts_anew() {
+    let (scene, model) = (Scene::new(), MockModel::start("usage_limit"));
+    let prompt = scene.project.write("tasks/hello.md", PROMPT);
+
+    let run = Ended::of(
+        scene
+            .dark_factory(&["run", "--image", &claude_image(), "--network", "open"])
+            .args(["--env", "CLAUDE_CODE_OAUTH_TOKEN=sk-ant-oat01-test"])
+            .args(["--env", "CLAUDE_CODE_MAX_RETRIES=1"])
+            .args(["--env", &format!("ANTHROPIC_BASE_URL={}", model.base_url())])
+            .arg(prompt),
+    );
+
+    assert_failed(
+        &scene,
+        &run,
+        "usage_limit",
+        "the account's usage limit is reached",
+    );
+    let cause = text(&report(&scene.folder()), "cause");
+    assert!(cause.contains("(starts anew at 20"), "{cause}");
+}
+
+#[test]
+fn the_agents_own_turn_limit_is_the_cause() {
+    let (scene, model) = (Scene::new(), MockModel::start("success"));
+    let wrapper = Wrapper::new("claude", "exec claude --max-turns 2 \"$@\"");
+
+    let run = Ended::of(run(&scene, &model).args(wrapper.flags()));
+
+    assert_failed(
+        &scene,
+        &run,
+        "max_turns",
+        "the agent reached its turn limit",
+    );
+    assert_eq!(
+        report(&scene.folder())["usage"]["turns"],
+        stream(&scene).last().expect("an event")["num_turns"]
+    );
+}
+
+#[test]
+fn a_stop_while_a_tool_runs_is_a_cancel() {
+    let (scene, model) = (Scene::new(), MockModel::start("sleep"));
+
+    let run = Running::start(&mut run(&scene, &model));
+    wait_for_words(&scene, "sleep 120");
+    let stop = Ended::of(&mut scene.dark_factory(&["stop", &text(&scene.only_run(), "run_id")]));
+    let run = run.ended();
+
+    assert_eq!(stop.code, 0, "{}", stop.stderr);
+    assert_eq!(run.code, 130, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "cancelled");
+    assert_eq!(
+        report["cause"], "cancelled by dark-factory stop",
+        "{report}"
+    );
+    assert_eq!(report["exit"]["status"]["code"], 143, "{report}");
+}
+
+#[test]
+fn a_time_limit_ends_a_tool_that_hangs() {
+    let (scene, model) = (Scene::new(), MockModel::start("sleep"));
+
+    let run = Ended::of(run(&scene, &model).args(["--timeout", "8s"]));
+
+    assert_eq!(run.code, 124, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "timed_out");
+    assert_eq!(report["cause"], "the time limit of 8s passed", "{report}");
+    assert_eq!(stream(&scene)[0]["subtype"], "init");
+}
+
+#[test]
+fn a_sigterm_from_outside_is_named() {
+    let (scene, model) = (Scene::new(), MockModel::start("sleep"));
+
+    let run = Running::start(&mut run(&scene, &model));
+    wait_for_words(&scene, "sleep 120");
+    scene.docker(&["kill", "--signal", "TERM", &scene.container()]);
+    let run = run.ended();
+
+    assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "killed");
+    assert_eq!(
+        report["cause"], "SIGTERM from outside ended the agent (exit code 143)",
+        "{report}"
+    );
+}
+
+#[test]
+fn a_sigkill_from_outside_is_named_and_what_was_printed_before_is_kept() {
+    let (scene, model) = (Scene::new(), MockModel::start("sleep"));
+
+    let run = Running::start(&mut run(&scene, &model));
+    wait_for_words(&scene, "sleep 120");
+    scene.docker(&["kill", &scene.container()]);
+    let run = run.ended();
+
+    assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
+    let report = report(&scene.folder());
+    assert_eq!(
+        (&report["outcome"], &report["cause"]),
+        (
+            &"killed".into(),
+            &"SIGKILL from outside killed the agent".into()
+        )
+    );
+    // The helper was killed with the agent, so nobody can say that this is all.
+    assert_eq!(report["log"], "incomplete", "{report}");
+    assert_eq!(stream(&scene)[0]["subtype"], "init");
+    assert!(scene.containers().is_empty(), "containers are left");
+}
+
+#[test]
+fn a_tool_that_eats_all_memory_is_said_though_claude_goes_on() {
+    let (scene, model) = (Scene::new(), MockModel::start("memory_hog"));
+
+    let run = Ended::of(run(&scene, &model).args(["--memory", "512m"]));
+
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "succeeded");
+    assert_eq!(report["exit"]["oom"], "child", "{report}");
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains(
+            "the kernel killed a process of the agent for lack of memory (limit 512 MiB, peak 5"
+        ),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn claude_itself_without_memory_is_out_of_memory() {
+    let (scene, model) = (Scene::new(), MockModel::start("success"));
+
+    let run = Ended::of(run(&scene, &model).args(["--memory", "64m"]));
+
+    assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "out_of_memory");
+    let cause = report["cause"].as_str().expect("a cause");
+    assert!(
+        cause.starts_with("the kernel killed the agent for lack of memory (limit 64 MiB, peak 6"),
+        "{cause}"
+    );
+    assert_eq!(report["exit"]["oom"], "certain", "{report}");
+    assert_eq!(report["usage"]["turns"], 0, "{report}");
+}
+
+#[test]
+fn a_workspace_that_claude_may_not_write_is_warned_of() {
+    let (scene, model) = (Scene::new(), MockModel::start("success"));
+
+    let run = Ended::of(run(&scene, &model).args(["--user", "1234:1234"]));
+
+    // Claude Code ends with a success, whatever its tools said: the warning is what tells a person.
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let report = assert_ended(&scene, "succeeded");
+    let warning = "may not write";
+    assert!(run.stderr.contains(warning), "{}", run.stderr);
+    assert!(report["warnings"].to_string().contains(warning), "{report}");
+    let log = fs::read_to_string(scene.folder().join("run.log")).expect("the log is text");
+    assert!(log.contains("EACCES: permission denied"), "{log}");
+    assert!(!scene.project.path().join("hello.txt").exists());
 }

@@ -12,6 +12,7 @@ mod bad_input;
 mod bad_launch;
 mod bytes;
 mod claude;
+mod codex;
 mod commands;
 mod config;
 mod daemon;

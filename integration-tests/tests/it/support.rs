@@ -4,7 +4,8 @@
 //! Reads: the JSON that `--json` prints.
 //! Never: knows how a run works.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -12,9 +13,9 @@ use integration_tests::{Installation, Project, agent_image};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
-use crate::scene::{docker, eventually};
+use crate::scene::{Scene, docker, eventually};
 
 /// What a finished command printed and returned.
 #[derive(Debug)]
@@ -182,6 +183,46 @@ impl Workshop {
         let mut found: Vec<Value> = serde_json::from_str(&inspected).expect("JSON");
         found.remove(0)
     }
+}
+
+/// A script that stands before a program of the image, under the same name.
+#[derive(Debug)]
+pub(crate) struct Wrapper {
+    folder: TempDir,
+}
+
+impl Wrapper {
+    /// Makes a script; a program of the same name that it starts is the image's.
+    pub(crate) fn new(name: &str, script: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join(name);
+        let script = format!("#!/bin/bash\nPATH=${{PATH#*:}}\n{script}\n");
+        fs::write(&path, script).expect("our own folder");
+        for path in [folder.path(), &path] {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("our own file");
+        }
+        Self { folder }
+    }
+
+    /// Returns the flags of `run` that put it before the image's programs.
+    pub(crate) fn flags(&self) -> [String; 4] {
+        [
+            "--mount".to_owned(),
+            format!("{}:/opt/wrapper:ro", self.folder.path().display()),
+            "--env".to_owned(),
+            "PATH=/opt/wrapper:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+                .to_owned(),
+        ]
+    }
+}
+
+/// Waits until the log of the scene's one run, which people read, has these words.
+pub(crate) fn wait_for_words(scene: &Scene, words: &str) {
+    eventually(words, || {
+        let [run] = scene.runs().try_into().ok()?;
+        let log = fs::read_to_string(attempt_file(&run, "run.log")).ok()?;
+        log.contains(words).then_some(())
+    });
 }
 
 /// Returns a prompt for the scripted Claude.

@@ -7,15 +7,15 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use dark_factory_types::{EventKind, NoticeLevel, UnparsedReason};
+use dark_factory_types::{ErrorClass, EventKind, NoticeLevel, UnparsedReason, Verdict};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
 use super::BLOCK_KEYS;
 use super::result::ResultBook;
-use super::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, word};
 use super::tools::{summarise, tool_output};
 use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
+use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, word};
 use crate::split::LineEnd;
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, line_event};
 
@@ -57,7 +57,7 @@ impl Decoder for ClaudeDecoder {
 
     fn conclusion(&self) -> Conclusion {
         Conclusion {
-            verdict: self.results.verdict.clone(),
+            verdict: self.verdict(),
             usage: self.results.usage(),
             denials: self.conclusion.denials.max(self.results.denials),
             ..self.conclusion.clone()
@@ -66,6 +66,19 @@ impl Decoder for ClaudeDecoder {
 }
 
 impl ClaudeDecoder {
+    /// Returns the verdict; one for a used-up allowance says when it starts anew, if the provider did.
+    fn verdict(&self) -> Verdict {
+        let mut verdict = self.results.verdict.clone();
+        if let Verdict::Error { class, message } = &mut verdict
+            && matches!(class, ErrorClass::RateLimit | ErrorClass::UsageLimit)
+            && let Some(reset) = self.conclusion.rate_limit_reset
+        {
+            let words = message.trim_end_matches('.');
+            *message = format!("{words} (starts anew at {reset})");
+        }
+        verdict
+    }
+
     /// Takes a line that looks like an object; `None` if it is not readable.
     fn object(&mut self, text: &str, sink: &mut LineSink<'_>) -> Option<()> {
         let names = [

@@ -8,7 +8,6 @@ mod auth;
 mod classify;
 mod decode;
 mod result;
-mod sink;
 mod tools;
 mod usage;
 
@@ -20,6 +19,7 @@ use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, Contai
 use crate::transcript::Decoder;
 
 pub use auth::{check_claude_auth, claude_token_end};
+pub(crate) use tools::summarise;
 
 /// The keys of a content block that mean something to us, in the order in which they are taken apart.
 pub(crate) const BLOCK_KEYS: [&str; 9] = [

@@ -6,8 +6,8 @@
 
 use serde_json::value::RawValue;
 
-use super::sink::{LineSink, VALUE_CAP, WORD_CAP};
 use crate::json::{JsonKind, KeyMatch, clip, each_element, each_entry, fields, kind, string};
+use crate::sink::{LineSink, VALUE_CAP, WORD_CAP};
 use crate::split::to_u64;
 
 /// The answer of one tool, in bytes.
@@ -16,7 +16,7 @@ const OUTPUT_CAP: usize = 16 << 10;
 const INPUT_VALUES: usize = 64;
 
 /// Returns a JSON object with the values of a tool's input, long ones shortened.
-pub(super) fn summarise(input: Option<&RawValue>, sink: &mut LineSink<'_>) -> String {
+pub(crate) fn summarise(input: Option<&RawValue>, sink: &mut LineSink<'_>) -> String {
     let mut object = serde_json::Map::new();
     let mut left_out = 0_usize;
     each_entry(input.map_or("{}", RawValue::get), |key, value| {

@@ -111,10 +111,13 @@ impl TextFormatter {
                 reason,
             } => {
                 let status = http_status.map_or_else(String::new, |status| format!("{status} "));
-                let delay = seconds(*delay_ms);
+                let delay = match delay_ms {
+                    0 => String::new(),
+                    ms => format!(" in {}", seconds(*ms)),
+                };
                 page.line(
                     YELLOW,
-                    &format!("⚠ {status}{reason}: retry {attempt}/{max_attempts} in {delay}"),
+                    &format!("⚠ {status}{reason}: retry {attempt}/{max_attempts}{delay}"),
                 );
             }
             EventKind::RateLimit {
@@ -236,7 +239,12 @@ fn one_line(text: &str, width: usize) -> String {
 }
 
 fn started(page: &mut Page<'_>, words: [&Option<String>; 3], tools: u64) {
-    let [model, session, cwd] = words.map(|word| word.as_deref().unwrap_or("?"));
+    let [model, session, cwd] = words.map(|word| word.as_deref());
+    if [model, cwd] == [None, None] && tools == 0 {
+        // Some agents say nothing but their session.
+        return page.line(BOLD, &format!("● session {}", session.unwrap_or("?")));
+    }
+    let [model, session, cwd] = [model, session, cwd].map(|word| word.unwrap_or("?"));
     page.line(
         BOLD,
         &format!("● {model} in {cwd}, {tools} tools, session {session}"),

@@ -80,6 +80,7 @@ pub(super) fn request(
         } else {
             ContainerUser::Unprivileged
         },
+        env: BTreeMap::new(),
     })
 }
 
@@ -96,11 +97,14 @@ pub(super) fn launch(
     profile: Profile,
     user_env: &Env,
 ) -> Launch {
-    let own = agent.launch(request);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let user_env = user_env
         .iter()
         .map(|(name, value)| pair(name, &value.value));
+    let own = agent.launch(&AgentRequest {
+        env: user_env.clone().collect(),
+        ..request.clone()
+    });
     match profile {
         Profile::Hardened => {
             let mut env = BTreeMap::from([pair("HOME", HARDENED_HOME)]);

@@ -182,6 +182,17 @@ pub fn resolve_layers(
         );
     }
 
+    if profile == Profile::Hardened
+        && let User::Ids { uid, gid } = user
+        && !project.may_be_written_by(uid, gid)
+    {
+        warnings.push(format!(
+            "the project belongs to uid {owner} and the agent runs as uid {uid}, which may not write to it: \
+             leave out --user, or change the folder's permissions",
+            owner = project.owner.0,
+        ));
+    }
+
     let agent = agent::chosen(settings.agent.as_ref())?;
     let request = agent::request(agent, &settings, &user, &mut warnings)?;
     let claude_dir = claude_dir(&settings, profile, &project, host, context)?;

@@ -57,6 +57,8 @@ pub(super) struct Project {
     pub(super) git: PathKind,
     /// The root's user and group.
     pub(super) owner: (u32, u32),
+    /// The root's permission bits.
+    mode: u32,
     /// The prompt file's absolute path, or `-`.
     pub(super) file: String,
     /// The prompt's base name without `.md`.
@@ -64,6 +66,19 @@ pub(super) struct Project {
 }
 
 impl Project {
+    /// Returns whether the root's owner and permissions let a user write to it. A container's root has no capability
+    /// to pass over them.
+    pub(super) fn may_be_written_by(&self, uid: u32, gid: u32) -> bool {
+        let bits = if uid == self.owner.0 {
+            self.mode >> 6
+        } else if gid == self.owner.1 {
+            self.mode >> 3
+        } else {
+            self.mode
+        };
+        bits & 0o2 != 0
+    }
+
     pub(super) fn find(
         prompt: &Prompt,
         chosen: Option<&Sourced<String>>,
@@ -71,16 +86,17 @@ impl Project {
     ) -> Result<Self, ResolveError> {
         let (folder, file, name) = place(prompt, host)?;
         let root = root(folder, chosen, host)?;
-        let owner = host
-            .owner(&root)
-            .map_err(|source| ResolveError::ProjectFolder {
-                path: root.clone(),
-                source,
-            })?;
+        let unreadable = |source| ResolveError::ProjectFolder {
+            path: root.clone(),
+            source,
+        };
+        let owner = host.owner(&root).map_err(unreadable)?;
+        let mode = host.mode(&root).map_err(unreadable)?;
         Ok(Self {
             git: host.kind(&root.join(".git")),
             root,
             owner,
+            mode,
             file,
             prompt: name,
         })

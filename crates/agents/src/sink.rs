@@ -13,22 +13,22 @@ use crate::transcript::DecodedEvent;
 /// Text of all events of one line together, in bytes, before they are cut short.
 const LINE_BUDGET: usize = 1 << 20;
 /// One text of the agent, in bytes.
-pub(super) const TEXT_CAP: usize = 64 << 10;
+pub(crate) const TEXT_CAP: usize = 64 << 10;
 /// One value of a tool's input, a message, a path, in bytes.
-pub(super) const VALUE_CAP: usize = 4 << 10;
+pub(crate) const VALUE_CAP: usize = 4 << 10;
 /// Ids, names and other short words, in bytes.
-pub(super) const WORD_CAP: usize = 256;
+pub(crate) const WORD_CAP: usize = 256;
 
 /// Hands over the events of one line and keeps their texts within the budget.
-pub(super) struct LineSink<'s> {
+pub(crate) struct LineSink<'s> {
     sink: &'s mut dyn FnMut(DecodedEvent),
     /// The id of the call whose subagent the line comes from.
-    pub(super) parent: Option<String>,
+    pub(crate) parent: Option<String>,
     left: usize,
 }
 
 impl<'s> LineSink<'s> {
-    pub(super) fn new(sink: &'s mut dyn FnMut(DecodedEvent)) -> Self {
+    pub(crate) fn new(sink: &'s mut dyn FnMut(DecodedEvent)) -> Self {
         Self {
             sink,
             parent: None,
@@ -36,19 +36,19 @@ impl<'s> LineSink<'s> {
         }
     }
 
-    pub(super) fn send(&mut self, kind: EventKind) {
+    pub(crate) fn send(&mut self, kind: EventKind) {
         (self.sink)(DecodedEvent {
             parent: self.parent.clone(),
             kind,
         });
     }
 
-    pub(super) fn unparsed(&mut self, why: UnparsedReason) {
+    pub(crate) fn unparsed(&mut self, why: UnparsedReason) {
         self.send(EventKind::Unparsed { why });
     }
 
     /// Returns a text of at most `max` bytes, or less if the line's budget is used up.
-    pub(super) fn text(&mut self, text: Option<JsonStr<'_>>, max: usize) -> String {
+    pub(crate) fn text(&mut self, text: Option<JsonStr<'_>>, max: usize) -> String {
         let text = text.map(|text| text.clip(max.min(self.left)));
         let text = text.unwrap_or_default();
         self.left = self.left.saturating_sub(text.len());
@@ -56,7 +56,7 @@ impl<'s> LineSink<'s> {
     }
 
     /// Takes bytes from the line's budget; `false` if not so many are left.
-    pub(super) fn take(&mut self, len: usize) -> bool {
+    pub(crate) fn take(&mut self, len: usize) -> bool {
         match self.left.checked_sub(len) {
             Some(left) => {
                 self.left = left;
@@ -68,13 +68,13 @@ impl<'s> LineSink<'s> {
 }
 
 /// Returns a short string; empty if there is none.
-pub(super) fn word(value: Option<&RawValue>) -> String {
+pub(crate) fn word(value: Option<&RawValue>) -> String {
     string(value)
         .map(|text| text.clip(WORD_CAP))
         .unwrap_or_default()
 }
 
 /// Returns a short string; `None` if there is none or it is empty.
-pub(super) fn optional_word(value: Option<&RawValue>) -> Option<String> {
+pub(crate) fn optional_word(value: Option<&RawValue>) -> Option<String> {
     Some(word(value)).filter(|word| !word.is_empty())
 }

@@ -1,0 +1,296 @@
+//! What Codex does, item by item.
+//!
+//! Owns: the events of an item, and whether anything that Codex tried has worked.
+//! Reads: the `item` of `item.started`, `item.updated` and `item.completed` lines.
+//! Never: shows an item twice. Ids begin anew in each process, which is one run.
+
+use std::collections::VecDeque;
+
+use dark_factory_types::{EventKind, NoticeLevel};
+use serde_json::value::RawValue;
+
+use super::classify::{is_crippling, is_of_sandbox};
+use crate::json::{JsonKind, KeyMatch, boolean, each_element, fields, kind, string, unsigned};
+use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
+use crate::split::to_u64;
+
+/// The output of one command, in bytes.
+const OUTPUT_CAP: usize = 16 << 10;
+/// Calls without an end that are remembered.
+const OPEN_CALLS: usize = 1024;
+/// Files of one change that are named.
+const FILES: usize = 64;
+/// Items of a plan that are counted.
+const PLAN: usize = 1024;
+
+/// Whether an item's line is its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Begun,
+    Done,
+}
+
+/// What came of the commands and changes of a run.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    worked: u64,
+    failed: u64,
+    /// Why nothing can have worked, as Codex or its sandbox says it.
+    obstacle: Option<String>,
+    /// Ids of calls without an end.
+    open: VecDeque<String>,
+    /// The tool that was called last.
+    pub(super) last_tool: Option<String>,
+}
+
+impl Deeds {
+    /// Returns why a turn that claims to be complete cannot have done anything; `None` if it can.
+    ///
+    /// Codex ends such a turn as any other, with exit code 0.
+    pub(super) fn nothing_worked(&self) -> Option<String> {
+        let obstacle = self.obstacle.as_ref().filter(|_| self.worked == 0)?;
+        Some(match self.failed {
+            0 => format!("no tool of Codex can work: {obstacle}"),
+            1 => format!("the only command or change that Codex tried failed: {obstacle}"),
+            tried => {
+                format!("all {tried} commands and changes that Codex tried failed: {obstacle}")
+            }
+        })
+    }
+
+    /// Takes an item; `None` if it is not readable.
+    pub(super) fn item(
+        &mut self,
+        item: &RawValue,
+        phase: Phase,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        let [id, item_type] = fields(item.get(), ["id", "type"], KeyMatch::Exact)?;
+        let (id, item_type) = (word(id), word(item_type));
+        match (item_type.as_str(), phase) {
+            ("command_execution", _) => self.command(item, id, phase, sink),
+            ("file_change", _) => self.change(item, id, phase, sink),
+            ("mcp_tool_call", _) => {
+                self.call(item, id, ["server", "tool", "arguments"], phase, sink)
+            }
+            ("collab_tool_call", _) => self.call(item, id, ["type", "tool", "prompt"], phase, sink),
+            ("web_search", _) => self.call(item, id, ["", "type", "query"], phase, sink),
+            ("reasoning", Phase::Done) => {
+                let [text] = fields(item.get(), ["text"], KeyMatch::Exact)?;
+                let text = sink.text(string(text), TEXT_CAP);
+                sink.send(EventKind::Thinking { text });
+                Some(())
+            }
+            ("todo_list", _) => plan(item, sink),
+            ("error", Phase::Done) => {
+                let [message] = fields(item.get(), ["message"], KeyMatch::Exact)?;
+                let text = sink.text(string(message), VALUE_CAP);
+                if is_crippling(&text) {
+                    self.obstacle = Some(text.clone());
+                }
+                sink.send(EventKind::Notice {
+                    level: NoticeLevel::Warning,
+                    text,
+                });
+                Some(())
+            }
+            (_, Phase::Begun) => Some(()),
+            (_, Phase::Done) => {
+                sink.unparsed(dark_factory_types::UnparsedReason::UnknownType {
+                    name: format!("item {item_type}"),
+                });
+                Some(())
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        item: &RawValue,
+        id: String,
+        phase: Phase,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        let names = ["command", "aggregated_output", "exit_code", "status"];
+        let [command, output, code, status] = fields(item.get(), names, KeyMatch::Exact)?;
+        self.begin(&id, "shell", sink, |sink| {
+            let command = sink.text(string(command), VALUE_CAP);
+            serde_json::json!({ "command": command }).to_string()
+        });
+        if phase == Phase::Begun {
+            return Some(());
+        }
+        let code = unsigned(code);
+        let is_ok = code.is_none_or(|code| code == 0) && word(status) != "failed";
+        let len = string(output).map_or(0, |output| output.len());
+        let mut text = sink.text(string(output), OUTPUT_CAP);
+        if !is_ok && is_of_sandbox(&text) {
+            self.obstacle = text
+                .lines()
+                .map(str::trim)
+                .find(|line| !line.is_empty())
+                .map(str::to_owned);
+        }
+        if let Some(code) = code.filter(|code| *code != 0) {
+            text = format!("exit code {code}\n{text}");
+        }
+        let answer = if is_ok { Ok(text) } else { Err(text) };
+        self.end(id, "shell", answer, len, sink);
+        Some(())
+    }
+
+    fn change(
+        &mut self,
+        item: &RawValue,
+        id: String,
+        phase: Phase,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        let [changes, status] = fields(item.get(), ["changes", "status"], KeyMatch::Exact)?;
+        let mut files = Vec::new();
+        if let Some(changes) = changes {
+            each_element(changes.get(), |change| {
+                if let Some([path, op]) = fields(change.get(), ["path", "kind"], KeyMatch::Exact) {
+                    files.push(format!(
+                        "{} {}",
+                        word(op),
+                        sink.text(string(path), VALUE_CAP)
+                    ));
+                }
+                files.len() < FILES
+            });
+        }
+        let files = files.join(", ");
+        self.begin(&id, "file_change", sink, |_| {
+            serde_json::json!({ "path": files }).to_string()
+        });
+        if phase == Phase::Begun {
+            return Some(());
+        }
+        let answer = if word(status) == "failed" {
+            self.obstacle
+                .get_or_insert_with(|| format!("could not {files}"));
+            Err(format!("could not {files}"))
+        } else {
+            Ok(String::new())
+        };
+        self.end(id, "file_change", answer, 0, sink);
+        Some(())
+    }
+
+    /// Takes a call of another tool: the fields are its family, its name, and what it is about.
+    fn call(
+        &mut self,
+        item: &RawValue,
+        id: String,
+        names: [&str; 3],
+        phase: Phase,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        let [_, name, about] = fields(item.get(), names, KeyMatch::Exact)?;
+        let [error, status] = fields(item.get(), ["error", "status"], KeyMatch::Exact)?;
+        let name = word(name);
+        self.begin(&id, &name, sink, |sink| match about {
+            Some(about) if kind(about) == JsonKind::Object => {
+                crate::claude::summarise(Some(about), sink)
+            }
+            about => {
+                let about = sink.text(string(about), VALUE_CAP);
+                serde_json::json!({ names[2]: about }).to_string()
+            }
+        });
+        if phase == Phase::Begun {
+            return Some(());
+        }
+        let [message] = error
+            .and_then(|error| fields(error.get(), ["message"], KeyMatch::Exact))
+            .unwrap_or([None]);
+        let output = sink.text(string(message), VALUE_CAP);
+        let len = output.len();
+        let answer = if word(status) == "failed" {
+            Err(output)
+        } else {
+            Ok(output)
+        };
+        self.end(id, &name, answer, len, sink);
+        Some(())
+    }
+
+    /// Sends the beginning of a call, unless it was sent before.
+    fn begin(
+        &mut self,
+        id: &str,
+        name: &str,
+        sink: &mut LineSink<'_>,
+        input: impl FnOnce(&mut LineSink<'_>) -> String,
+    ) {
+        if self.open.iter().any(|open| open == id) {
+            return;
+        }
+        if self.open.len() == OPEN_CALLS {
+            self.open.pop_front();
+        }
+        self.open.push_back(id.to_owned());
+        self.last_tool = Some(name.to_owned());
+        let input = input(sink);
+        sink.send(EventKind::ToolStart {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            input,
+        });
+    }
+
+    /// Sends the end of a call: what it answered, or how it failed.
+    fn end(
+        &mut self,
+        id: String,
+        name: &str,
+        answer: Result<String, String>,
+        len: usize,
+        sink: &mut LineSink<'_>,
+    ) {
+        self.open.retain(|open| *open != id);
+        let count = match answer {
+            Ok(_) => &mut self.worked,
+            Err(_) => &mut self.failed,
+        };
+        *count = count.saturating_add(1);
+        let ok = answer.is_ok();
+        let (Ok(output) | Err(output)) = answer;
+        sink.send(EventKind::ToolEnd {
+            id,
+            name: name.to_owned(),
+            ok,
+            output,
+            output_len: to_u64(len),
+        });
+    }
+}
+
+/// Sends how far a plan is.
+fn plan(item: &RawValue, sink: &mut LineSink<'_>) -> Option<()> {
+    let [items] = fields(item.get(), ["items"], KeyMatch::Exact)?;
+    let (mut done, mut total, mut next) = (0, 0, String::new());
+    each_element(items?.get(), |step| {
+        if let Some([text, completed]) = fields(step.get(), ["text", "completed"], KeyMatch::Exact)
+        {
+            total += 1;
+            if boolean(completed) == Some(true) {
+                done += 1;
+            } else if next.is_empty() {
+                next = sink.text(string(text), VALUE_CAP);
+            }
+        }
+        total < PLAN
+    });
+    let next = if next.is_empty() {
+        next
+    } else {
+        format!(", next: {next}")
+    };
+    sink.send(EventKind::Notice {
+        level: NoticeLevel::Info,
+        text: format!("plan: {done} of {total} done{next}"),
+    });
+    Some(())
+}

@@ -1,0 +1,185 @@
+//! The Codex agent.
+//!
+//! Owns: how it is launched, and whether it will find credentials.
+//! Reads: what a run asks of it, the names and values of the container's environment.
+//! Never: reads its stream; see `decode`.
+
+mod classify;
+mod decode;
+mod items;
+
+use std::collections::BTreeMap;
+
+use dark_factory_types::Proof;
+
+use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, is_set};
+use crate::transcript::Decoder;
+
+/// What Codex itself reads as a credential.
+const CREDENTIALS: [&str; 2] = ["CODEX_API_KEY", "CODEX_ACCESS_TOKEN"];
+/// What other tools call the same; `codex exec` does not read it, so it is handed over as `CODEX_API_KEY`.
+const OPENAI_KEY: &str = "OPENAI_API_KEY";
+/// Where the API is; `codex exec` does not read it either, so it becomes a setting.
+const BASE_URL: &str = "OPENAI_BASE_URL";
+/// A configuration folder of the user's own may hold credentials, or name the variable that does.
+const HOME: &str = "CODEX_HOME";
+
+/// Codex, run once with the prompt on standard input and JSON lines on standard output.
+#[derive(Debug, Clone, Copy)]
+pub struct Codex;
+
+impl Agent for Codex {
+    fn name(&self) -> &'static str {
+        "codex"
+    }
+
+    fn proof(&self) -> Proof {
+        Proof::Stream
+    }
+
+    fn launch(&self, request: &AgentRequest) -> AgentLaunch {
+        let mut argv: Vec<String> = [
+            "codex",
+            "exec",
+            "--json",
+            // A project need not be a git repository.
+            "--skip-git-repo-check",
+            // Its own sandbox cannot be set up inside a container without capabilities; the container is the sandbox.
+            "--dangerously-bypass-approvals-and-sandbox",
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Some(model) = request.model.as_deref().filter(|model| !model.is_empty()) {
+            argv.extend(["--model".to_owned(), model.to_owned()]);
+        }
+        if let Some(url) = request.env.get(BASE_URL).filter(|url| !url.is_empty()) {
+            // The value is TOML, whose strings may be written as JSON's.
+            let url = serde_json::Value::from(url.as_str());
+            argv.extend(["-c".to_owned(), format!("openai_base_url={url}")]);
+        }
+        argv.push("-".to_owned());
+
+        let mut env = BTreeMap::new();
+        let has_own = CREDENTIALS.iter().any(|name| is_set(&request.env, name));
+        if let Some(key) = request.env.get(OPENAI_KEY).filter(|key| !key.is_empty())
+            && !has_own
+        {
+            env.insert(CREDENTIALS[0].to_owned(), key.clone());
+        }
+        AgentLaunch { argv, env }
+    }
+
+    fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {
+        // Another provider's key has the name that the user's configuration gives it.
+        let has_key = |(name, value): (&String, &String)| {
+            !value.is_empty()
+                && (name.ends_with("_API_KEY") || CREDENTIALS.contains(&name.as_str()))
+        };
+        if view.container_env.iter().any(has_key) || view.container_has(HOME) {
+            return Ok(());
+        }
+        let on_host = CREDENTIALS
+            .iter()
+            .chain([&OPENAI_KEY])
+            .find(|name| view.host_has(name));
+        let advice = match on_host {
+            Some(name) => format!(
+                "{name} is set here but containers do not see this environment; pass it with --env {name}"
+            ),
+            None => {
+                "pass --env OPENAI_API_KEY=…, or mount a folder with Codex's auth.json and pass \
+                     --env CODEX_HOME=FOLDER"
+                    .to_owned()
+            }
+        };
+        Err(AuthError::NoCodexCredentials { advice })
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(decode::CodexDecoder::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    fn launch(pairs: &[(&str, &str)]) -> AgentLaunch {
+        Codex.launch(&AgentRequest {
+            env: env(pairs),
+            ..AgentRequest::default()
+        })
+    }
+
+    fn check(host: &[(&str, &str)], container: &[(&str, &str)]) -> Result<(), AuthError> {
+        Codex.check_auth(&AuthView {
+            host_env: &env(host),
+            container_env: &env(container),
+            claude_dir: None,
+            read: &|_| Err(io::ErrorKind::NotFound.into()),
+        })
+    }
+
+    #[test]
+    fn the_command_line_turns_the_inner_sandbox_off_and_reads_standard_input() {
+        assert_eq!(
+            launch(&[]).argv.join(" "),
+            "codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -"
+        );
+    }
+
+    #[test]
+    fn the_base_url_of_the_environment_becomes_a_setting() {
+        let argv = launch(&[("OPENAI_BASE_URL", "http://proxy/v1")]).argv;
+
+        assert_eq!(
+            argv[5..],
+            ["-c", "openai_base_url=\"http://proxy/v1\"", "-"]
+        );
+    }
+
+    #[test]
+    fn a_key_under_openais_name_is_handed_over_under_codexs() {
+        let renamed = launch(&[("OPENAI_API_KEY", "a")]).env;
+        let own = launch(&[("OPENAI_API_KEY", "a"), ("CODEX_API_KEY", "b")]).env;
+
+        assert_eq!(renamed, env(&[("CODEX_API_KEY", "a")]));
+        assert!(own.is_empty());
+    }
+
+    #[test]
+    fn a_key_or_a_configuration_folder_is_a_credential() {
+        for name in [
+            "OPENAI_API_KEY",
+            "CODEX_API_KEY",
+            "CODEX_ACCESS_TOKEN",
+            "AZURE_API_KEY",
+            "CODEX_HOME",
+        ] {
+            assert_eq!(check(&[], &[(name, "x")]), Ok(()), "{name}");
+            assert!(check(&[], &[(name, "")]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_what_to_do() {
+        let on_host = check(&[("OPENAI_API_KEY", "secret")], &[])
+            .unwrap_err()
+            .to_string();
+        let nowhere = check(&[], &[]).unwrap_err().to_string();
+
+        assert!(
+            on_host.ends_with("pass it with --env OPENAI_API_KEY"),
+            "{on_host}"
+        );
+        assert!(!on_host.contains("secret"), "{on_host}");
+        assert!(nowhere.contains("pass --env OPENAI_API_KEY=…"), "{nowhere}");
+    }
+}
