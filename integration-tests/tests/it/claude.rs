@@ -189,7 +189,7 @@ fn a_crash_while_claude_works_loses_nothing() {
 
     assert_eq!(recover.code, 0, "{}", recover.stderr);
     let report = assert_ended(&scene, "succeeded");
-    assert_eq!(report, report_of(&scene));
+    assert_eq!(report, crate::scene::report(&scene.folder()));
     assert_eq!(stream(&scene).last().expect("an event")["type"], "result");
     assert_eq!(
         scene.project.read("hello.txt"),
@@ -225,10 +225,8 @@ fn assert_failed(scene: &Scene, run: &Ended, class: &str, cause: &str) {
     assert!(run.stdout.contains(found), "{}", run.stdout);
     let last = stream(scene).pop().expect("an event");
     assert_eq!(last["type"], "result", "{last}");
-    assert_eq!(
-        report["usage"]["cost_usd"], last["total_cost_usd"],
-        "{report}"
-    );
+    let cost = report["usage"]["cost_usd"].as_f64();
+    assert_eq!(cost, last["total_cost_usd"].as_f64(), "{report}");
 }
 
 #[test]
@@ -394,19 +392,31 @@ fn a_tool_that_eats_all_memory_is_said_though_claude_goes_on() {
 
 #[test]
 fn claude_itself_without_memory_is_out_of_memory() {
-    let (scene, model) = (Scene::new(), MockModel::start("success"));
+    // The tool takes the memory and makes itself the last that the kernel would kill.
+    let command = "echo 0 > /proc/self/oom_score_adj; tail /dev/zero";
+    let steps = serde_json::json!({ "steps": [{ "tools": [{ "do": "shell", "command": command, "why": "Eat" }] }] });
+    let scene = Scene::new();
+    let scenario = scene.installation.folder().join("eat.json");
+    fs::write(&scenario, steps.to_string()).expect("our own folder");
+    let model = MockModel::start(&scenario.to_string_lossy());
+    let first = Wrapper::new(
+        "claude",
+        "echo 1000 > /proc/self/oom_score_adj; exec claude \"$@\"",
+    );
 
-    let run = Ended::of(run(&scene, &model).args(["--memory", "64m"]));
+    let run = Ended::of(
+        run(&scene, &model)
+            .args(["--memory", "512m"])
+            .args(first.flags()),
+    );
 
     assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
     let report = assert_ended(&scene, "out_of_memory");
     let cause = report["cause"].as_str().expect("a cause");
-    assert!(
-        cause.starts_with("the kernel killed the agent for lack of memory (limit 64 MiB, peak 6"),
-        "{cause}"
-    );
+    let facts = "the kernel killed the agent for lack of memory (limit 512 MiB, peak 5";
+    assert!(cause.starts_with(facts), "{cause}");
     assert_eq!(report["exit"]["oom"], "certain", "{report}");
-    assert_eq!(report["usage"]["turns"], 0, "{report}");
+    assert_eq!(stream(&scene)[0]["subtype"], "init");
 }
 
 #[test]
@@ -417,10 +427,14 @@ fn a_workspace_that_claude_may_not_write_is_warned_of() {
 
     // Claude Code ends with a success, whatever its tools said: the warning is what tells a person.
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "succeeded");
-    let warning = "may not write";
-    assert!(run.stderr.contains(warning), "{}", run.stderr);
-    assert!(report["warnings"].to_string().contains(warning), "{report}");
+    assert_ended(&scene, "succeeded");
+    assert!(
+        run.stderr.contains(
+            "the project belongs to uid 1000 and the agent runs as uid 1234, which may not write"
+        ),
+        "{}",
+        run.stderr
+    );
     let log = fs::read_to_string(scene.folder().join("run.log")).expect("the log is text");
     assert!(log.contains("EACCES: permission denied"), "{log}");
     assert!(!scene.project.path().join("hello.txt").exists());
