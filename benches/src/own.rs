@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use dark_factory::executor::engine::{
-    Capabilities, Engine, EngineError, EngineExit, Handle, OwnedContainer, PullProgress, Recovered,
-    Workload,
+    Capabilities, Description, Engine, EngineError, EngineExit, Handle, OwnedContainer,
+    PullProgress, Recovered, Workload,
 };
 use dark_factory::executor::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 use dark_factory::types::{ImageRecord, NetworkMode, OwnerId};
@@ -125,6 +125,10 @@ impl<E: Engine> Engine for TimedEngine<E> {
 
     async fn identity(&self) -> std::result::Result<Option<String>, EngineError> {
         timed(&self.1, self.0.identity()).await
+    }
+
+    async fn describe(&self) -> std::result::Result<Description, EngineError> {
+        timed(&self.1, self.0.describe()).await
     }
 
     async fn probe(&self, probe_dir: &Path) -> std::result::Result<Capabilities, EngineError> {

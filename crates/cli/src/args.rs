@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Show what `run` with the same flags would launch, as a spec, a create request and a docker line; starts nothing
     Explain(Box<ExplainArgs>),
+    /// Run a finished run's prompt again, as a new attempt of the same run
+    Retry(RetryArgs),
     /// List open runs
     Ps(PsArgs),
     /// Show what a run's agent did
@@ -380,6 +382,19 @@ pub(crate) struct DoctorArgs {
     /// Environment variable, as for `run`: a credential that its command line brings
     #[arg(long, short, value_name = "K[=V]")]
     pub(crate) env: Vec<String>,
+}
+
+/// Flags of `retry`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RetryArgs {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// Show only how the run ends
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Queue it for the daemon, starting one if none runs
+    #[arg(long, short, conflicts_with = "quiet")]
+    pub(crate) detach: bool,
 }
 
 fn exit_codes() -> String {

@@ -11,7 +11,7 @@ use dark_factory_types::{AttemptId, RunId, exit_code};
 
 use crate::attempt::is_full;
 use crate::engine::{EngineError, Fate};
-use crate::resolve::ResolveError;
+use crate::resolve::{ResolveError, SecretProblem};
 use crate::spec::OUR_IMAGES;
 use crate::spool::ReadError;
 use crate::store::{AttemptState, StoreError};
@@ -148,6 +148,42 @@ pub enum ExecutorError {
         /// Its state.
         state: AttemptState,
     },
+    /// Something is asked for that only a run can have which has ended.
+    #[error("run {run} has not ended: it is {state}")]
+    NotEnded {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        state: &'static str,
+    },
+    /// Another process has an ended run in its hands: it cleans up after it, retries it, or removes it.
+    #[error("another process is busy with run {run}")]
+    Busy {
+        /// The run.
+        run: RunId,
+    },
+    /// The prompt that an attempt had is not there any more.
+    #[error("the prompt of attempt {attempt} was not kept, so there is nothing to run again")]
+    PromptNotKept {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The prompt's file.
+        file: String,
+    },
+    /// A secret that an attempt had cannot be read again.
+    #[error("secret {name} {problem}")]
+    SecretNotKept {
+        /// The secret.
+        name: String,
+        /// Why.
+        problem: SecretProblem,
+    },
+    /// A run has as many attempts as it can have.
+    #[error("run {run} has had 999 attempts, which is the most")]
+    TooManyAttempts {
+        /// The run.
+        run: RunId,
+    },
     /// There is no such run.
     #[error("there is no run {text}")]
     NoSuchRun {
@@ -184,6 +220,11 @@ impl ExecutorError {
             | Self::AlreadyQueued { .. }
             | Self::Unfinished { .. }
             | Self::NotRunning { .. }
+            | Self::NotEnded { .. }
+            | Self::Busy { .. }
+            | Self::PromptNotKept { .. }
+            | Self::SecretNotKept { .. }
+            | Self::TooManyAttempts { .. }
             | Self::NotFollowable { .. } => exit_code::USAGE,
             Self::StateDir(_)
             | Self::AttemptDir { .. }
@@ -237,6 +278,19 @@ impl ExecutorError {
             Self::Unfinished { run, .. } => Some(format!(
                 "finish it with `dark-factory recover`, or stop it with `dark-factory stop {run}`"
             )),
+            Self::NotEnded { run, .. } => Some(format!(
+                "wait for it with `dark-factory wait {run}`, or stop it with `dark-factory stop {run}`"
+            )),
+            Self::Busy { run } => {
+                Some(format!("try again once it is done; `dark-factory inspect {run}` shows where it stands"))
+            }
+            Self::PromptNotKept { file, .. } => {
+                Some(format!("`dark-factory run {file}` runs the file as it is now"))
+            }
+            Self::SecretNotKept { .. } => Some(
+                "secrets are not kept after a run's end: they are read again, from where they were taken".to_owned(),
+            ),
+            Self::TooManyAttempts { .. } => Some("run its file anew with `dark-factory run`".to_owned()),
             Self::SupervisorHangs { .. } => Some(
                 "kill that process; then `dark-factory recover` records the end, with nothing lost".to_owned(),
             ),

@@ -201,6 +201,16 @@ impl Default for StopPolicy {
     }
 }
 
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    /// In a variable of the host's environment: `env:VAR`.
+    Env(String),
+    /// In a file on the host: `file:PATH`; may begin with `~/`, else relative to the project.
+    File(String),
+}
+
 /// What only the seed's container has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SeedSpec {
@@ -252,6 +262,9 @@ pub struct LaunchSpec {
     pub env: BTreeMap<String, String>,
     /// Names of the secret files that the attempt's folder holds; their values are nowhere in the spec.
     pub secrets: Vec<String>,
+    /// Where their values are, each file by its absolute path: a retry reads them again.
+    #[serde(default)]
+    pub secret_sources: BTreeMap<String, SecretSource>,
     /// Labels of the user's, besides ours.
     pub labels: BTreeMap<String, String>,
     /// The workspace.
@@ -386,6 +399,11 @@ impl AttemptDir {
     /// Returns the prompt file inside the mounted folder.
     pub fn prompt(&self) -> PathBuf {
         self.path.join("mount/prompt.md")
+    }
+
+    /// Returns the prompt as it was recorded, which stays after the end: a retry has the same.
+    pub fn recorded_prompt(&self) -> PathBuf {
+        self.path.join("prompt.md")
     }
 
     /// Returns the folder that is mounted at [`CONTAINER_SECRETS`].

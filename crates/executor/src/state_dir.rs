@@ -119,6 +119,9 @@ impl StateDir {
         make_private(dir.path())?;
         make_visible(&dir.mount())?;
         write_visible(&dir.prompt(), prompt.as_bytes())?;
+        // The same file: what is mounted is removed at the end.
+        fs::hard_link(dir.prompt(), dir.recorded_prompt())
+            .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
         if !secrets.is_empty() {
             make_visible(&dir.secrets())?;
             for (name, value) in secrets {

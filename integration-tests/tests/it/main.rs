@@ -32,6 +32,7 @@ mod recovery;
 mod replay;
 mod requests;
 mod restarts;
+mod retry;
 mod run;
 mod scene;
 mod seed_bugs;

@@ -19,7 +19,7 @@ use dark_factory_executor::settings::{Settings, Sourced};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, exit_code};
 
-use super::run::{Batch, Ended, Events, Job, Show, run_jobs};
+use super::run::{Batch, Ended, Events, Job, Launch, Show, run_jobs};
 use super::{Format, cause, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
@@ -197,7 +197,7 @@ impl<'a> Stage<'a> {
             .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
         Ok(Job {
             name: name.to_owned(),
-            resolved,
+            launch: Launch::New(resolved),
         })
     }
 }

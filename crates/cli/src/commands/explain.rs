@@ -47,7 +47,7 @@ pub(crate) async fn explain(
 ) -> Result<u8, CommandError> {
     let jobs = run::prepare(context, &args.run)?;
     for job in &jobs {
-        let resolved = &job.resolved;
+        let resolved = job.launch.resolved();
         let spec = if args.reveal {
             resolved.spec.clone()
         } else {

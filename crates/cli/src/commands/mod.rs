@@ -19,6 +19,7 @@ mod prune;
 mod ps;
 mod recover;
 mod replay;
+mod retry;
 mod run;
 mod show;
 mod stop;
@@ -47,6 +48,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
     match command {
         Command::Run(run) => run::run(&context()?, &run, format).await,
         Command::Explain(explain) => explain::explain(&context()?, &explain, format).await,
+        Command::Retry(retry) => retry::retry(&context()?, &retry, format).await,
         Command::Ps(ps) => ps::ps(&context()?, &ps, format).await,
         Command::Logs(logs) => logs::logs(&context()?, &logs, format).await,
         Command::Stop(stop) => stop::stop(&context()?, &stop, format).await,

@@ -4,6 +4,8 @@
 //! Reads: the store, never the engine, so that it works with the engine down.
 //! Never: changes anything.
 
+use std::collections::HashMap;
+
 use dark_factory_executor::daemon::Seat;
 use dark_factory_executor::store::{Attempt, AttemptState};
 use dark_factory_executor::supervisor::Supervisor;
@@ -21,6 +23,7 @@ use crate::terminal;
 #[derive(Debug, Serialize)]
 struct Line {
     run_id: RunId,
+    attempt: u16,
     file: String,
     engine: String,
     agent: String,
@@ -50,8 +53,15 @@ pub(crate) async fn ps(
         .attempts()
         .await
         .map_err(dark_factory_executor::error::ExecutorError::from)?;
+    // In the order of their times; a run is what its latest attempt is.
+    let mut latest: HashMap<RunId, u16> = HashMap::new();
+    for attempt in &attempts {
+        let number = latest.entry(attempt.id.run()).or_default();
+        *number = attempt.id.number().max(*number);
+    }
     let wanted = attempts
         .into_iter()
+        .filter(|a| latest.get(&a.id.run()) == Some(&a.id.number()))
         .filter(|a| args.all || a.state != AttemptState::Finished);
     let lines = wanted
         .map(|attempt| line(&supervisor, attempt))
@@ -85,6 +95,7 @@ fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError>
     let state = attempt.status();
     Ok(Line {
         run_id: attempt.id.run(),
+        attempt: attempt.id.number(),
         container: attempt.spec.container_name(attempt.id),
         dir: supervisor
             .state_dir()

@@ -17,9 +17,9 @@ use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
 use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
 use dark_factory_executor::sink::Sink;
-use dark_factory_executor::spec::OUR_IMAGES;
-use dark_factory_executor::supervisor::{Submitted, Supervisor};
-use dark_factory_types::{Report, RunId, exit_code};
+use dark_factory_executor::spec::{LaunchSpec, OUR_IMAGES};
+use dark_factory_executor::supervisor::{Retry, Submitted, Supervisor};
+use dark_factory_types::{AttemptId, Report, RunId, exit_code};
 use serde_json::json;
 use tokio::sync::{RwLock, Semaphore};
 use tokio::task::JoinSet;
@@ -43,7 +43,50 @@ const RECORDING: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) name: String,
-    pub(crate) resolved: Resolved,
+    pub(crate) launch: Launch,
+}
+
+/// What a job launches.
+#[derive(Debug)]
+pub(crate) enum Launch {
+    New(Resolved),
+    Again(Retry),
+}
+
+impl Launch {
+    pub(crate) fn resolved(&self) -> &Resolved {
+        match self {
+            Self::New(resolved) => resolved,
+            Self::Again(retry) => &retry.resolved,
+        }
+    }
+
+    fn spec(&self) -> &LaunchSpec {
+        &self.resolved().spec
+    }
+
+    async fn submit(&self, supervisor: &Supervisor) -> Result<Submitted, ExecutorError> {
+        match self {
+            Self::New(resolved) => supervisor.submit(resolved).await,
+            Self::Again(retry) => supervisor.submit_retry(retry).await,
+        }
+    }
+
+    async fn queue(&self, supervisor: &Supervisor) -> Result<AttemptId, ExecutorError> {
+        match self {
+            Self::New(resolved) => supervisor.queue(resolved).await,
+            Self::Again(retry) => supervisor.queue_retry(retry).await,
+        }
+    }
+}
+
+/// How jobs are carried out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) at_once: u16,
+    pub(crate) events: Events,
+    pub(crate) on_interrupt: OnInterrupt,
+    pub(crate) format: Format,
 }
 
 /// What is printed about a run.
@@ -121,23 +164,46 @@ pub(crate) async fn run(
 ) -> Result<u8, CommandError> {
     let flags = tool(args)?;
     let jobs = prepare(context, args)?;
-    let roots = jobs.iter().map(|job| &job.resolved.spec.workspace.source);
+    let roots = jobs.iter().map(|job| &job.launch.spec().workspace.source);
     let tool = flags.over(config::tool(context, roots)?);
     let at_once = tool.jobs.map_or(RUN_JOBS, |jobs| jobs.value);
     let supervisor = Arc::new(context.supervisor()?);
     if args.detach {
         return queue(context, &supervisor, &jobs, format).await;
     }
-    supervisor.probe().await?;
-    check_images(context, &jobs).await?;
     let events = match (args.quiet, at_once) {
         (true, _) => Events::Hidden,
         (false, 1) => Events::Shown,
         (false, _) => Events::ShownWithName,
     };
+    let manner = Manner {
+        at_once,
+        events,
+        on_interrupt: tool
+            .on_interrupt
+            .map_or_else(OnInterrupt::default, |what| what.value),
+        format,
+    };
+    carry_out(context, &supervisor, jobs, manner).await
+}
+
+/// Runs jobs in the foreground, and returns the exit code of all.
+pub(crate) async fn carry_out(
+    context: &Context,
+    supervisor: &Arc<Supervisor>,
+    jobs: Vec<Job>,
+    manner: Manner,
+) -> Result<u8, CommandError> {
+    let Manner {
+        at_once,
+        events,
+        on_interrupt,
+        format,
+    } = manner;
+    supervisor.probe().await?;
+    check_images(context, &jobs).await?;
     let control = supervisor.control("Ctrl-C");
-    let on_interrupt = tool.on_interrupt.map(|what| what.value);
-    let interrupts = Interrupts::listen(match on_interrupt.unwrap_or_default() {
+    let interrupts = Interrupts::listen(match on_interrupt {
         OnInterrupt::Stop => Reaction::Stop(control.clone()),
         OnInterrupt::Detach => Reaction::Detach,
     })?;
@@ -145,8 +211,8 @@ pub(crate) async fn run(
     let mut batch = Batch::default();
     let show = Show { format, events };
     let ended = tokio::select! {
-        ended = run_jobs(&supervisor, jobs, at_once, &control, show, &mut batch) => ended?,
-        () = interrupts.detached() => return let_go(context, &supervisor, batch, &names).await,
+        ended = run_jobs(supervisor, jobs, at_once, &control, show, &mut batch) => ended?,
+        () = interrupts.detached() => return let_go(context, supervisor, batch, &names).await,
     };
     Ok(exit_code::combine(ended.iter().map(|ended| match ended {
         Ended::Report(report) => report.outcome.exit_code(),
@@ -160,7 +226,7 @@ pub(crate) async fn run(
 async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandError> {
     let images = context.images()?;
     for job in jobs {
-        let image = &job.resolved.spec.image;
+        let image = &job.launch.spec().image;
         if image.starts_with(OUR_IMAGES) && !images.has_image(image).await? {
             let missing = EngineError::ImageMissing {
                 image: image.clone(),
@@ -177,7 +243,7 @@ async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandErro
 }
 
 /// Records runs durably for a daemon, and makes sure that there is one.
-async fn queue(
+pub(crate) async fn queue(
     context: &Context,
     supervisor: &Supervisor,
     jobs: &[Job],
@@ -200,7 +266,7 @@ async fn queue(
     let mut codes = Vec::new();
     let mut runs = Vec::new();
     for job in jobs {
-        let attempt = match supervisor.queue(&job.resolved).await {
+        let attempt = match job.launch.queue(supervisor).await {
             Ok(attempt) => attempt,
             Err(error) => {
                 let error = CommandError::from(error);
@@ -213,7 +279,7 @@ async fn queue(
         match format {
             Format::Json => terminal::print_json(&json!({
                 "run_id": run,
-                "file": job.resolved.spec.file,
+                "file": job.launch.spec().file,
                 "state": "queued",
                 "dir": supervisor.state_dir().attempt(attempt).path(),
             })),
@@ -265,14 +331,14 @@ pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, Com
     let mut seen: Vec<String> = Vec::new();
     for file in &args.files {
         match prepare_one(context, file, &flags, &resolve_context) {
-            Ok(job) if seen.contains(&job.resolved.spec.file) => {
+            Ok(job) if seen.contains(&job.launch.spec().file) => {
                 errors.push(
                     CommandError::usage(format!("{} is given twice", file.display()))
                         .hint("one run of a file at a time; copy it to run it twice"),
                 );
             }
             Ok(job) => {
-                seen.push(job.resolved.spec.file.clone());
+                seen.push(job.launch.spec().file.clone());
                 jobs.push(job);
             }
             Err(error) => errors.push(error),
@@ -311,7 +377,10 @@ pub(crate) fn prepare_one(
     for notice in &resolved.notices {
         terminal::eprint(&format!("note: {notice}\n"));
     }
-    Ok(Job { name, resolved })
+    Ok(Job {
+        name,
+        launch: Launch::New(resolved),
+    })
 }
 
 pub(super) fn read_prompt(
@@ -371,7 +440,7 @@ pub(crate) async fn run_jobs(
         let (supervisor, control) = (Arc::clone(supervisor), control.clone());
         let begun = begun.clone();
         tasks.spawn(async move {
-            let begin = begun.record(index, supervisor.submit(&job.resolved));
+            let begin = begun.record(index, job.launch.submit(&supervisor));
             let ended = match begin.await {
                 Ok(submitted) => run_one(&supervisor, &job, submitted, &control, show).await,
                 Err(error) => failed(error),
@@ -409,6 +478,10 @@ async fn run_one(
 ) -> Ended {
     let dir: PathBuf = submitted.dir().path().to_owned();
     let run = submitted.id().run();
+    let attempt = match submitted.id().number() {
+        1 => String::new(),
+        number => format!(", attempt {number}"),
+    };
     let output = if show.format == Format::Json {
         Output::Stderr
     } else {
@@ -420,13 +493,13 @@ async fn run_one(
     };
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if show.events != Events::Hidden {
-        let spec = &job.resolved.spec;
+        let spec = job.launch.spec();
         let network = match spec.network {
             dark_factory_types::NetworkMode::None => "no network",
             dark_factory_types::NetworkMode::Open => "open network",
         };
         terminal::eprint(&format!(
-            "{prefix}run {run}: {} with {} in {} ({network}, {})\n",
+            "{prefix}run {run}{attempt}: {} with {} in {} ({network}, {})\n",
             job.name,
             spec.agent,
             spec.image,

@@ -64,6 +64,7 @@ fn spec(profile: Profile) -> LaunchSpec {
             grace: Duration::from_secs(3),
         },
         engine_identity: None,
+        secret_sources: BTreeMap::new(),
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),

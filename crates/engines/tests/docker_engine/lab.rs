@@ -131,6 +131,7 @@ impl Lab {
             network: NetworkMode::None,
             stop: StopPolicy::default(),
             engine_identity: None,
+            secret_sources: BTreeMap::new(),
             completion_grace: None,
             transport: Transport::Spool,
             seed: SeedSpec::default(),

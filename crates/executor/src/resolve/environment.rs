@@ -52,6 +52,9 @@ pub enum SecretProblem {
         /// The variable.
         variable: String,
     },
+    /// An older version recorded its run, and not where its value was.
+    #[error("has no recorded source")]
+    Unrecorded,
     /// The file that it is taken from is empty.
     #[error("has no value: {path} is empty; write it there")]
     EmptyFile {
@@ -189,6 +192,40 @@ pub(super) fn secrets(
             })
     };
     sources.iter().map(one).collect()
+}
+
+/// Returns where the secrets' values are, for whoever reads them again from anywhere.
+pub(super) fn sources(
+    sources: &BTreeMap<String, Sourced<SecretSource>>,
+    root: &Path,
+    host: &HostView,
+) -> BTreeMap<String, SecretSource> {
+    let recorded = |source: &SecretSource| match source {
+        SecretSource::Env(variable) => SecretSource::Env(variable.clone()),
+        SecretSource::File(path) => {
+            SecretSource::File(host_path(path, root, host).display().to_string())
+        }
+    };
+    sources
+        .iter()
+        .map(|(name, source)| (name.clone(), recorded(&source.value)))
+        .collect()
+}
+
+/// Reads secrets again from where they were taken before, in the order of `names`; an error names the secret.
+pub(crate) fn secrets_again(
+    names: &[String],
+    sources: &BTreeMap<String, SecretSource>,
+    host: &HostView,
+) -> Result<Vec<(String, String)>, (String, SecretProblem)> {
+    let one = |name: &String| {
+        let source = sources.get(name).ok_or(SecretProblem::Unrecorded);
+        source
+            .and_then(|source| secret(name, source, Path::new("/"), host))
+            .map(|value| (name.clone(), value))
+            .map_err(|problem| (name.clone(), problem))
+    };
+    names.iter().map(one).collect()
 }
 
 fn secret(

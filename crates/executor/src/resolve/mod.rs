@@ -36,6 +36,7 @@ use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
 use project::Project;
 
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
+pub(crate) use environment::secrets_again;
 pub use environment::{EnvProblem, SecretProblem};
 pub use error::ResolveError;
 pub use image::{ImageProblem, check_image};
@@ -253,6 +254,7 @@ pub fn resolve_layers(
         command: launch.argv,
         env: launch.env,
         secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
+        secret_sources: environment::sources(&settings.secrets, &project.root, host),
         labels: labels(&settings.labels)?,
         workspace: Workspace {
             source: project.root,

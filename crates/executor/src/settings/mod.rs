@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
+pub use crate::spec::SecretSource;
 pub use diagnostic::Diagnostic;
 pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
@@ -157,15 +158,6 @@ impl fmt::Debug for EnvValue {
             Self::FromHost => f.write_str("FromHost"),
         }
     }
-}
-
-/// Where a secret's value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// In a variable of the host's environment: `env:VAR`.
-    Env(String),
-    /// In a file on the host: `file:PATH`; may begin with `~/`, else relative to the project.
-    File(String),
 }
 
 /// Who the agent shall run as.

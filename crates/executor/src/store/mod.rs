@@ -81,6 +81,8 @@ pub enum Added {
     New(Tenure),
     /// Its prompt file has an open attempt, this one; nothing was recorded.
     FileIsOpen(AttemptId),
+    /// It is not its run's next attempt, or the one before has not ended; nothing was recorded.
+    NotNext,
 }
 
 /// The state store. Cheap to clone; every operation runs on the runtime's blocking threads.
@@ -117,7 +119,7 @@ impl Store {
         &self.owner
     }
 
-    /// Records a new run and its first attempt, unless another run of the same prompt file is open.
+    /// Records a new run and its first attempt, or a run's next attempt, unless a run of the same prompt file is open.
     ///
     /// Prompts that are not files (`-`) never stand in each other's way.
     ///
@@ -130,6 +132,7 @@ impl Store {
             "record a new attempt",
             move |tx| match row::open_attempt_of(tx, &attempt.spec.file)? {
                 Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
+                _ if !row::is_next(tx, attempt.id)? => Ok(Added::NotNext),
                 _ => row::insert(tx, &attempt).map(Added::New),
             },
         )

@@ -152,6 +152,21 @@ pub(super) fn open_attempt_of(
     id.map(|id| parse("attempt id", &id)).transpose()
 }
 
+/// Returns whether an attempt is its run's first, or follows one that has ended and is the latest.
+pub(super) fn is_next(tx: &Transaction<'_>, id: AttemptId) -> Result<bool, StoreError> {
+    if id.number() == 1 {
+        return Ok(true);
+    }
+    let latest = "SELECT number = ?2 AND state = 'finished' FROM attempt WHERE run_id = ?1 \
+                  ORDER BY number DESC LIMIT 1";
+    let previous = (id.run().to_string(), id.number() - 1);
+    let is_next = tx
+        .query_row(latest, previous, |row| row.get(0))
+        .optional()
+        .map_err(database("record a new attempt"))?;
+    Ok(is_next.unwrap_or(false))
+}
+
 pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, StoreError> {
     let error = database("record a new attempt");
     let run = new.id.run().to_string();

@@ -46,6 +46,7 @@ fn spec(file: &str) -> LaunchSpec {
         network: NetworkMode::None,
         stop: StopPolicy::default(),
         engine_identity: None,
+        secret_sources: BTreeMap::new(),
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),
@@ -91,7 +92,7 @@ impl Fixture {
         };
         match self.store.add(new).await.unwrap() {
             Added::New(tenure) => tenure,
-            Added::FileIsOpen(open) => panic!("{open} has the file"),
+            refused => panic!("{refused:?}"),
         }
     }
 
@@ -446,4 +447,32 @@ fn report(attempt: AttemptId) -> Report {
         started_at: None,
         finished_at: time(9),
     }
+}
+
+#[tokio::test]
+async fn a_next_attempt_follows_the_latest_one_once_that_has_ended() {
+    let fixture = fixture();
+    let first = fixture.add(7).await;
+    let attempt = |number| NewAttempt {
+        id: first.attempt.run().attempt(number),
+        engine: "docker".to_owned(),
+        state: AttemptState::Preparing,
+        spec: spec("-"),
+        created_at: time(1),
+    };
+    let add = async |number| fixture.store.add(attempt(number)).await.unwrap();
+
+    let too_early = add(2).await;
+    let finished = Transition::Finished(Box::new(report(first.attempt)));
+    fixture
+        .store
+        .advance(first, finished, time(2))
+        .await
+        .unwrap();
+    let skipping = add(3).await;
+    let second = add(2).await;
+    let twice = add(2).await;
+
+    assert_eq!([too_early, skipping, twice], [Added::NotNext; 3]);
+    assert!(matches!(second, Added::New(_)), "{second:?}");
 }

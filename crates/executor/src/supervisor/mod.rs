@@ -6,6 +6,7 @@
 
 mod leftovers;
 mod requests;
+mod retry;
 
 use std::io;
 use std::path::Path;
@@ -31,6 +32,7 @@ use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 pub use leftovers::{Leftover, Pruned, Stake, Thing};
 pub use requests::{Moved, Stopped};
+pub use retry::Retry;
 
 /// How many attempts that dead processes left are gone on with at the same time, unless [`Supervisor::with_orphans`]
 /// says otherwise: each takes one of the runtime's blocking threads, of which a runtime has 512 unless told otherwise.
@@ -232,7 +234,8 @@ impl Supervisor {
     /// [`ExecutorError::AlreadyRunning`] or [`ExecutorError::Unfinished`] if the same file has an open run;
     /// [`ExecutorError::AttemptDir`] or [`ExecutorError::Store`].
     pub async fn submit(&self, resolved: &Resolved) -> Result<Submitted, ExecutorError> {
-        self.record(resolved, AttemptState::Preparing).await
+        self.record(new_run(), resolved, AttemptState::Preparing)
+            .await
     }
 
     /// Records a new run with its first attempt, durably, for whoever supervises this state folder: a daemon.
@@ -241,12 +244,15 @@ impl Supervisor {
     ///
     /// As [`Supervisor::submit`].
     pub async fn queue(&self, resolved: &Resolved) -> Result<AttemptId, ExecutorError> {
-        let submitted = self.record(resolved, AttemptState::Queued).await?;
+        let submitted = self
+            .record(new_run(), resolved, AttemptState::Queued)
+            .await?;
         Ok(submitted.id())
     }
 
     async fn record(
         &self,
+        id: AttemptId,
         resolved: &Resolved,
         state: AttemptState,
     ) -> Result<Submitted, ExecutorError> {
@@ -256,13 +262,17 @@ impl Supervisor {
             spec.engine_identity = self.engine.identity().await?;
         }
         let (new, dir, lease) = self
-            .prepare(&spec, &resolved.prompt_text, &resolved.secrets, state)
+            .prepare(id, &spec, &resolved.prompt_text, &resolved.secrets, state)
             .await?;
         let tenure = match self.store.add(new).await {
             Ok(Added::New(tenure)) => tenure,
             Ok(Added::FileIsOpen(open)) => {
                 discard(&dir);
                 return Err(self.refusal(open, spec.file.clone()).await);
+            }
+            Ok(Added::NotNext) => {
+                discard(&dir);
+                return Err(ExecutorError::Busy { run: id.run() });
             }
             Err(error) => {
                 self.discard_unrecorded(&dir).await;
@@ -316,7 +326,7 @@ impl Supervisor {
             started_at,
         } = found;
         let (new, dir, lease) = self
-            .prepare(&spec, "", &[], AttemptState::Preparing)
+            .prepare(new_run(), &spec, "", &[], AttemptState::Preparing)
             .await?;
         let id = new.id;
         handle.attempt = id;
@@ -346,12 +356,12 @@ impl Supervisor {
     /// Makes a new attempt's folder and takes its lease.
     async fn prepare(
         &self,
+        id: AttemptId,
         spec: &LaunchSpec,
         prompt: &str,
         secrets: &[(String, String)],
         state: AttemptState,
     ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
-        let id = random_run_id().attempt(1);
         let dir = self.state.attempt(id);
         let folder = NewFolder {
             state: self.state.clone(),
@@ -511,12 +521,19 @@ impl Supervisor {
         }
     }
 
-    /// Finds the latest attempt of the one run whose id begins or ends with `text`.
+    /// Finds the latest attempt of the one run whose id begins or ends with `text`, or the one that `text` numbers:
+    /// `RUN-1`.
     ///
     /// # Errors
     ///
     /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::AmbiguousRun`].
     pub async fn find_attempt(&self, text: &str) -> Result<Attempt, ExecutorError> {
+        if let Some((run, number)) = text.trim().split_once('-')
+            && let Ok(number) = number.parse()
+        {
+            let run = self.find_run(run).await?;
+            return self.row(run.attempt(number)).await;
+        }
         let run = self.find_run(text).await?;
         self.latest(run).await
     }
@@ -573,6 +590,11 @@ impl NewFolder {
             Acquired::Held => Err(io::Error::other("its new lock is held by somebody else")),
         }
     }
+}
+
+/// Makes the id of a new run's first attempt.
+fn new_run() -> AttemptId {
+    random_run_id().attempt(1)
 }
 
 /// Makes a run id of the 60 low bits of a version 4 UUID, which are all random.

@@ -97,7 +97,8 @@ impl Launch {
         };
         let resolve = |flags: &Settings| {
             let context_of_run = context.resolve_context(context.state_dir.clone());
-            prepare_one(context, &file, flags, &context_of_run).map(|job| job.resolved)
+            prepare_one(context, &file, flags, &context_of_run)
+                .map(|job| job.launch.resolved().clone())
         };
         let with_image = with_image(flags.clone());
         let with_both = with_credentials(with_image.clone());

@@ -235,6 +235,7 @@ impl Found {
             network: NetworkMode::Open,
             stop: self.stop_policy(),
             engine_identity: None,
+            secret_sources: BTreeMap::new(),
             completion_grace: None,
             transport: Transport::Attach,
             seed: SeedSpec::default(),
