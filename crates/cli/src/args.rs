@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Config(ConfigCommand),
     /// Finish runs that a dead process left
     Recover,
+    /// Remove runs that have ended, with their logs
+    Rm(RmArgs),
     /// List containers and folders that no open run owns; remove them with --apply
     Prune(PruneArgs),
     /// The background process that goes on with runs
@@ -222,6 +224,8 @@ pub(crate) struct PruneArgs {
     /// Leave alone what is younger than this
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     pub(crate) grace: String,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
 }
 
 /// What is done with the daemon of a state folder.
@@ -248,6 +252,8 @@ pub(crate) struct DaemonStartArgs {
     /// Queued runs that are begun at the same time [default: 4]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: Option<u16>,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
     /// Leave the terminal's session; given by a process that starts a daemon
     #[arg(long, hide = true, requires = "foreground")]
     pub(crate) detached: bool,
@@ -395,6 +401,28 @@ pub(crate) struct RetryArgs {
     /// Queue it for the daemon, starting one if none runs
     #[arg(long, short, conflicts_with = "quiet")]
     pub(crate) detach: bool,
+}
+
+/// Flags of `rm`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RmArgs {
+    /// Runs, by id or the beginning or end of one
+    #[arg(required_unless_present = "all_finished", value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// Every run that has ended
+    #[arg(long, conflicts_with = "runs")]
+    pub(crate) all_finished: bool,
+}
+
+/// How long runs are kept after their end.
+#[derive(Debug, Clone, Copy, Default, ClapArgs)]
+pub(crate) struct RetentionArgs {
+    /// Remove runs that ended more days ago than this
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_days: Option<u32>,
+    /// Remove runs that have ended, except the last N of them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_runs: Option<u32>,
 }
 
 fn exit_codes() -> String {

@@ -12,14 +12,16 @@ use dark_factory_executor::daemon::{Ask, AskError, Mode, Seat, Status, ask};
 use dark_factory_executor::engine::OnRestart;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::resolve::DAEMON_JOBS;
-use dark_factory_executor::supervisor::Supervisor;
+use dark_factory_executor::supervisor::{Retention, Supervisor};
 use dark_factory_types::{RunId, exit_code};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
+use crate::args::RetentionArgs;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::flags::retention;
 use crate::terminal;
 
 /// How long a daemon may take to listen.
@@ -122,7 +124,10 @@ pub(crate) async fn ensure_daemon(context: &Context) -> Result<Status, CommandEr
                     "a daemon was started and does not stay",
                 ));
             }
-            None => drop(start_daemon(context, daemon_jobs(context)?).await?),
+            None => {
+                let retention = retention(context, RetentionArgs::default())?;
+                drop(start_daemon(context, daemon_jobs(context)?, retention).await?);
+            }
         }
     }
 }
@@ -138,6 +143,7 @@ pub(crate) fn daemon_jobs(context: &Context) -> Result<u16, CommandError> {
 pub(crate) async fn start_daemon(
     context: &Context,
     jobs: u16,
+    retention: Retention,
 ) -> Result<Option<u32>, CommandError> {
     let failed = |error| CommandError::internal("start a daemon", error);
     let program = std::env::current_exe().map_err(failed)?;
@@ -149,6 +155,7 @@ pub(crate) async fn start_daemon(
     let mut child = command
         .args(["daemon", "start", "--foreground", "--detached"])
         .args(["--jobs", &jobs.to_string()])
+        .args(retention_flags(retention))
         // No folder is kept from being unmounted by it.
         .current_dir("/")
         .stdin(Stdio::null())
@@ -185,6 +192,18 @@ pub(crate) async fn start_daemon(
             .unwrap_or(exit_code::INTERNAL),
         format!("no daemon could be started: {said}"),
     ))
+}
+
+/// Returns the flags that tell a daemon how long runs are kept.
+pub(crate) fn retention_flags(retention: Retention) -> Vec<String> {
+    let flag = |name: &str, value: Option<u32>| value.map(|value| format!("{name}={value}"));
+    [
+        flag("--keep-days", retention.days),
+        flag("--keep-runs", retention.runs),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 async fn end_of(child: &mut Child) -> std::io::Result<(ExitStatus, String)> {

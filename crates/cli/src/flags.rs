@@ -12,8 +12,10 @@ use dark_factory_executor::settings::{
     parse_pull, parse_timeout, parse_transport, parse_user,
 };
 use dark_factory_executor::spec::GitVisibility;
+use dark_factory_executor::supervisor::Retention;
 
-use crate::args::RunArgs;
+use crate::args::{RetentionArgs, RunArgs};
+use crate::context::Context;
 use crate::error::CommandError;
 
 /// Turns the flags of `run` into settings, each with its flag as its origin.
@@ -64,6 +66,19 @@ pub(crate) fn tool(args: &RunArgs) -> Result<ToolSettings, CommandError> {
             parse_on_interrupt,
         )?,
         ..ToolSettings::default()
+    })
+}
+
+/// Returns how long runs that have ended are kept: as flags say it, else as the configuration does.
+pub(crate) fn retention(
+    context: &Context,
+    flags: RetentionArgs,
+) -> Result<Retention, CommandError> {
+    let tool = context.tool()?;
+    let configured = |setting: Option<Sourced<u32>>| setting.map(|setting| setting.value);
+    Ok(Retention {
+        days: flags.keep_days.or(configured(tool.keep_days)),
+        runs: flags.keep_runs.or(configured(tool.keep_runs)),
     })
 }
 

@@ -4,18 +4,22 @@
 //! Reads: nothing else.
 //! Never: is inside a tree that a container sees.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use dark_factory_types::AttemptId;
+use dark_factory_types::{AttemptId, ByteSize};
 use sha2::{Digest, Sha256};
 
 use crate::spec::AttemptDir;
 
 /// What the names of short-lived folders begin with.
 const SCRATCH: &str = "scratch-";
+
+/// What the kernel counts a file's room in, in bytes.
+const BLOCK: u64 = 512;
 
 /// The static helper executable, as bytes that whoever embeds the library brings.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +106,32 @@ impl StateDir {
         let dir = self.attempt(attempt);
         make_private(dir.path())?;
         Ok(dir)
+    }
+
+    /// Removes the folder of an attempt that the store does not know any more, and returns how much room that makes.
+    ///
+    /// All at once, as far as anybody sees: what is left of it if we die meanwhile is swept by whoever opens the state
+    /// folder next. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error, with the path that it is about.
+    pub fn remove_attempt(&self, attempt: AttemptId) -> io::Result<ByteSize> {
+        let dir = self.attempt(attempt);
+        let going = self.path.join(format!("{SCRATCH}{attempt}"));
+        match fs::rename(dir.path(), &going) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ByteSize(0)),
+            moved => moved.map_err(|error| with_path(dir.path(), &error))?,
+        }
+        sync_folder(&self.runs())?;
+        let size = size_of(&going).unwrap_or_default();
+        match fs::remove_dir_all(&going) {
+            // Another process has swept it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ByteSize(size)),
+            removed => removed
+                .map(|()| ByteSize(size))
+                .map_err(|error| with_path(&going, &error)),
+        }
     }
 
     /// Makes a new attempt's folder with its prompt and secret files, all of it durably.
@@ -276,6 +306,26 @@ fn write_visible(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.sync_all()
     };
     write().map_err(|error| with_path(path, &error))
+}
+
+/// Returns how many bytes a folder takes on the disk, each file counted once.
+fn size_of(folder: &Path) -> io::Result<u64> {
+    let mut seen = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    let mut size = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            }
+            if seen.insert(metadata.ino()) {
+                size += metadata.blocks() * BLOCK;
+            }
+        }
+    }
+    Ok(size)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

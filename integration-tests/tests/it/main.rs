@@ -29,6 +29,7 @@ mod limits;
 mod options;
 mod orphans;
 mod recovery;
+mod removal;
 mod replay;
 mod requests;
 mod restarts;

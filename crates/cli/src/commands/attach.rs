@@ -25,8 +25,8 @@ pub(crate) async fn attach(
     format: Format,
 ) -> Result<u8, CommandError> {
     let supervisor = Arc::new(context.supervisor()?);
-    let attempt = supervisor.find_attempt(&name.run).await?;
-    let run = attempt.id.run();
+    let run = supervisor.find_run(&name.run).await?;
+    let attempt = supervisor.latest(run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
     let interrupts = Interrupts::listen(Reaction::Detach)?;
     let ended = Arc::new(AtomicBool::new(false));

@@ -28,6 +28,7 @@ use crate::args::{DaemonCommand, DaemonStartArgs};
 use crate::context::Context;
 use crate::detach::{self, READY, ask_daemon};
 use crate::error::CommandError;
+use crate::flags::retention;
 use crate::journal;
 use crate::terminal;
 
@@ -61,7 +62,8 @@ async fn start(
     if let Some(holder) = holder {
         return Err(taken(holder.pid));
     }
-    let ours = detach::start_daemon(context, jobs(context, args)?).await?;
+    let retention = retention(context, args.retention)?;
+    let ours = detach::start_daemon(context, jobs(context, args)?, retention).await?;
     let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
     if ours != Some(status.pid) {
         return Err(taken(Some(status.pid)));
@@ -130,6 +132,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
     journal::open(&seat).map_err(failed)?;
     let mut options = DaemonOptions::default();
     options.jobs = usize::from(jobs(context, args)?);
+    options.retention = retention(context, args.retention)?;
     options.endpoint = Some(context.docker()?.to_string());
     let mut is_first = true;
     loop {
@@ -163,7 +166,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
             return Ok(exit_code::SUCCEEDED);
         }
         tracing::info!(program = %program.display(), "the daemon executes its program anew");
-        let error = execute_anew(&program, context, args, options.jobs, &seat);
+        let error = execute_anew(&program, context, args, &options, &seat);
         tracing::error!(%error, "the program cannot be executed anew, so this one goes on");
         options.note = Some(format!(
             "{} could not be executed: {error}",
@@ -185,7 +188,7 @@ fn execute_anew(
     program: &Path,
     context: &Context,
     args: &DaemonStartArgs,
-    jobs: usize,
+    options: &DaemonOptions,
     seat: &Seat,
 ) -> io::Error {
     let lock = match seat.lock().try_clone() {
@@ -198,7 +201,8 @@ fn execute_anew(
         command.args(["--host", host]);
     }
     command.args(["daemon", "start", "--foreground", "--inherit"]);
-    command.args(["--jobs", &jobs.to_string()]);
+    command.args(["--jobs", &options.jobs.to_string()]);
+    command.args(detach::retention_flags(options.retention));
     if args.detached {
         command.arg("--detached");
     }

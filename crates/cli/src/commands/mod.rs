@@ -20,6 +20,7 @@ mod ps;
 mod recover;
 mod replay;
 mod retry;
+mod rm;
 mod run;
 mod show;
 mod stop;
@@ -61,6 +62,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Wait(runs) => wait::wait(&context()?, &runs, format).await,
         Command::Attach(run) => attach::attach(&context()?, &run, format).await,
         Command::Daemon(daemon) => daemon::daemon(&context()?, &daemon, format).await,
+        Command::Rm(rm) => rm::rm(&context()?, &rm, format).await,
         Command::Prune(prune) => prune::prune(&context()?, &prune, format).await,
         Command::Inspect(run) => inspect::inspect(&context()?, &run, format).await,
         Command::Replay(replay) => replay::replay(&replay, format),

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::settings::parse_timeout;
-use dark_factory_executor::supervisor::{Leftover, Pruned, Thing};
+use dark_factory_executor::supervisor::{Expired, Expiry, Leftover, Pruned, Removed, Thing};
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
 
-use super::Format;
+use super::{Format, rm};
 use crate::args::PruneArgs;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::flags::retention;
 use crate::terminal;
 
 pub(crate) async fn prune(
@@ -32,14 +33,20 @@ pub(crate) async fn prune(
     };
     let supervisor = context.supervisor()?;
     let leftovers = supervisor.leftovers(grace).await?;
-    if leftovers.is_empty() && format == Format::Text {
+    let retention = retention(context, args.retention)?;
+    let expired = supervisor.expired(retention).await?;
+    let is_empty = leftovers.is_empty() && expired.is_empty();
+    if is_empty && format == Format::Text {
         terminal::print("nothing is left over\n");
     }
     if !args.apply {
         for leftover in &leftovers {
             print(leftover, "would be removed", &Value::Null, format);
         }
-        if !leftovers.is_empty() {
+        for expired in &expired {
+            print_expired(expired, format);
+        }
+        if !is_empty {
             terminal::eprint("nothing was removed; --apply does it\n");
         }
         return Ok(exit_code::SUCCEEDED);
@@ -56,7 +63,33 @@ pub(crate) async fn prune(
             }
         }
     }
+    for Removed { run, result } in supervisor.retain(retention).await? {
+        codes.push(rm::told(run, result, format));
+    }
     Ok(exit_code::combine(codes))
+}
+
+fn print_expired(expired: &Expired, format: Format) {
+    let run = expired.run;
+    match format {
+        Format::Json => terminal::print_json(&json!({
+            "kind": "run",
+            "run_id": run,
+            "removed": false,
+            "freed_bytes": null,
+            "error": null,
+        })),
+        Format::Text => {
+            let ended = expired.finished_at.strftime("%Y-%m-%d %H:%M:%SZ");
+            let why = match expired.why {
+                Expiry::Age => "longer ago than --keep-days",
+                Expiry::Number => "not among the last --keep-runs",
+            };
+            terminal::print(&format!(
+                "run {run} (ended {ended}, {why}): would be removed\n"
+            ));
+        }
+    }
 }
 
 fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {

@@ -30,7 +30,9 @@ use self::socket::{Asked, Socket};
 use crate::attempt::{Control, OnSilence, Progress};
 use crate::error::{ExecutorError, sentence};
 use crate::store::AttemptState;
-use crate::supervisor::{HELD_BACK, Leftover, Pruned, Recovery, Supervisor, Thing};
+use crate::supervisor::{
+    HELD_BACK, Leftover, Pruned, Recovery, Removed, Retention, Supervisor, Thing,
+};
 
 /// How often the store is looked into without any reason.
 const RECONCILE: Duration = Duration::from_secs(60);
@@ -54,6 +56,8 @@ pub struct DaemonOptions {
     pub endpoint: Option<String>,
     /// What its status says besides, such as why a reload failed.
     pub note: Option<String>,
+    /// How long runs are kept that have ended.
+    pub retention: Retention,
 }
 
 impl Default for DaemonOptions {
@@ -62,6 +66,7 @@ impl Default for DaemonOptions {
             jobs: 4,
             endpoint: None,
             note: None,
+            retention: Retention::default(),
         }
     }
 }
@@ -174,6 +179,7 @@ impl Daemon {
             jobs: options.jobs,
             endpoint: options.endpoint,
             note: options.note,
+            retention: options.retention,
             since,
             tasks: JoinSet::new(),
             driving: HashMap::new(),
@@ -196,6 +202,7 @@ enum Done {
     Drove(AttemptId, Result<Recovery, ExecutorError>),
     Released(AttemptId, Result<(), ExecutorError>),
     CleanedUp(Result<Vec<Pruned>, ExecutorError>),
+    Retained(Result<Vec<Removed>, ExecutorError>),
 }
 
 /// The daemon at work.
@@ -206,6 +213,7 @@ struct Work {
     jobs: usize,
     endpoint: Option<String>,
     note: Option<String>,
+    retention: Retention,
     since: Timestamp,
     tasks: JoinSet<Done>,
     /// Which task has which attempt, for one that panics.
@@ -250,6 +258,9 @@ impl Work {
             let supervisor = self.supervisor.clone();
             self.tasks
                 .spawn(async move { Done::CleanedUp(clean_up(&supervisor).await) });
+            let (supervisor, retention) = (self.supervisor.clone(), self.retention);
+            self.tasks
+                .spawn(async move { Done::Retained(supervisor.retain(retention).await) });
         }
         match self.supervisor.store().open_attempts().await {
             Ok(attempts) => {
@@ -364,6 +375,10 @@ impl Work {
                 tracing::warn!(error = %sentence(&error), "what is left over is not known");
                 self.clean_up_at = now + CLEAN_UP_AGAIN;
             }
+            Done::Retained(Ok(removed)) => removed.iter().for_each(note_removed),
+            Done::Retained(Err(error)) => {
+                tracing::warn!(error = %sentence(&error), "which runs are kept no longer is not known");
+            }
         }
     }
 
@@ -448,6 +463,17 @@ fn note_pruned(pruned: &Pruned) {
         Err(error) => {
             let why = sentence(error);
             tracing::warn!(what, why, "no open run owns it, and it cannot be removed");
+        }
+    }
+}
+
+fn note_removed(removed: &Removed) {
+    let run = removed.run;
+    match &removed.result {
+        Ok(room) => tracing::info!(%run, %room, "is kept no longer, and was removed"),
+        Err(error) => {
+            let why = sentence(error);
+            tracing::warn!(%run, why, "is kept no longer, and cannot be removed yet");
         }
     }
 }

@@ -23,9 +23,6 @@ const PATH: &str = "a path";
 /// What names of variables begin with that are keys.
 pub const ENV_PREFIX: &str = "DARK_FACTORY_";
 
-/// Keys of limited scope that no command has a flag for.
-const NO_FLAG: [&str; 2] = ["keep-days", "keep-runs"];
-
 /// What a key is about, and so where it may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -134,11 +131,7 @@ impl Key {
             Scope::Machine => "in config.toml of your own configuration folder,",
         };
         let variable = self.variable().unwrap_or_default();
-        if NO_FLAG.contains(&self.name) {
-            format!("it can stand {files} or in {variable}")
-        } else {
-            format!("it can stand {files} in {variable}, or as --{}", self.name)
-        }
+        format!("it can stand {files} in {variable}, or as --{}", self.name)
     }
 }
 
@@ -248,10 +241,10 @@ keys! {
         |r, n, slot| r.one(n, slot, text::parse_on_interrupt);
     Machine tool.host = "host": Shape::Text, TEXT, "the engine's endpoint: a Unix socket or tcp://HOST:PORT",
         |r, n, slot| r.text(n, slot);
-    Machine tool.keep_days = "keep-days": Shape::Count { least: 0, most: None }, text::COUNT,
+    Machine tool.keep_days = "keep-days": Shape::Count { least: 1, most: None }, text::COUNT,
         "days that a finished run is kept",
         |r, n, slot| r.one(n, slot, text::parse_count);
-    Machine tool.keep_runs = "keep-runs": Shape::Count { least: 0, most: None }, text::COUNT,
+    Machine tool.keep_runs = "keep-runs": Shape::Count { least: 1, most: None }, text::COUNT,
         "finished runs that are kept",
         |r, n, slot| r.one(n, slot, text::parse_count);
 }

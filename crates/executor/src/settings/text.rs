@@ -31,7 +31,7 @@ pub(super) const NETWORK: &str = "none or open";
 pub(super) const PULL: &str = "never, missing or always";
 pub(super) const PROFILE: &str = "hardened, seed, or the name of a [profile.NAME] table";
 pub(super) const JOBS: &str = "a whole number from 1 to 64";
-pub(super) const COUNT: &str = "a whole number such as 30";
+pub(super) const COUNT: &str = "a whole number from 1";
 pub(super) const ON_INTERRUPT: &str = "stop or detach";
 pub(super) const PROJECT_NAME: &str = "a name that is not empty";
 pub(super) const TRANSPORT: &str = "spool or attach";
@@ -131,8 +131,8 @@ parsers! {
     };
     /// Parses how many runs go on at the same time.
     parse_jobs(text) -> u16, JOBS, text.parse().ok().filter(|jobs| (1..=64).contains(jobs));
-    /// Parses a whole number.
-    parse_count(text) -> u32, COUNT, text.parse().ok();
+    /// Parses a whole number of at least 1.
+    parse_count(text) -> u32, COUNT, text.parse().ok().filter(|count| *count > 0);
     /// Parses `stop` or `detach`.
     parse_on_interrupt(text) -> OnInterrupt, ON_INTERRUPT, match text {
         "stop" => Some(OnInterrupt::Stop),

@@ -374,6 +374,30 @@ impl Store {
         .await
     }
 
+    /// Returns the attempts of a run, in their order.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`] or [`StoreError::Unreadable`].
+    pub async fn attempts_of(&self, run: RunId) -> Result<Vec<Attempt>, StoreError> {
+        self.read("read a run", move |tx| {
+            row::select(tx, "run_id = :run", &[(":run", &run.as_str())])
+        })
+        .await
+    }
+
+    /// Forgets a run and its attempts, all at once; returns whether that was done: an open run stays.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn remove_run(&self, run: RunId) -> Result<bool, StoreError> {
+        self.write("remove_run", "remove a run", move |tx| {
+            row::remove_run(tx, run)
+        })
+        .await
+    }
+
     /// Returns every attempt that has, had, or is going to have a container of that name, oldest first.
     ///
     /// Names that we derive ourselves are found once the container is there.

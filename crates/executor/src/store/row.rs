@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dark_factory_types::{AttemptId, ImageRecord, Report, StopReason};
+use dark_factory_types::{AttemptId, ImageRecord, Report, RunId, StopReason};
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, ToSql, Transaction};
 use serde::Serialize;
@@ -63,6 +63,8 @@ pub struct Attempt {
     pub started: Option<Moment>,
     /// When the outcome was decided, once it was.
     pub finished_at: Option<Timestamp>,
+    /// Whether what only a running attempt needs is removed: its container, and some files.
+    pub is_cleaned_up: bool,
 }
 
 impl Attempt {
@@ -378,7 +380,7 @@ pub(super) fn select(
     let error = database("read attempts");
     let sql = format!(
         "SELECT id, engine, spec, state, image, handle, stop_reason, stop_grace_ms, stop_sent, pause_wanted, \
-         paused_since, paused_ms, silent_since, silent_why, report, created_at, started_at, started, finished_at \
+         paused_since, paused_ms, silent_since, silent_why, report, created_at, started_at, started, finished_at, removed \
          FROM attempt WHERE {condition} ORDER BY created_at, run_id, number"
     );
     let mut statement = tx.prepare(&sql).map_err(&error)?;
@@ -465,6 +467,7 @@ fn read_row(row: &Row<'_>) -> Result<Attempt, StoreError> {
         finished_at: maybe("finished_at")?
             .map(|time| parse("time", &time))
             .transpose()?,
+        is_cleaned_up: number("removed")? == Some(1),
     })
 }
 
@@ -485,6 +488,27 @@ fn note_step(
     )
     .map_err(database("record a step"))?;
     Ok(())
+}
+
+/// Removes a run with its attempts, if all of them have ended; returns whether that is done.
+pub(super) fn remove_run(tx: &Transaction<'_>, run: RunId) -> Result<bool, StoreError> {
+    let error = database("remove a run");
+    let run = run.as_str();
+    let open = "SELECT count(*) FROM attempt WHERE run_id = ?1 AND state <> 'finished'";
+    let open: i64 = tx
+        .query_row(open, [run], |row| row.get(0))
+        .map_err(&error)?;
+    if open > 0 {
+        return Ok(false);
+    }
+    for sql in [
+        "DELETE FROM step WHERE attempt_id IN (SELECT id FROM attempt WHERE run_id = ?1)",
+        "DELETE FROM attempt WHERE run_id = ?1",
+        "DELETE FROM run WHERE id = ?1",
+    ] {
+        tx.execute(sql, [run]).map_err(&error)?;
+    }
+    Ok(true)
 }
 
 pub(super) fn millis(time: Duration) -> i64 {

@@ -5,6 +5,7 @@
 //! Never: supervises an attempt whose lease another process holds.
 
 mod leftovers;
+mod removal;
 mod requests;
 mod retry;
 
@@ -31,6 +32,7 @@ use crate::state_dir::{HelperExe, Scratch, StateDir, write_durably};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 pub use leftovers::{Leftover, Pruned, Stake, Thing};
+pub use removal::{Expired, Expiry, Removed, Retention};
 pub use requests::{Moved, Stopped};
 pub use retry::Retry;
 
@@ -550,7 +552,12 @@ impl Supervisor {
         }
     }
 
-    async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
+    /// Returns the latest attempt of a run.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::NoSuchRun`] or [`ExecutorError::Store`].
+    pub async fn latest(&self, run: RunId) -> Result<Attempt, ExecutorError> {
         let latest = self.store.latest(run).await?;
         latest.ok_or_else(|| ExecutorError::NoSuchRun {
             text: run.to_string(),
