@@ -194,6 +194,15 @@ pub(crate) struct LogsArgs {
     /// The agent's standard output, byte for byte
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+    /// The agent's standard error, byte for byte
+    #[arg(long, conflicts_with_all = ["json", "raw"])]
+    pub(crate) stderr: bool,
+    /// Only the last lines
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) tail: Option<u64>,
+    /// Only what is not older: a time such as 2026-11-28T13:00:00Z, or a time ago such as 10m
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
 }
 
 /// Flags of `stop`.

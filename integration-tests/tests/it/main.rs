@@ -26,6 +26,7 @@ mod faults;
 mod full_disk;
 mod images;
 mod limits;
+mod logs;
 mod options;
 mod orphans;
 mod recovery;

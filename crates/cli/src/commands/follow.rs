@@ -5,7 +5,7 @@
 //! Never: minds that another supervisor writes the file anew: its bytes are the same.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,18 +14,20 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Format;
+use super::excerpt::Excerpt;
 use crate::error::CommandError;
 use crate::terminal::{self, Taken};
 
 /// How often a followed file is looked at.
 const CHECK: Duration = Duration::from_millis(100);
 
-/// A log that is printed from its beginning.
+/// A log that is printed, from its beginning or from where an excerpt of it begins.
 #[derive(Debug)]
 pub(crate) struct Follower {
     file: Option<File>,
     path: PathBuf,
     format: Format,
+    excerpt: Excerpt,
     pending: Vec<u8>,
 }
 
@@ -36,8 +38,15 @@ impl Follower {
             file: None,
             path,
             format,
+            excerpt: Excerpt::default(),
             pending: Vec::new(),
         }
+    }
+
+    /// Returns the same follower, which begins with an excerpt of what is there already.
+    pub(crate) fn with_excerpt(mut self, excerpt: Excerpt) -> Self {
+        self.excerpt = excerpt;
+        self
     }
 
     /// Prints until `ended` is set and everything that was there by then is printed. Blocks.
@@ -92,8 +101,18 @@ impl Follower {
     fn read(&mut self) -> Result<Vec<u8>, CommandError> {
         if self.file.is_none() {
             match File::open(&self.path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                Ok(mut file) => {
+                    self.excerpt
+                        .start(&mut file)
+                        .and_then(|start| file.seek(SeekFrom::Start(start)))
+                        .map_err(|error| CommandError::internal("read the log", error))?;
+                    self.file = Some(file);
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    // All of what comes is new.
+                    self.excerpt = Excerpt::default();
+                    return Ok(Vec::new());
+                }
                 Err(error) => return Err(CommandError::internal("open the log", error)),
             }
         }

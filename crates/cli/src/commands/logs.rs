@@ -7,9 +7,12 @@
 use std::time::Duration;
 
 use dark_factory_executor::error::ExecutorError;
+use dark_factory_executor::settings::parse_timeout;
 use dark_factory_types::exit_code;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Format;
+use super::excerpt::Excerpt;
 use super::follow::Follower;
 use crate::args::LogsArgs;
 use crate::context::Context;
@@ -25,14 +28,18 @@ pub(crate) async fn logs(
     format: Format,
 ) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
+    let excerpt = Excerpt {
+        tail: args.tail,
+        since: since(args, supervisor.clock().now())?,
+    };
     let attempt = supervisor.find_attempt(&args.run.run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
-    let path = if args.raw {
-        dir.raw_log()
-    } else {
-        dir.run_log()
+    let path = match (args.raw, args.stderr) {
+        (true, _) => dir.raw_log(),
+        (_, true) => dir.stderr_log(),
+        _ => dir.run_log(),
     };
-    let mut log = Follower::new(path, format);
+    let mut log = Follower::new(path, format).with_excerpt(excerpt);
     loop {
         // Read before the file is, so that what was written before the end is printed.
         let row = supervisor
@@ -46,5 +53,33 @@ pub(crate) async fn logs(
             return Ok(exit_code::SUCCEEDED);
         }
         tokio::time::sleep(FOLLOW_CHECK).await;
+    }
+}
+
+/// Returns the time that `--since` means.
+fn since(args: &LogsArgs, now: Timestamp) -> Result<Option<Timestamp>, CommandError> {
+    let Some(text) = &args.since else {
+        return Ok(None);
+    };
+    if args.raw || args.stderr {
+        let what = if args.raw { "--raw" } else { "--stderr" };
+        return Err(CommandError::usage(format!(
+            "--since goes by the times of the log's lines, and {what} has none"
+        ))
+        .hint("leave one of the two out, or use --tail"));
+    }
+    let ago = |ago| now.checked_sub(SignedDuration::try_from(ago).ok()?).ok();
+    let time = match (text.parse(), parse_timeout(text)) {
+        (Ok(time), _) => Some(time),
+        (Err(_), duration) => duration.ok().and_then(ago),
+    };
+    match time {
+        Some(time) if time <= now => Ok(Some(time)),
+        Some(_) => Err(CommandError::usage(format!(
+            "--since {text} is still to come"
+        ))),
+        None => Err(CommandError::usage(format!(
+            "--since must be a time such as 2026-11-28T13:00:00Z, or a time ago such as 10m, not {text:?}"
+        ))),
     }
 }

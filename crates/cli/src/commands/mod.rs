@@ -9,6 +9,7 @@ mod config;
 mod daemon;
 mod demo;
 mod doctor;
+mod excerpt;
 mod explain;
 mod follow;
 mod image;
