@@ -67,6 +67,12 @@ pub(crate) enum Command {
     Wait(RunNames),
     /// Show what a run's agent did and does, to its end; Ctrl-C leaves the run alone
     Attach(RunName),
+    /// Execute a program in a run's container: while it runs, or after a `run --keep`
+    Exec(ExecArgs),
+    /// Open a shell in a run's container
+    Shell(RunName),
+    /// Show what running runs use
+    Stats(StatsArgs),
     /// Show everything that is known of a run
     Inspect(RunName),
     /// Show a recorded agent stream
@@ -94,6 +100,10 @@ pub(crate) enum Command {
 
 /// Flags of `run`; each is also a key of a prompt file's front matter, which it beats.
 #[derive(Debug, ClapArgs)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line are there or not"
+)]
 pub(crate) struct RunArgs {
     /// Prompt files; - reads one from standard input
     #[arg(required = true, value_name = "FILE")]
@@ -167,6 +177,9 @@ pub(crate) struct RunArgs {
     /// Show only how each run ends
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// Keep each container after its end, for `exec` and `shell`; `rm` and `prune --apply` remove it
+    #[arg(long)]
+    pub(crate) keep: bool,
     /// Queue the files for the daemon, starting one if none runs, and print the ids of their runs
     #[arg(long, short, conflicts_with_all = ["jobs", "on_interrupt"])]
     pub(crate) detach: bool,
@@ -410,6 +423,33 @@ pub(crate) struct RetryArgs {
     /// Queue it for the daemon, starting one if none runs
     #[arg(long, short, conflicts_with = "quiet")]
     pub(crate) detach: bool,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExecArgs {
+    /// For habit's sake: standard input is always passed on
+    #[arg(short)]
+    pub(crate) interactive: bool,
+    /// Insist on a terminal, which is given anyway where there is one
+    #[arg(short)]
+    pub(crate) tty: bool,
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// Program and arguments
+    #[arg(last = true, required = true, value_name = "ARGV")]
+    pub(crate) command: Vec<String>,
+}
+
+/// Flags of `stats`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatsArgs {
+    /// Runs, by id or the beginning or end of one [default: all that run]
+    #[arg(value_name = "RUN")]
+    pub(crate) runs: Vec<String>,
+    /// Once, also on a terminal
+    #[arg(long)]
+    pub(crate) no_stream: bool,
 }
 
 /// Flags of `rm`.

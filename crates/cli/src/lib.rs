@@ -55,6 +55,7 @@ mod helper;
 mod interrupt;
 mod journal;
 mod logging;
+mod raw_terminal;
 pub mod seed;
 mod shell;
 mod terminal;

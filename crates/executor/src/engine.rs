@@ -4,12 +4,18 @@
 //! Reads: launch specs.
 //! Never: implements an engine or decides an outcome.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use dark_factory_types::{AttemptId, ImageRecord, OwnerId};
+use dark_factory_types::{AttemptId, ByteSize, ImageRecord, OwnerId};
+use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWrite;
 
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 
@@ -130,7 +136,7 @@ pub enum EngineError {
         /// What we were doing.
         operation: String,
         /// The operating system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The engine failed in a way that the operation does not foresee.
     #[error("the engine failed to {operation}")]
@@ -304,6 +310,110 @@ pub struct OwnedContainer {
     pub is_running: bool,
 }
 
+/// A program that is to be executed in a container, beside what runs there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Variables besides those of the container.
+    pub env: BTreeMap<String, String>,
+    /// The terminal that it is given; without one it has three pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Characters of a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+}
+
+/// Where a program that is executed has written something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// To its standard output, or to its terminal.
+    Output,
+    /// To its standard error.
+    Error,
+}
+
+/// A program that is executed in a container.
+pub struct Executed {
+    /// Its standard input, or what is typed into its terminal; shut down, it has ended.
+    pub input: Box<dyn AsyncWrite + Send + Unpin>,
+    /// What it writes, until it has ended and whatever else holds its output.
+    pub output: BoxStream<'static, io::Result<(Channel, Vec<u8>)>>,
+    /// Itself.
+    pub program: Arc<dyn Program>,
+}
+
+impl fmt::Debug for Executed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executed")
+            .field("program", &self.program)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A program that was executed in a container.
+#[async_trait]
+pub trait Program: Send + Sync + fmt::Debug {
+    /// Changes the size of its terminal; one that has ended, or has not begun yet, is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unreachable`] if the engine does not answer.
+    async fn resize(&self, size: TerminalSize) -> Result<(), EngineError>;
+
+    /// Returns its exit code once its output has ended.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from saying so.
+    async fn exit_code(&self) -> Result<i64, EngineError>;
+}
+
+/// What a running container has used, and uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Usage {
+    /// When it was measured, by the engine's clock.
+    pub at: Timestamp,
+    /// CPU time since its start.
+    pub cpu: Duration,
+    /// Memory, without what the kernel could drop at once.
+    pub memory: ByteSize,
+    /// The most memory that it may have.
+    pub memory_limit: Option<ByteSize>,
+    /// The most memory that it had, if the engine knows.
+    pub memory_peak: Option<ByteSize>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Received and sent, if it has a network.
+    pub network: Option<Traffic>,
+    /// Read from and written to disks, if the engine knows.
+    pub block: Option<Traffic>,
+}
+
+/// Bytes in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Received, or read.
+    pub inward: ByteSize,
+    /// Sent, or written.
+    pub outward: ByteSize,
+}
+
+/// A running copy of an ended container.
+#[derive(Debug)]
+pub struct Reopened {
+    /// What it is as the engine lists it: [`Engine::remove_owned`] removes it.
+    pub container: OwnedContainer,
+    /// It, running.
+    pub workload: Box<dyn Workload>,
+}
+
 /// Receives progress lines of a pull.
 pub type PullProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
 
@@ -410,6 +520,23 @@ pub trait Engine: Send + Sync + fmt::Debug {
         owner: &OwnerId,
         container: &OwnedContainer,
     ) -> Result<(), EngineError>;
+
+    /// Makes and starts a container with the files of an ended one, in which nothing happens by itself.
+    ///
+    /// It has the ended one's user, mounts, limits and network, and neither its secrets nor what was in its memory
+    /// file systems. It is named `name`, and belongs to the same attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`], [`EngineError::CreateRefused`] or [`EngineError::StartRefused`].
+    async fn reopen(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        ended: &Handle,
+        name: &str,
+    ) -> Result<Reopened, EngineError>;
 }
 
 /// A container that was started.
@@ -454,6 +581,22 @@ pub trait Workload: Send + Sync + fmt::Debug {
     ///
     /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
     async fn unpause(&self) -> Result<(), EngineError>;
+
+    /// Executes a program in the container, as the user that the agent is, beside the agent.
+    ///
+    /// A program that cannot be executed ends with code 126 or 127, and its output says why.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
+    async fn exec(&self, execution: &Execution) -> Result<Executed, EngineError>;
+
+    /// Measures what the container uses.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
+    async fn usage(&self) -> Result<Usage, EngineError>;
 
     /// Removes the ended container; one that is gone already is no error.
     ///

@@ -148,6 +148,14 @@ pub enum ExecutorError {
         /// Its state.
         state: AttemptState,
     },
+    /// Nothing can be executed for a run: it has no container, or not any more.
+    #[error("run {run} has no container in which anything could be executed: it is {state}")]
+    NoContainer {
+        /// The run.
+        run: RunId,
+        /// Where it stands.
+        state: &'static str,
+    },
     /// Something is asked for that only a run can have which has ended.
     #[error("run {run} has not ended: it is {state}")]
     NotEnded {
@@ -221,6 +229,7 @@ impl ExecutorError {
             | Self::Unfinished { .. }
             | Self::NotRunning { .. }
             | Self::NotEnded { .. }
+            | Self::NoContainer { .. }
             | Self::Busy { .. }
             | Self::PromptNotKept { .. }
             | Self::SecretNotKept { .. }
@@ -281,6 +290,9 @@ impl ExecutorError {
             Self::NotEnded { run, .. } => Some(format!(
                 "wait for it with `dark-factory wait {run}`, or stop it with `dark-factory stop {run}`"
             )),
+            Self::NoContainer { .. } => Some(
+                "while a run goes on it has one, and `run --keep` keeps it after the end".to_owned(),
+            ),
             Self::Busy { run } => {
                 Some(format!("try again once it is done; `dark-factory inspect {run}` shows where it stands"))
             }

@@ -201,6 +201,17 @@ impl Default for StopPolicy {
     }
 }
 
+/// What becomes of a container once its run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposal {
+    /// It is removed.
+    #[default]
+    Remove,
+    /// It is kept, for a person to look into.
+    Keep,
+}
+
 /// Where a secret's value is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -289,6 +300,9 @@ pub struct LaunchSpec {
     pub completion_grace: Option<Duration>,
     /// How its output is read.
     pub transport: Transport,
+    /// What becomes of its container.
+    #[serde(default)]
+    pub disposal: Disposal,
     /// The seed's own mounts; only under the seed profile.
     pub seed: SeedSpec,
 }

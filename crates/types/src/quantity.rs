@@ -22,7 +22,7 @@ pub struct QuantityError {
 ///
 /// Text form as Docker's: a number, then `b`, `k`, `m`, `g` or `t` (powers of 1024, upper or lower case, an
 /// optional `b` or `ib` behind), at most [`i64::MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct ByteSize(pub u64);
 
 impl FromStr for ByteSize {

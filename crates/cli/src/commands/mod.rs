@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod doctor;
 mod excerpt;
+mod exec;
 mod explain;
 mod follow;
 mod image;
@@ -24,6 +25,7 @@ mod retry;
 mod rm;
 mod run;
 mod show;
+mod stats;
 mod stop;
 mod wait;
 
@@ -65,6 +67,9 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Daemon(daemon) => daemon::daemon(&context()?, &daemon, format).await,
         Command::Rm(rm) => rm::rm(&context()?, &rm, format).await,
         Command::Prune(prune) => prune::prune(&context()?, &prune, format).await,
+        Command::Exec(exec) => exec::exec(&context()?, &exec).await,
+        Command::Shell(run) => exec::shell(&context()?, &run).await,
+        Command::Stats(stats) => stats::stats(&context()?, &stats, format).await,
         Command::Inspect(run) => inspect::inspect(&context()?, &run, format).await,
         Command::Replay(replay) => replay::replay(&replay, format),
         // A schema needs no state folder either.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dark_factory_executor::attempt::{OnSilence, Progress};
 use dark_factory_executor::error::sentence;
-use dark_factory_executor::supervisor::{Recovery, Supervisor};
+use dark_factory_executor::supervisor::{Leftover, Recovery, Stake, Supervisor};
 use dark_factory_types::exit_code;
 use serde_json::json;
 
@@ -69,7 +69,12 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
 
 /// Says what `prune` would find, if the engine says what there is.
 async fn tell_of_leftovers(supervisor: &Supervisor) {
-    match supervisor.leftovers(GRACE).await {
+    let leftovers = supervisor.leftovers(GRACE).await;
+    let leftovers = leftovers.map(|leftovers| {
+        let untold = |leftover: &Leftover| leftover.stake != Some(Stake::Kept);
+        leftovers.into_iter().filter(untold).collect::<Vec<_>>()
+    });
+    match leftovers {
         Ok(leftovers) if leftovers.is_empty() => {}
         Ok(leftovers) => terminal::eprint(&format!(
             "{} left over that no open run owns: `dark-factory prune` lists them\n",

@@ -17,7 +17,7 @@ use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
 use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
 use dark_factory_executor::sink::Sink;
-use dark_factory_executor::spec::{LaunchSpec, OUR_IMAGES};
+use dark_factory_executor::spec::{Disposal, LaunchSpec, OUR_IMAGES};
 use dark_factory_executor::supervisor::{Retry, Submitted, Supervisor};
 use dark_factory_types::{AttemptId, Report, RunId, exit_code};
 use serde_json::json;
@@ -326,11 +326,16 @@ async fn let_go(
 pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> {
     let flags = settings(args)?;
     let resolve_context = context.resolve_context(context.state_dir.clone());
+    let disposal = if args.keep {
+        Disposal::Keep
+    } else {
+        Disposal::Remove
+    };
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     let mut seen: Vec<String> = Vec::new();
     for file in &args.files {
-        match prepare_one(context, file, &flags, &resolve_context) {
+        match prepare_one(context, file, &flags, &resolve_context, disposal) {
             Ok(job) if seen.contains(&job.launch.spec().file) => {
                 errors.push(
                     CommandError::usage(format!("{} is given twice", file.display()))
@@ -359,6 +364,7 @@ pub(crate) fn prepare_one(
     file: &Path,
     flags: &Settings,
     resolve_context: &ResolveContext,
+    disposal: Disposal,
 ) -> Result<Job, CommandError> {
     let (name, bytes) = read_prompt(context, file)?;
     let prompt =
@@ -369,8 +375,9 @@ pub(crate) fn prepare_one(
     };
     let layers = config::stack(context, Some(&prompt), &flags)?.layers();
     let layers: Vec<&Settings> = layers.iter().collect();
-    let resolved = resolve_layers(&prompt, &layers, &context.host, resolve_context)
+    let mut resolved = resolve_layers(&prompt, &layers, &context.host, resolve_context)
         .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
+    resolved.spec.disposal = disposal;
     for warning in &resolved.warnings {
         terminal::eprint(&format!("warning: {warning}\n"));
     }

@@ -74,6 +74,13 @@ pub(super) const PAUSE: Operation = Operation::new("pause the container", 20);
 pub(super) const UNPAUSE: Operation = Operation::new("let the container go on", 20);
 pub(super) const REMOVE: Operation = Operation::new("remove the container", 30);
 pub(super) const EVENTS: Operation = Operation::new("tell what happened to the container", 10);
+pub(super) const EXEC: Operation = Operation::new("execute a program in the container", 30);
+pub(super) const RESIZE: Operation = Operation::new("change the size of a terminal", 10);
+pub(super) const INSPECT_EXEC: Operation = Operation::new("tell how a program ended", 15);
+pub(super) const USAGE: Operation = Operation::new("measure the container", 15);
+/// It copies what the container has written.
+pub(super) const COMMIT: Operation = Operation::new("copy the container", 600);
+pub(super) const REMOVE_IMAGE: Operation = Operation::new("remove the image", 60);
 pub(super) const LIST: Operation = Operation::new("list containers", 30);
 
 /// A call that did not succeed.
@@ -137,6 +144,11 @@ impl Client {
     /// Returns where the engine is, for people.
     pub(super) fn endpoint(&self) -> String {
         self.inner.endpoint.to_string()
+    }
+
+    /// Returns where the engine is, as it is connected to.
+    pub(super) fn address(&self) -> &Address {
+        &self.inner.endpoint.0
     }
 
     /// Returns the client; the first time, the API's version is negotiated.

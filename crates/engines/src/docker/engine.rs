@@ -21,7 +21,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOpt
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
     Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, PullProgress,
-    Recovered, Workload,
+    Recovered, Reopened, Workload,
 };
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::failpoint::reach;
@@ -40,7 +40,7 @@ use super::endpoint::DockerEndpoint;
 use super::identity::{EngineIdentity, identity};
 use super::probe::Survey;
 use super::workload::DockerWorkload;
-use super::{images, lower, probe};
+use super::{images, lower, probe, reopen};
 
 /// How long the helper may take to ask for its spool; it gives up after the same time.
 const HANDOVER: Duration = Duration::from_secs(60);
@@ -418,7 +418,57 @@ impl Engine for DockerEngine {
             engine: None,
         };
         container.kill_to_the_end().await?;
-        container.remove().await
+        container.remove().await?;
+        let image = found.config.and_then(|config| config.image);
+        reopen::remove_image(&self.client, &image.unwrap_or_default()).await
+    }
+
+    async fn reopen(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        ended: &Handle,
+        name: &str,
+    ) -> Result<Reopened, EngineError> {
+        let kept = Container::of(&self.client, ended)?;
+        let image = reopen::image(&kept, name).await?;
+        let made = async {
+            let body = reopen::request(spec, owner, dir, &self.host, name, &image)?;
+            let created = self.create_once(spec, name, body).await?;
+            created.ok_or_else(|| EngineError::NameTaken {
+                name: name.to_owned(),
+                holder: "unknown id".to_owned(),
+            })
+        };
+        let id = match made.await {
+            Ok(id) => id,
+            Err(error) => {
+                reopen::remove_image(&self.client, &image).await?;
+                return Err(error);
+            }
+        };
+        let copy = Container {
+            id: id.clone(),
+            name: name.to_owned(),
+            ..kept
+        };
+        let container = OwnedContainer {
+            name: name.to_owned(),
+            id,
+            attempt: Some(ended.attempt),
+            created_at: None,
+            is_running: true,
+        };
+        if let Err(error) = copy.start().await {
+            self.remove_owned(owner, &container).await?;
+            return Err(error);
+        }
+        let handle = copy.handle(ended.attempt);
+        Ok(Reopened {
+            container,
+            workload: DockerWorkload::running(copy, &handle, None),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use dark_factory_executor::spec::{
-    Limits, Mount as SpecMount, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, Workspace,
+    Disposal, Limits, Mount as SpecMount, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, Workspace,
 };
 use dark_factory_types::{ByteSize, CpuCount, RunId};
 use tempfile::TempDir;
@@ -64,6 +64,7 @@ fn spec(profile: Profile) -> LaunchSpec {
             grace: Duration::from_secs(3),
         },
         engine_identity: None,
+        disposal: Disposal::Remove,
         secret_sources: BTreeMap::new(),
         completion_grace: None,
         transport: Transport::Spool,

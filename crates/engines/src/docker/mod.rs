@@ -12,14 +12,18 @@ mod container;
 mod copier;
 mod endpoint;
 mod engine;
+mod exec;
+mod hijack;
 mod identity;
 pub mod images;
 pub mod launch;
 mod lower;
 mod ping;
 mod probe;
+mod reopen;
 pub mod seed;
 mod tail;
+mod usage;
 mod workload;
 
 pub use endpoint::{DockerEndpoint, NamedBy};

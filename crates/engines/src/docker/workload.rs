@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dark_factory_executor::engine::{EngineError, EngineExit, Handle, Workload};
+use dark_factory_executor::engine::{
+    EngineError, EngineExit, Executed, Execution, Handle, Usage, Workload,
+};
 use dark_factory_executor::spec::StopPolicy;
 use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
 use dark_factory_types::Transport;
@@ -17,6 +19,7 @@ use super::attach::Reader;
 use super::causes::Witness;
 use super::client::KILL;
 use super::container::{Container, Signalled};
+use super::{exec, usage};
 
 /// How long the helper may take for that.
 const HELPER_GRACE: Duration = Duration::from_secs(5);
@@ -128,6 +131,14 @@ impl Workload for DockerWorkload {
 
     async fn unpause(&self) -> Result<(), EngineError> {
         self.container.unpause().await
+    }
+
+    async fn exec(&self, execution: &Execution) -> Result<Executed, EngineError> {
+        exec::exec(&self.container, execution).await
+    }
+
+    async fn usage(&self) -> Result<Usage, EngineError> {
+        usage::usage(&self.container).await
     }
 
     async fn remove(&self) -> Result<(), EngineError> {

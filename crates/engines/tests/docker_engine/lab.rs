@@ -14,8 +14,8 @@ use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{
-    AttemptDir, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec,
-    StopPolicy, User, WORKSPACE_TARGET, Workspace,
+    AttemptDir, Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION,
+    SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
 use dark_factory_executor::spool::SpoolReader;
 use dark_factory_executor::state_dir::{HelperExe, StateDir};
@@ -131,6 +131,7 @@ impl Lab {
             network: NetworkMode::None,
             stop: StopPolicy::default(),
             engine_identity: None,
+            disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
             completion_grace: None,
             transport: Transport::Spool,

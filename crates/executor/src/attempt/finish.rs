@@ -19,7 +19,7 @@ use super::pump::Collected;
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
-use crate::spec::StopPolicy;
+use crate::spec::{Disposal, StopPolicy};
 use crate::state_dir::write_durably;
 use crate::store::{Attempt, Transition};
 
@@ -199,19 +199,18 @@ impl Drive<'_> {
             }
         }
         if let Some(workload) = workload {
-            return workload.remove().await;
+            return dispose(row, workload.as_ref()).await;
         }
         let Some(handle) = &row.handle else {
             return self.remove_unknown(row).await;
         };
         match self.look(handle).await? {
             Recovered::Gone => Ok(()),
-            Recovered::Created(workload) | Recovered::Exited(_, workload) => {
-                workload.remove().await
-            }
+            Recovered::Created(workload) => workload.remove().await,
+            Recovered::Exited(_, workload) => dispose(row, workload.as_ref()).await,
             Recovered::Running(workload) => {
                 workload.stop(&StopPolicy::kill()).await?;
-                workload.remove().await
+                dispose(row, workload.as_ref()).await
             }
         }
     }
@@ -228,6 +227,14 @@ impl Drive<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes an ended container, unless it is to be kept.
+async fn dispose(row: &Attempt, workload: &dyn Workload) -> Result<(), EngineError> {
+    match row.spec.disposal {
+        Disposal::Remove => workload.remove().await,
+        Disposal::Keep => Ok(()),
     }
 }
 

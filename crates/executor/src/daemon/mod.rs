@@ -31,7 +31,7 @@ use crate::attempt::{Control, OnSilence, Progress};
 use crate::error::{ExecutorError, sentence};
 use crate::store::AttemptState;
 use crate::supervisor::{
-    HELD_BACK, Leftover, Pruned, Recovery, Removed, Retention, Supervisor, Thing,
+    HELD_BACK, Leftover, Pruned, Recovery, Removed, Retention, Stake, Supervisor, Thing,
 };
 
 /// How often the store is looked into without any reason.
@@ -444,8 +444,9 @@ async fn clean_up(supervisor: &Supervisor) -> Result<Vec<Pruned>, ExecutorError>
         .await?
         .into_iter()
         .partition(|leftover| leftover.stake.is_some());
-    for leftover in kept {
-        let what = name(&leftover);
+    let untold = |leftover: &&Leftover| leftover.stake != Some(Stake::Kept);
+    for leftover in kept.iter().filter(untold) {
+        let what = name(leftover);
         let why = leftover.stake.map(|stake| stake.to_string());
         tracing::warn!(
             what,

@@ -12,8 +12,8 @@ use dark_factory_types::{ImageRecord, OwnerId};
 
 use super::reach;
 use crate::engine::{
-    Capabilities, Description, Engine, EngineError, EngineExit, Handle, OwnedContainer,
-    PullProgress, Recovered, Workload,
+    Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
+    OwnedContainer, PullProgress, Recovered, Reopened, Usage, Workload,
 };
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 
@@ -123,6 +123,17 @@ impl Engine for FaultyEngine {
     ) -> Result<(), EngineError> {
         between("remove_owned", self.0.remove_owned(owner, container)).await
     }
+
+    async fn reopen(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        ended: &Handle,
+        name: &str,
+    ) -> Result<Reopened, EngineError> {
+        self.0.reopen(spec, owner, dir, ended, name).await
+    }
 }
 
 #[async_trait]
@@ -145,6 +156,14 @@ impl Workload for FaultyWorkload {
 
     async fn unpause(&self) -> Result<(), EngineError> {
         between("unpause", self.0.unpause()).await
+    }
+
+    async fn exec(&self, execution: &Execution) -> Result<Executed, EngineError> {
+        self.0.exec(execution).await
+    }
+
+    async fn usage(&self) -> Result<Usage, EngineError> {
+        self.0.usage().await
     }
 
     async fn remove(&self) -> Result<(), EngineError> {

@@ -29,8 +29,8 @@ use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
 use crate::settings::{Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted};
 use crate::spec::{
-    GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION, SeedSpec,
-    StopPolicy, User, WORKSPACE_TARGET, Workspace,
+    Disposal, GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION,
+    SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
 use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
 use project::Project;
@@ -278,6 +278,7 @@ pub fn resolve_layers(
             chosen(settings.completion_grace.as_ref()).unwrap_or(COMPLETION_GRACE),
         ),
         transport: chosen(settings.transport.as_ref()).unwrap_or_default(),
+        disposal: Disposal::default(),
         seed: SeedSpec {
             claude_dir,
             ..SeedSpec::default()

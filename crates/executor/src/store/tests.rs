@@ -11,8 +11,8 @@ mod rules;
 use super::*;
 use crate::clock::Moment;
 use crate::spec::{
-    GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy,
-    User, Workspace,
+    Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec,
+    StopPolicy, User, Workspace,
 };
 
 fn spec(file: &str) -> LaunchSpec {
@@ -46,6 +46,7 @@ fn spec(file: &str) -> LaunchSpec {
         network: NetworkMode::None,
         stop: StopPolicy::default(),
         engine_identity: None,
+        disposal: Disposal::Remove,
         secret_sources: BTreeMap::new(),
         completion_grace: None,
         transport: Transport::Spool,

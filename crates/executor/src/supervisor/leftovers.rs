@@ -19,6 +19,7 @@ use super::Supervisor;
 use crate::engine::OwnedContainer;
 use crate::error::ExecutorError;
 use crate::lease::{Acquired, Lease};
+use crate::spec::Disposal;
 use crate::store::Attempt;
 
 /// Something of ours that no open run owns.
@@ -51,12 +52,15 @@ pub enum Stake {
     Agent,
     /// The output of a run that the store does not know.
     Output,
+    /// What a person wanted to be kept, for looking into it.
+    Kept,
 }
 
 impl fmt::Display for Stake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agent => "it runs, and its run's folder is there",
+            Self::Kept => "it was kept by `run --keep`",
             Self::Output => "the store does not know its run, which has output and may still run",
         })
     }
@@ -153,6 +157,10 @@ impl Supervisor {
         let attempt = container.attempt?;
         if container.is_running && self.state.attempt(attempt).path().exists() {
             return Some(Stake::Agent);
+        }
+        let is_kept = |attempt: &Attempt| attempt.spec.disposal == Disposal::Keep;
+        if attempts.get(&attempt).is_some_and(is_kept) {
+            return Some(Stake::Kept);
         }
         let is_unknown = !attempts.contains_key(&attempt);
         (is_unknown && self.has_output(attempt)).then_some(Stake::Output)

@@ -4,6 +4,7 @@
 //! Reads: resolved prompts.
 //! Never: supervises an attempt whose lease another process holds.
 
+mod inside;
 mod leftovers;
 mod removal;
 mod requests;
@@ -31,6 +32,7 @@ use crate::spec::{AttemptDir, LaunchSpec};
 use crate::state_dir::{HelperExe, Scratch, StateDir, write_durably};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
+pub use inside::Inside;
 pub use leftovers::{Leftover, Pruned, Stake, Thing};
 pub use removal::{Expired, Expiry, Removed, Retention};
 pub use requests::{Moved, Stopped};

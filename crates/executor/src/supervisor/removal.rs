@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::Supervisor;
 use super::retry::ended;
 use crate::error::ExecutorError;
+use crate::spec::Disposal;
 use crate::store::Attempt;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -96,7 +97,7 @@ impl Supervisor {
     async fn remove_containers(&self, attempts: &[Attempt]) -> Result<(), ExecutorError> {
         let remaining: Vec<&Attempt> = attempts
             .iter()
-            .filter(|attempt| !attempt.is_cleaned_up)
+            .filter(|attempt| !attempt.is_cleaned_up || attempt.spec.disposal == Disposal::Keep)
             .collect();
         if remaining.is_empty() {
             return Ok(());

@@ -12,7 +12,7 @@ use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::doctor::{self, Finding, Status};
 use dark_factory_executor::resolve::Resolved;
 use dark_factory_executor::settings::{EnvValue, Settings, Sourced};
-use dark_factory_executor::spec::User;
+use dark_factory_executor::spec::{Disposal, User};
 use dark_factory_types::exit_code;
 
 use crate::args::DoctorArgs;
@@ -97,7 +97,7 @@ impl Launch {
         };
         let resolve = |flags: &Settings| {
             let context_of_run = context.resolve_context(context.state_dir.clone());
-            prepare_one(context, &file, flags, &context_of_run)
+            prepare_one(context, &file, flags, &context_of_run, Disposal::Remove)
                 .map(|job| job.launch.resolved().clone())
         };
         let with_image = with_image(flags.clone());

@@ -13,9 +13,9 @@ use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::settings::parse_signal;
 use dark_factory_executor::spec::{
-    CONTAINER_INIT, GitVisibility, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT, LABEL_PROMPT,
-    LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, User,
-    WORKSPACE_TARGET, Workspace,
+    CONTAINER_INIT, Disposal, GitVisibility, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT,
+    LABEL_PROMPT, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy,
+    User, WORKSPACE_TARGET, Workspace,
 };
 use dark_factory_executor::store::Attempt;
 use dark_factory_executor::supervisor::Adoptable;
@@ -235,6 +235,7 @@ impl Found {
             network: NetworkMode::Open,
             stop: self.stop_policy(),
             engine_identity: None,
+            disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
             completion_grace: None,
             transport: Transport::Attach,

@@ -167,6 +167,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
             network: NetworkMode::Open,
             stop: StopPolicy::default(),
             engine_identity: None,
+            disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
             completion_grace: Some(Duration::from_secs(120)),
             transport: Transport::Spool,

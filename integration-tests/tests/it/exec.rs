@@ -1,0 +1,332 @@
+//! `exec` and `shell`: in a running container, and in one that was kept.
+//!
+//! Owns: a real terminal, and what a person at it sees.
+//! Reads: the commands' output, the terminal's mode.
+//! Never: touches the agent.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use integration_tests::claude_image;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::scene::{Running, Scene, docker, eventually, text};
+use crate::support::Ended;
+
+/// Lets a terminal be opened without becoming that of the test.
+const NO_CONTROLLING_TERMINAL: i32 = 0o400;
+
+/// A command at a terminal of its own.
+struct Terminal {
+    keyboard: File,
+    line: File,
+    screen: Arc<Mutex<String>>,
+    child: Child,
+}
+
+impl Terminal {
+    fn of(command: &Command, columns: u16, rows: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let line = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(NO_CONTROLLING_TERMINAL)
+            .open(name.to_str().unwrap())
+            .unwrap();
+        let keyboard = File::from(master);
+        set_size(&keyboard, columns, rows);
+        let mut in_session = Command::new("setsid");
+        in_session
+            .arg("--ctty")
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env("TERM", "xterm");
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => in_session.env(name, value),
+                None => in_session.env_remove(name),
+            };
+        }
+        let side = || Stdio::from(line.try_clone().unwrap());
+        let child = in_session
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .unwrap();
+        let screen = Arc::new(Mutex::new(String::new()));
+        let (mut shown, text) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = shown.read(&mut bytes) {
+                text.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+        });
+        Self {
+            keyboard,
+            line,
+            screen,
+            child,
+        }
+    }
+
+    fn shows(&self, text: &str) {
+        let screen = || self.screen.lock().unwrap().clone();
+        let is_there = || screen().contains(text).then_some(());
+        let found =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| eventually(text, is_there)));
+        assert!(
+            found.is_ok(),
+            "{text:?} is not on the screen:\n{}",
+            screen()
+        );
+    }
+
+    fn types(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn is_raw(&self) -> bool {
+        let modes = tcgetattr(&self.line).unwrap().local_modes;
+        !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+    }
+
+    fn ended(mut self) -> i32 {
+        let status = eventually("its end", || self.child.try_wait().unwrap());
+        assert!(!self.is_raw(), "the terminal was left raw");
+        status.code().unwrap()
+    }
+}
+
+fn set_size(terminal: &File, columns: u16, rows: u16) {
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(terminal, size).unwrap();
+}
+
+/// A run of an image with a shell, which goes on until the scene has a file `go`.
+fn running() -> (Scene, Running, String) {
+    let scene = Scene::new();
+    let wait = "touch begun; until [ -e go ]; do sleep 0.05; done";
+    let mut run = scene.run_argv(&claude_image(), &[], &["/bin/bash", "-c", wait]);
+    let foreground = Running::start(&mut run);
+    scene.wait_for_file("begun");
+    let id = eventually("the start to be recorded", || {
+        let run = scene.only_run();
+        (run["state"] == "running").then(|| text(&run, "run_id"))
+    });
+    (scene, foreground, id)
+}
+
+fn command(scene: &Scene, arguments: &[&str]) -> Ended {
+    Ended::of(&mut scene.dark_factory(arguments))
+}
+
+#[test]
+fn a_shell_in_a_running_container_is_as_at_a_terminal_of_its_own() {
+    let (scene, foreground, run) = running();
+
+    let mut shell = Terminal::of(&scene.dark_factory(&["shell", &run]), 100, 30);
+    shell.shows("$ ");
+    assert!(shell.is_raw());
+    shell.types("stty size; echo $TERM-$((40 + 2)); pwd\r");
+    shell.shows("30 100");
+    shell.shows("xterm-42");
+    shell.shows("/workspace");
+    set_size(&shell.keyboard, 120, 40);
+    shell.types(
+        "until [ \"$(stty size)\" = '40 120' ]; do sleep 0.05; done; echo resized-$((1 + 1))\r",
+    );
+    shell.shows("resized-2");
+    shell.types("echo begun-$((1 + 1)); sleep 1000\r");
+    shell.shows("begun-2");
+    shell.types("\u{3}");
+    shell.types("echo after-$((2 + 1))\r");
+    shell.shows("after-3");
+    shell.types("exit 7\r");
+
+    assert_eq!(shell.ended(), 7);
+    scene.project.write("go", "");
+    assert_eq!(foreground.ended().code, 0);
+}
+
+#[test]
+fn the_terminal_is_as_before_also_if_the_command_is_told_to_end_or_the_run_ends() {
+    let (scene, foreground, run) = running();
+
+    let told = Terminal::of(&scene.dark_factory(&["shell", &run]), 80, 24);
+    told.shows("$ ");
+    let pid = i32::try_from(told.child.id()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert_eq!(told.ended(), 143);
+    let left = Terminal::of(&scene.dark_factory(&["shell", &run]), 80, 24);
+    left.shows("$ ");
+    scene.project.write("go", "");
+
+    assert_eq!(foreground.ended().code, 0);
+    assert_eq!(left.ended(), 137);
+}
+
+#[test]
+fn without_a_terminal_a_program_has_three_pipes_and_its_exit_code_is_ours() {
+    let (scene, foreground, run) = running();
+    let script = "cat; echo bad >&2; test -t 0 || test -t 1 || echo none; id -u; exit 3";
+
+    let mut exec = scene.dark_factory(&["exec", "-i", &run, "--", "sh", "-c", script]);
+    let mut exec = exec
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let long = "0123456789\n".repeat(50_000);
+    let mut stdin = exec.stdin.take().unwrap();
+    let typed = long.clone();
+    let typing = thread::spawn(move || stdin.write_all(typed.as_bytes()).unwrap());
+    let ended = Ended::from(exec.wait_with_output().unwrap());
+    typing.join().unwrap();
+
+    assert_eq!((ended.code, ended.stderr.as_str()), (3, "bad\n"));
+    assert!(
+        ended.stdout == format!("{long}none\n1000\n"),
+        "{} bytes",
+        ended.stdout.len()
+    );
+    let nothing = command(&scene, &["exec", &run, "--", "/nowhere/program"]);
+    assert_eq!(nothing.code, 126, "{}", nothing.stderr);
+    assert!(
+        nothing.stdout.contains("/nowhere/program"),
+        "{}",
+        nothing.stdout
+    );
+    scene.project.write("go", "");
+    assert_eq!(foreground.ended().code, 0);
+}
+
+#[test]
+fn a_kept_container_can_be_looked_into_after_its_end_until_its_run_is_removed() {
+    let scene = Scene::new();
+    let flags = ["--keep", "--json", "--quiet", "--profile", "seed"];
+    let leave = "echo left > /tmp/left; echo $$ > /workspace/pid";
+    let mut run = scene.run_argv(&claude_image(), &flags, &["/bin/bash", "-c", leave]);
+    let run = Ended::of(&mut run);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let run = text(&run.one(), "run_id");
+    let kept = scene.containers();
+
+    let exec = command(
+        &scene,
+        &[
+            "exec",
+            &run,
+            "--",
+            "sh",
+            "-c",
+            "cat /tmp/left; echo more > /tmp/more; exit 5",
+        ],
+    );
+    let again = command(&scene, &["exec", &run, "--", "ls", "/tmp/more"]);
+    let listed = command(&scene, &["prune", "--grace", "0s"]);
+
+    assert_eq!(
+        (exec.code, exec.stdout.as_str()),
+        (5, "left\n"),
+        "{}",
+        exec.stderr
+    );
+    assert!(
+        exec.stderr.contains("this is a copy of its container"),
+        "{}",
+        exec.stderr
+    );
+    assert_ne!(again.code, 0, "what was written in a copy goes with it");
+    assert_eq!((kept.len(), scene.containers()), (1, kept.clone()));
+    let copies = docker(&[
+        "images",
+        "--quiet",
+        "--filter",
+        &format!("reference=dark-factory-reopened:*{run}*"),
+    ]);
+    assert_eq!(copies, "");
+    assert!(
+        listed.stdout.contains("(it was kept by `run --keep`)"),
+        "{}",
+        listed.stdout
+    );
+    assert_eq!(scene.recover().stdout, "nothing to recover\n");
+    assert_eq!(scene.containers(), kept);
+    let removed = command(&scene, &["rm", &run]);
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert_eq!(
+        docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            &format!("id={}", kept[0])
+        ]),
+        ""
+    );
+}
+
+#[test]
+fn what_has_no_container_or_no_shell_is_told_so() {
+    let scene = Scene::new();
+    let foreground = scene.run_until("begun", "write begun x\nwait-file go\nexit 0");
+    let run = text(&scene.only_run(), "run_id");
+
+    let shell = command(&scene, &["shell", &run]);
+    let no_terminal = command(&scene, &["exec", "-it", &run, "--", "true"]);
+    let nothing = command(&scene, &["exec", &run]);
+    scene.project.write("go", "");
+    assert_eq!(foreground.ended().code, 0);
+    let ended = command(&scene, &["exec", &run, "--", "true"]);
+    let nobody = command(&scene, &["shell", "zzzz"]);
+
+    assert_eq!(
+        (shell.code, shell.stderr),
+        (
+            2,
+            format!(
+                "error: the container of run {run} has no shell\n  help: `dark-factory exec {run} -- PROGRAM` executes \
+                 a program that it has\n"
+            )
+        )
+    );
+    assert_eq!(no_terminal.code, 2);
+    assert!(
+        no_terminal.stderr.starts_with("error: -t needs a terminal"),
+        "{}",
+        no_terminal.stderr
+    );
+    assert_eq!(nothing.code, 2);
+    assert!(nothing.stderr.contains("<ARGV>"), "{}", nothing.stderr);
+    assert_eq!(
+        (ended.code, ended.stderr),
+        (
+            2,
+            format!(
+                "error: run {run} has no container in which anything could be executed: it is finished\n  help: while a \
+                 run goes on it has one, and `run --keep` keeps it after the end\n"
+            )
+        )
+    );
+    assert_eq!(nobody.code, 3);
+}
