@@ -39,7 +39,7 @@ pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
 pub struct StartStamp {
     /// The wall time.
     pub wall: Timestamp,
-    /// Milliseconds since the boot that it was started in, suspended time left out, if its record can be read.
+    /// Milliseconds since the boot that it was started in, suspended time left out, if its record says so.
     pub awake_ms: Option<u64>,
 }
 
@@ -81,7 +81,8 @@ pub fn started_at(dir: &AttemptDir) -> io::Result<Option<StartStamp>> {
             let stamp = record.header.stamp;
             Ok(StartStamp {
                 wall: Timestamp::from_nanosecond(stamp.wall_ns.into()).map_err(io::Error::other)?,
-                awake_ms: Some(stamp.monotonic_ns / 1_000_000),
+                // A record of ours, where there is no helper, has no such stamp.
+                awake_ms: (stamp.monotonic_ns > 0).then_some(stamp.monotonic_ns / 1_000_000),
             })
         })
         .transpose()
