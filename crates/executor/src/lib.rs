@@ -44,6 +44,8 @@ pub mod mount_source;
 pub mod nudge;
 pub mod prompt;
 mod readable;
+pub mod recorder;
+pub mod report_md;
 pub mod resolve;
 pub mod settings;
 pub mod sink;

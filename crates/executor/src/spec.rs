@@ -445,6 +445,21 @@ impl AttemptDir {
         self.path.join("launch.json")
     }
 
+    /// Returns the report for people.
+    pub fn report_md(&self) -> PathBuf {
+        self.path.join("report.md")
+    }
+
+    /// Returns what the attempt changed in its workspace, as a git patch.
+    pub fn changes_patch(&self) -> PathBuf {
+        self.path.join("changes.patch")
+    }
+
+    /// Returns the lines that it added and removed in each file.
+    pub fn changes_stat(&self) -> PathBuf {
+        self.path.join("changes.stat")
+    }
+
     /// Returns the report.
     pub fn report_json(&self) -> PathBuf {
         self.path.join("report.json")

@@ -26,7 +26,8 @@ pub use id::{AttemptId, IdError, OwnerId, RunId};
 pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome, signal_name};
 pub use quantity::{ByteSize, CpuCount, QuantityError, parse_duration};
 pub use report::{
-    ImageRecord, LimitsRecord, LogState, NetworkMode, REPORT_VERSION, Report, RunSummary, Transport,
+    ChangedFile, Changes, ImageRecord, LimitsRecord, LogState, NetworkMode, REPORT_VERSION, Report,
+    RunSummary, Transport,
 };
 pub use usage::Usage;
 pub use verdict::{CompletionReport, ErrorClass, ReportStatus, Verdict, Verification};

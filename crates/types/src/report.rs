@@ -73,6 +73,37 @@ pub struct LimitsRecord {
     pub log: Option<ByteSize>,
 }
 
+/// What an attempt changed in its workspace, as a whole.
+///
+/// The counts are `None` where they are not known; the note then says why.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Changes {
+    /// How many files.
+    pub files: Option<u64>,
+    /// Lines that were added, those of binary files not counted.
+    pub insertions: Option<u64>,
+    /// Lines that were removed, those of binary files not counted.
+    pub deletions: Option<u64>,
+    /// The patch's absolute path; `None` if there is none.
+    pub patch: Option<String>,
+    /// What a person should know about it: why there is no patch, or what is not in it.
+    pub note: Option<String>,
+}
+
+/// What an attempt changed in one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedFile {
+    /// Its path below the workspace; what is not UTF-8 in it is replaced.
+    pub path: String,
+    /// The path that it had before, if it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_from: Option<String>,
+    /// Lines that were added; `None` for a binary file.
+    pub insertions: Option<u64>,
+    /// Lines that were removed; `None` for a binary file.
+    pub deletions: Option<u64>,
+}
+
 /// Everything that is known of a finished attempt: the content of `report.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -131,6 +162,12 @@ pub struct Report {
     pub stdout_bytes: u64,
     /// Bytes of `stderr.log`.
     pub stderr_bytes: u64,
+    /// What the attempt changed in its workspace; `None` if nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
+    /// The files that it changed, those of the most changed lines if there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed_files: Vec<ChangedFile>,
     /// Things that a person should know and that did not decide the outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -163,6 +200,9 @@ pub struct RunSummary {
     pub dir: String,
     /// What the agent used.
     pub usage: Usage,
+    /// What it changed in its workspace; `None` if nobody looked.
+    #[serde(default)]
+    pub changes: Option<Changes>,
     /// When the container was started.
     pub started_at: Option<Timestamp>,
     /// When the outcome was decided.
@@ -182,6 +222,7 @@ impl RunSummary {
             exit_code: report.exit.and_then(|exit| exit.code()),
             dir,
             usage: report.usage,
+            changes: report.changes.clone(),
             started_at: report.started_at,
             finished_at: report.finished_at,
         }

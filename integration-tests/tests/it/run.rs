@@ -47,6 +47,7 @@ fn a_run_that_succeeds_leaves_its_files_and_prints_its_summary() {
         fields,
         [
             "cause",
+            "changes",
             "dir",
             "engine",
             "exit_code",

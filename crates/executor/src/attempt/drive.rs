@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dark_factory_agents::{Agent, agent};
 use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
+use tokio::task::JoinSet;
 
 use super::facts::EngineEnd;
 use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
@@ -20,6 +21,7 @@ use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::nudge::Nudges;
+use crate::recorder::WorkspaceRecorder;
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{StartStamp, is_started, started_at};
@@ -43,6 +45,7 @@ pub(crate) struct Drive<'a> {
     pub(crate) tenure: Tenure,
     pub(crate) control: &'a Control,
     pub(crate) progress: OnProgress<'a>,
+    pub(crate) recorder: Option<&'a Arc<dyn WorkspaceRecorder>>,
     /// Held until the attempt is finished or given up.
     pub(crate) _lease: Lease,
 }
@@ -66,6 +69,8 @@ struct Launch {
     /// How often the engine failed in a row.
     failures: u32,
     silent: bool,
+    /// Records the workspace while image and container are prepared.
+    baseline: JoinSet<()>,
 }
 
 impl Drive<'_> {
@@ -135,12 +140,16 @@ impl Drive<'_> {
             last: None,
             failures: 0,
             silent: attempt.silence.is_some(),
+            baseline: JoinSet::new(),
         };
         if attempt.state < AttemptState::Creating {
             self.check_engine(spec).await?;
         }
         if attempt.state == AttemptState::Queued {
             self.advance(Transition::Preparing).await?;
+        }
+        if attempt.state < AttemptState::Starting {
+            self.begin_baseline(spec, &mut launch.baseline);
         }
         loop {
             launch.known.agent = match self.is_started()? {
@@ -154,7 +163,10 @@ impl Drive<'_> {
             let launched = match self.step(attempt, &mut launch).await {
                 Ok(launched) => launched,
                 Err(error) => match self.ask_again_later(&mut launch, error).await? {
-                    Some(given_up) => return Ok(given_up),
+                    Some(given_up) => {
+                        launch.baseline.shutdown().await;
+                        return Ok(given_up);
+                    }
                     None => continue,
                 },
             };
@@ -167,6 +179,8 @@ impl Drive<'_> {
                 self.engine_answers().await?;
             }
             if let Some(launched) = launched {
+                // Of an attempt that was not started nothing may be written while it is cleaned up.
+                launch.baseline.shutdown().await;
                 return Ok(launched);
             }
         }
@@ -254,6 +268,14 @@ impl Drive<'_> {
                 known.container = Container::Handle;
             }
             (Next::Start, Some(handle)) => {
+                if known.container == Container::Created {
+                    tokio::select! {
+                        biased;
+                        () = self.baseline(spec, &mut launch.baseline) => {}
+                        () = self.told_to_stop() => return Ok(None),
+                    }
+                    self.reach("baseline", "after").await?;
+                }
                 let launched = self.start(spec, handle, known.container).await?;
                 if known.container == Container::Ended
                     && let Launched::Running(workload) = launched
@@ -296,6 +318,25 @@ impl Drive<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Begins to record the workspace, while its agent cannot have been started.
+    fn begin_baseline(&self, spec: &LaunchSpec, tasks: &mut JoinSet<()>) {
+        if let Some(recorder) = self.recorder {
+            let (recorder, dir) = (Arc::clone(recorder), self.dir.clone());
+            let workspace = spec.workspace.clone();
+            tasks.spawn(async move { recorder.before(&workspace, &dir).await });
+        }
+    }
+
+    /// Makes sure that the workspace is recorded before its agent is started.
+    async fn baseline(&self, spec: &LaunchSpec, tasks: &mut JoinSet<()>) {
+        while tasks.join_next().await.is_some() {}
+        if let Some(recorder) = self.recorder
+            && !recorder.is_recorded(&self.dir)
+        {
+            recorder.before(&spec.workspace, &self.dir).await;
+        }
     }
 
     /// Asks the engine what became of a container; that it is gone has to be said twice.

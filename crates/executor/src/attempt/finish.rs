@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dark_factory_agents::Agent;
 use dark_factory_spool::ExitRecord;
@@ -19,7 +20,8 @@ use super::pump::Collected;
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
-use crate::spec::{Disposal, StopPolicy};
+use crate::report_md::report_md;
+use crate::spec::{Disposal, LaunchSpec, StopPolicy};
 use crate::state_dir::write_durably;
 use crate::store::{Attempt, Transition};
 
@@ -36,7 +38,14 @@ impl Drive<'_> {
         // Read again: the row has changed while we waited.
         let row = self.store.attempt(attempt.id).await?;
         let row = row.as_ref().unwrap_or(attempt);
-        let report = self.report(row, agent, end, collected);
+        let mut report = self.report(row, agent, end, collected);
+        self.add_changes(&row.spec, &mut report).await;
+        self.reach("changes", "after").await?;
+        let text = report_md(&report, &self.dir);
+        let path = self.dir.report_md();
+        // First, so that there is none without it.
+        self.write_patiently(move || write_durably(&path, text.as_bytes()))
+            .await?;
         let json =
             serde_json::to_vec_pretty(&report).map_err(|error| self.output_error(error.into()))?;
         let path = self.dir.report_json();
@@ -120,11 +129,30 @@ impl Drive<'_> {
             stdout_bytes: collected.totals[0],
             stderr_bytes: collected.totals[1],
             last_tool: collected.conclusion.last_tool,
+            changes: None,
+            changed_files: Vec::new(),
             warnings,
             created_at: row.created_at,
             started_at: row.started_at.or(collected.started_at),
             finished_at: self.clock.now(),
         }
+    }
+
+    /// Adds what the attempt changed in its workspace; one that was never started has changed nothing.
+    async fn add_changes(&self, spec: &LaunchSpec, report: &mut Report) {
+        let Some(recorder) = self.recorder else {
+            return;
+        };
+        if report
+            .exit
+            .is_some_and(|exit| exit.status == ExitStatus::NeverStarted)
+        {
+            return;
+        }
+        let recorded = recorder.after(&spec.workspace, &self.dir).await;
+        report.changes = Some(recorded.changes);
+        report.changed_files = recorded.files;
+        report.warnings.extend(recorded.warning);
     }
 
     /// Removes the container and what only a running attempt needs; a failure is left to `recover`.
@@ -146,6 +174,9 @@ impl Drive<'_> {
         if self.reach("files", "before").await.is_err() {
             return;
         }
+        if self.forget_workspace().await == Removal::Failed {
+            return;
+        }
         let mut remains = vec![
             Remains::Folder(self.dir.secrets()),
             Remains::Folder(self.dir.mount()),
@@ -158,6 +189,22 @@ impl Drive<'_> {
         }
         if let Err(error) = self.store.mark_removed(self.tenure).await {
             tracing::warn!(%error, "the attempt is cleaned up again by the next `dark-factory recover`");
+        }
+    }
+
+    /// Removes the record of the workspace as it was before.
+    async fn forget_workspace(&self) -> Removal {
+        let Some(recorder) = self.recorder.map(Arc::clone) else {
+            return Removal::Done;
+        };
+        let dir = self.dir.clone();
+        let forgotten = tokio::task::spawn_blocking(move || recorder.forget(&dir));
+        match forgotten.await.map_err(io::Error::other).flatten() {
+            Ok(()) => Removal::Done,
+            Err(error) => {
+                tracing::warn!(%error, "the record of the project as it was before stays");
+                Removal::Failed
+            }
         }
     }
 
@@ -178,7 +225,7 @@ impl Drive<'_> {
         }
     }
 
-    async fn reach(&self, point: &str, side: &str) -> Result<(), ExecutorError> {
+    pub(super) async fn reach(&self, point: &str, side: &str) -> Result<(), ExecutorError> {
         reach(["attempt", point, side])
             .await
             .map_err(|error| self.output_error(io::Error::other(error)))

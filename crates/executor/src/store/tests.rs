@@ -443,6 +443,8 @@ fn report(attempt: AttemptId) -> Report {
         cpu_ms: None,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        changes: None,
+        changed_files: Vec::new(),
         warnings: Vec::new(),
         created_at: time(0),
         started_at: None,

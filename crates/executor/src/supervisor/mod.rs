@@ -26,6 +26,7 @@ use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
 use crate::lease::{Acquired, Lease};
+use crate::recorder::WorkspaceRecorder;
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec};
@@ -100,6 +101,7 @@ pub struct Supervisor {
     state: StateDir,
     store: Store,
     clock: Arc<dyn Clock>,
+    recorder: Option<Arc<dyn WorkspaceRecorder>>,
     disk_patience: Duration,
     orphans: usize,
 }
@@ -141,6 +143,7 @@ impl Supervisor {
             state,
             store,
             clock,
+            recorder: None,
             disk_patience: DISK_PATIENCE,
             orphans: ORPHANS,
         })
@@ -150,6 +153,13 @@ impl Supervisor {
     #[must_use]
     pub fn with_disk_patience(mut self, patience: Duration) -> Self {
         self.disk_patience = patience;
+        self
+    }
+
+    /// Returns the same supervisor, whose attempts are recorded with what they change in their workspaces.
+    #[must_use]
+    pub fn with_recorder(mut self, recorder: Arc<dyn WorkspaceRecorder>) -> Self {
+        self.recorder = Some(recorder);
         self
     }
 
@@ -423,6 +433,7 @@ impl Supervisor {
             tenure,
             control,
             progress,
+            recorder: self.recorder.as_ref(),
             _lease: lease,
         };
         Box::pin(drive.run(attempt, sinks)).await

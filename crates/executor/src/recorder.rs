@@ -1,0 +1,50 @@
+//! What an attempt changes in its workspace: the contract of whoever finds it out.
+//!
+//! Owns: the contract.
+//! Reads: nothing.
+//! Never: knows how changes are found, or fails an attempt over them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use dark_factory_types::{ChangedFile, Changes};
+
+use crate::spec::{AttemptDir, Workspace};
+
+/// Finds out what attempts change in their workspaces.
+///
+/// It has no errors: what it cannot find out it says in what it returns, and never holds up an attempt for longer than
+/// a time that it promises.
+#[async_trait]
+pub trait WorkspaceRecorder: fmt::Debug + Send + Sync {
+    /// Records the workspace as it is; the attempt's agent was not started yet.
+    ///
+    /// A baseline that is there already is replaced. Dropping the future leaves none, or the whole one.
+    async fn before(&self, workspace: &Workspace, dir: &AttemptDir);
+
+    /// Returns whether there is a baseline to compare with, or a word on why there is none.
+    fn is_recorded(&self, dir: &AttemptDir) -> bool;
+
+    /// Compares the workspace with the baseline; the agent has ended.
+    ///
+    /// It may be called again, by another process, until [`WorkspaceRecorder::forget`].
+    async fn after(&self, workspace: &Workspace, dir: &AttemptDir) -> Recorded;
+
+    /// Removes what only it needs from the attempt's folder. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    fn forget(&self, dir: &AttemptDir) -> std::io::Result<()>;
+}
+
+/// What was found out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// The changes as a whole.
+    pub changes: Changes,
+    /// The changed files, those of the most changed lines if there are many.
+    pub files: Vec<ChangedFile>,
+    /// What went wrong, if something did.
+    pub warning: Option<String>,
+}
