@@ -1,0 +1,599 @@
+//! What an attempt changed in its git workspace, as a patch.
+//!
+//! Owns: the baseline, the comparison with it, `changes.patch` and `changes.stat`.
+//! Reads: the workspace; the project's repository, as data.
+//! Never: writes into the project, executes what it says, or believes an object of it that its name does not prove.
+//!
+//! A baseline is a copy of the project's index, brought up to date in a git folder of ours: what git knows already is
+//! not read again. Afterwards the copy shows which files differ. The patch is made from two small trees with only
+//! these, whose contents we hashed ourselves or checked against their names.
+
+mod git;
+mod listing;
+mod repository;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Seek as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dark_factory_executor::host::HostView;
+use dark_factory_executor::recorder::{Recorded, WorkspaceRecorder};
+use dark_factory_executor::spec::{AttemptDir, Workspace};
+use dark_factory_executor::state_dir::write_durably;
+use dark_factory_types::{ByteSize, ChangedFile, Changes};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use git::{Git, GitError, Objects};
+use listing::{Differences, Index, LeftOut, Sorted};
+use repository::{Conversions, Repository, Taken};
+
+/// How long a baseline, or the comparison with it, may take unless something else is asked for.
+pub const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// The largest file that is looked into.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// The largest patch that is kept.
+const LARGEST_PATCH: u64 = 64 << 20;
+
+/// The most that is read of files that git does not know yet, or that were changed.
+const MOST_BYTES: u64 = 1 << 30;
+
+/// How many changed files a report names.
+const NAMED_FILES: usize = 100;
+
+/// The folder of ours in an attempt's folder.
+const FOLDER: &str = "changes.git";
+
+/// Why nothing is known.
+#[derive(Debug, thiserror::Error)]
+enum ChangesError {
+    #[error(transparent)]
+    Git(#[from] GitError),
+    #[error("its files cannot be used: {0}")]
+    Io(#[from] io::Error),
+    #[error("its record cannot be read: {0}")]
+    Record(#[from] serde_json::Error),
+    #[error("an object of it is not what its name says")]
+    Forged,
+    #[error("{} of files would have to be read, and {} are the most", ByteSize(*.bytes), ByteSize(MOST_BYTES))]
+    TooMuch { bytes: u64 },
+}
+
+/// What is kept of a baseline beside its index.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Baseline {
+    /// Whether there is something to compare with.
+    state: State,
+    /// The project's objects.
+    objects: PathBuf,
+    /// Files that are not looked into.
+    left_out: Vec<LeftOut>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+enum State {
+    #[default]
+    Recorded,
+    NoRepository,
+    Failed(String),
+}
+
+/// Records changes with the host's git.
+#[derive(Debug, Clone)]
+pub struct GitChanges {
+    host: HostView,
+    time_limit: Duration,
+}
+
+impl GitChanges {
+    /// Uses the git that the host's `PATH` names, outside of the project.
+    pub fn new(host: HostView) -> Self {
+        Self {
+            host,
+            time_limit: TIME_LIMIT,
+        }
+    }
+
+    /// Returns the same, for which a baseline, or the comparison with it, may take this long.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = limit;
+        self
+    }
+
+    /// Makes a baseline in a new folder.
+    async fn record(&self, project: &Path, folder: &Path) -> Result<Baseline, ChangesError> {
+        let deadline = Instant::now() + self.time_limit;
+        let index = folder.join("index");
+        let (host, root, ours) = (self.host.clone(), project.to_owned(), folder.to_owned());
+        let prepare = move || Repository::find(&root, &host).map(|found| found.take(&host, &ours));
+        let Some(taken) = blocking(prepare).await? else {
+            return Ok(Baseline {
+                state: State::NoRepository,
+                ..Baseline::default()
+            });
+        };
+        let Taken { objects, converts } = taken?;
+        let git = Git::find(&self.host, folder, project, &objects, deadline)?;
+        let refresh = Refresh {
+            git: &git,
+            index: &index,
+            project,
+        };
+        let left_out = match refresh.baseline(converts).await {
+            // An index that git cannot use is as good as none.
+            Err(ChangesError::Git(GitError::Failed { .. })) if index.exists() => {
+                fs::remove_file(&index)?;
+                refresh.baseline(converts).await?
+            }
+            result => result?,
+        };
+        Ok(Baseline {
+            state: State::Recorded,
+            objects,
+            left_out,
+        })
+    }
+
+    /// Compares the workspace with the baseline in `folder`.
+    async fn compare(
+        &self,
+        project: &Path,
+        folder: &Path,
+        dir: &AttemptDir,
+    ) -> Result<Recorded, ChangesError> {
+        let deadline = Instant::now() + self.time_limit;
+        let baseline: Baseline = serde_json::from_slice(&fs::read(folder.join("baseline.json"))?)?;
+        match baseline.state {
+            State::Recorded => {}
+            State::NoRepository => return Ok(unknown("not a git project", None)),
+            State::Failed(why) => {
+                return Ok(failed(
+                    "there is no record of the project as it was before",
+                    &why,
+                ));
+            }
+        }
+        let git = Git::find(&self.host, folder, project, &baseline.objects, deadline)?;
+        // Another process may have died over it, and its git may still be at work.
+        let scratch = tempfile::tempdir_in(folder)?;
+        let index = scratch.path().join("index");
+        let before = folder.join("index");
+        if before.exists() {
+            let (before, index) = (before.clone(), index.clone());
+            blocking(move || copy_with_time(&before, &index)).await??;
+        }
+        let refresh = Refresh {
+            git: &git,
+            index: &index,
+            project,
+        };
+        let sorted = refresh.workspace().await?;
+        let comparison = Comparison {
+            git: &git,
+            scratch: &scratch,
+            dir,
+        };
+        let mut recorded = match refresh.apply(&sorted, Objects::Ours).await? {
+            Applied::Nothing => no_changes(),
+            Applied::Something => {
+                let old = refresh.listing(&before);
+                let new = refresh.listing(&index);
+                let (old, new) = tokio::try_join!(old, new)?;
+                comparison.make(&listing::differences(old, new)).await?
+            }
+        };
+        let left_out = sorted.left_out.iter();
+        let left_out = left_out
+            .filter(|file| !baseline.left_out.contains(file))
+            .count();
+        add_notes(&mut recorded.changes, left_out, sorted.nested);
+        Ok(recorded)
+    }
+}
+
+#[async_trait]
+impl WorkspaceRecorder for GitChanges {
+    async fn before(&self, workspace: &Workspace, dir: &AttemptDir) {
+        if let Err(error) = self.try_before(&workspace.source, dir).await {
+            tracing::warn!(%error, "what this attempt changes will not be known");
+        }
+    }
+
+    fn is_recorded(&self, dir: &AttemptDir) -> bool {
+        dir.path().join(FOLDER).exists()
+    }
+
+    async fn after(&self, workspace: &Workspace, dir: &AttemptDir) -> Recorded {
+        let folder = dir.path().join(FOLDER);
+        // What an earlier try left is not of this one.
+        for file in [dir.changes_patch(), dir.changes_stat()] {
+            let _removed = fs::remove_file(file);
+        }
+        if !folder.exists() {
+            return unknown("there is no record of the project as it was before", None);
+        }
+        match self.compare(&workspace.source, &folder, dir).await {
+            Ok(recorded) => recorded,
+            Err(error) => failed(
+                "what was changed could not be found out",
+                &error.to_string(),
+            ),
+        }
+    }
+
+    fn forget(&self, dir: &AttemptDir) -> io::Result<()> {
+        let entries = match fs::read_dir(dir.path()) {
+            // Somebody deleted the attempt's folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(FOLDER) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GitChanges {
+    async fn try_before(&self, project: &Path, dir: &AttemptDir) -> Result<(), ChangesError> {
+        let new = tempfile::Builder::new()
+            .prefix(&format!("{FOLDER}."))
+            .tempdir_in(dir.path())?;
+        let baseline = match self.record(project, new.path()).await {
+            Ok(baseline) => baseline,
+            Err(error) => Baseline {
+                state: State::Failed(error.to_string()),
+                ..Baseline::default()
+            },
+        };
+        fs::write(
+            new.path().join("baseline.json"),
+            serde_json::to_vec(&baseline)?,
+        )?;
+        let folder = dir.path().join(FOLDER);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::rename(new.path(), &folder)?;
+        // It has its name, and is not to go with this value.
+        let _kept = new.keep();
+        Ok(())
+    }
+}
+
+/// Whether an index was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Applied {
+    Nothing,
+    Something,
+}
+
+/// Brings an index up to date with the workspace.
+#[derive(Debug)]
+struct Refresh<'a> {
+    git: &'a Git,
+    index: &'a Path,
+    project: &'a Path,
+}
+
+impl Refresh<'_> {
+    /// Makes the copy of the project's index say what the workspace holds, byte for byte.
+    async fn baseline(&self, conversions: Conversions) -> Result<Vec<LeftOut>, ChangesError> {
+        let (known, converted, mut sorted) = tokio::try_join!(
+            self.listing(self.index),
+            self.converted(conversions),
+            self.workspace()
+        )?;
+        // From here on attributes have said what they had to say.
+        self.git.read_raw()?;
+        // What git stored of these is not what the files hold, or not of them at all: they are read.
+        let mut read: BTreeSet<_> = converted.into_iter().collect();
+        read.extend(known.doubtful);
+        let gone: Vec<_> = read.iter().cloned().chain(known.gitlinks).collect();
+        read.extend(std::mem::take(&mut sorted.update));
+        let project = self.project.to_owned();
+        let again = blocking(move || listing::sort(&project, read, LARGEST_FILE)).await?;
+        sorted.remove.extend(gone);
+        sorted.remove.extend(again.remove);
+        sorted.left_out.extend(again.left_out);
+        sorted.update = again.update;
+        sorted.bytes = again.bytes;
+        self.apply(&sorted, Objects::WithProject).await?;
+        Ok(sorted.left_out)
+    }
+
+    /// Lists what is in an index.
+    async fn listing(&self, index: &Path) -> Result<Index, ChangesError> {
+        let list = self.git.call("list what it knows", index);
+        let list = list.args(["ls-files", "-v", "-s", "-z"]).output().await?;
+        Ok(Index::parse(&list))
+    }
+
+    /// Lists the files of which git may have stored other bytes than they have.
+    async fn converted(
+        &self,
+        conversions: Conversions,
+    ) -> Result<Vec<listing::GitPath>, ChangesError> {
+        let list = self.git.call("list files with attributes", self.index);
+        let list = list
+            .objects(Objects::WithProject)
+            .args(["ls-files", "-z"])
+            .args(match conversions {
+                Conversions::Everywhere => None,
+                Conversions::AsAttributesSay => {
+                    Some(":(exclude,attr:!text !eol !crlf !ident !filter !working-tree-encoding)")
+                }
+            });
+        let list = list.output().await?;
+        Ok(listing::split(&list).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Lists what in the workspace is not as the index says, and not ignored.
+    async fn workspace(&self) -> Result<Sorted, ChangesError> {
+        let list = self.git.call("compare the workspace", self.index);
+        let list = list.args(["ls-files", "-z", "-o", "-m", "--exclude-standard"]);
+        let list = list.output().await?;
+        let project = self.project.to_owned();
+        let sort = move || {
+            let paths: BTreeSet<_> = listing::split(&list).map(<[u8]>::to_vec).collect();
+            listing::sort(&project, paths, LARGEST_FILE)
+        };
+        Ok(blocking(sort).await?)
+    }
+
+    /// Reads into the index what was found.
+    async fn apply(&self, sorted: &Sorted, objects: Objects) -> Result<Applied, ChangesError> {
+        if sorted.bytes > MOST_BYTES {
+            return Err(ChangesError::TooMuch {
+                bytes: sorted.bytes,
+            });
+        }
+        let mut applied = Applied::Nothing;
+        for (how, paths) in [
+            ("--force-remove", &sorted.remove),
+            ("--replace", &sorted.update),
+        ] {
+            if paths.is_empty() {
+                continue;
+            }
+            let update = self.git.call("read the changed files", self.index);
+            update
+                .objects(objects)
+                .args(["update-index", "--add", "--remove", how, "-z", "--stdin"])
+                .input(listing::join(paths))
+                .output()
+                .await?;
+            applied = Applied::Something;
+        }
+        Ok(applied)
+    }
+}
+
+/// Makes the patch and the numbers from what differs.
+#[derive(Debug)]
+struct Comparison<'a> {
+    git: &'a Git,
+    scratch: &'a TempDir,
+    dir: &'a AttemptDir,
+}
+
+impl Comparison<'_> {
+    async fn make(&self, differences: &Differences) -> Result<Recorded, ChangesError> {
+        if differences.is_empty() {
+            return Ok(no_changes());
+        }
+        if let Err(error) = self.fetch_old(differences).await {
+            let mut recorded = failed("what was there before cannot be used", &error.to_string());
+            recorded.changes.files = Some(differences.len() as u64);
+            return Ok(recorded);
+        }
+        let old = self.scratch.path().join("old");
+        let new = self.scratch.path().join("new");
+        let all = differences.iter();
+        let old_info = listing::index_info(all.clone().map(|(path, pair)| (path, &pair.0)));
+        let new_info = listing::index_info(all.map(|(path, pair)| (path, &pair.1)));
+        tokio::try_join!(self.fill(&old, old_info), self.fill(&new, new_info))?;
+        let tree = self.git.call("make a tree", &old);
+        let tree = tree.args(["write-tree", "--missing-ok"]).output().await?;
+        let tree = String::from_utf8_lossy(&tree).trim().to_owned();
+
+        let numbers = self.diff(&new).args(["--numstat", "-z", &tree]);
+        let files = listing::numstat(&numbers.output().await?);
+        let path = self.dir.changes_patch();
+        let unfinished = path.with_added_extension("new");
+        let mut patch = File::create(&unfinished)?;
+        let diff = self.diff(&new).args([
+            "--patch",
+            "--binary",
+            "--full-index",
+            "--no-color",
+            "--no-ext-diff",
+            "--no-textconv",
+            &tree,
+        ]);
+        let length = diff.into_file(&mut patch, LARGEST_PATCH).await;
+        let kept = match &length {
+            Ok(length) if *length <= LARGEST_PATCH => {
+                patch.sync_all()?;
+                fs::rename(&unfinished, &path)?;
+                Some(path.display().to_string())
+            }
+            // Half a patch is worse than none.
+            _ => {
+                fs::remove_file(&unfinished)?;
+                None
+            }
+        };
+        let length = length?;
+        write_durably(&self.dir.changes_stat(), stat(&files).as_bytes())?;
+        let sum =
+            |count: fn(&ChangedFile) -> Option<u64>| Some(files.iter().filter_map(count).sum());
+        Ok(Recorded {
+            changes: Changes {
+                files: Some(files.len() as u64),
+                insertions: sum(|file| file.insertions),
+                deletions: sum(|file| file.deletions),
+                note: kept.is_none().then(|| {
+                    let (length, most) = (ByteSize(length), ByteSize(LARGEST_PATCH));
+                    format!("the patch is left out: it has {length}, and {most} are the most")
+                }),
+                patch: kept,
+            },
+            files: named(files),
+            warning: None,
+        })
+    }
+
+    /// Copies the contents from before into our own folder; each is hashed on its way, and is what its name says.
+    async fn fetch_old(&self, differences: &Differences) -> Result<(), ChangesError> {
+        let mut wanted = Vec::new();
+        for (old, _) in differences.values() {
+            if let Some(old) = old {
+                wanted.extend_from_slice(&old.object);
+                wanted.push(b'\n');
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let index = self.scratch.path().join("none");
+        let mut pack = tempfile::tempfile_in(self.scratch.path())?;
+        let read = self.git.call("read what was there before", &index);
+        let length = read
+            .objects(Objects::WithProject)
+            .args(["pack-objects", "-q", "--stdout", "--window=0"])
+            .input(wanted.clone())
+            .into_file(&mut pack, MOST_BYTES)
+            .await?;
+        if length > MOST_BYTES {
+            return Err(ChangesError::TooMuch { bytes: length });
+        }
+        pack.rewind()?;
+        let check = self.git.call("check what was there before", &index);
+        let check = check.args(["index-pack", "--stdin"]).input_file(pack);
+        check.output().await?;
+        let look = self.git.call("look for what was there before", &index);
+        let look = look.args(["cat-file", "--batch-check=%(objecttype)"]);
+        let types = look.input(wanted).output().await?;
+        match types
+            .split(|byte| *byte == b'\n')
+            .any(|line| line.ends_with(b"missing"))
+        {
+            true => Err(ChangesError::Forged),
+            false => Ok(()),
+        }
+    }
+
+    async fn fill(&self, index: &Path, info: Vec<u8>) -> Result<(), ChangesError> {
+        let fill = self.git.call("list what differs", index);
+        let fill = fill.args(["update-index", "-z", "--index-info"]);
+        fill.input(info).output().await?;
+        Ok(())
+    }
+
+    fn diff(&self, index: &Path) -> git::Call {
+        let diff = self.git.call("make the patch", index);
+        diff.args(["diff-index", "--cached", "--find-renames"])
+    }
+}
+
+/// Runs what reads many files.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let work = tokio::task::spawn_blocking(work);
+    work.await.map_err(io::Error::other)
+}
+
+/// Copies an index with its time, which tells git which files it has to read again.
+fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from, to)?;
+    let time = fs::metadata(from)?.modified()?;
+    File::options().write(true).open(to)?.set_modified(time)
+}
+
+fn no_changes() -> Recorded {
+    let changes = Changes {
+        files: Some(0),
+        insertions: Some(0),
+        deletions: Some(0),
+        ..Changes::default()
+    };
+    Recorded {
+        changes,
+        ..Recorded::default()
+    }
+}
+
+fn unknown(note: &str, warning: Option<String>) -> Recorded {
+    let changes = Changes {
+        note: Some(note.to_owned()),
+        ..Changes::default()
+    };
+    Recorded {
+        changes,
+        warning,
+        ..Recorded::default()
+    }
+}
+
+fn failed(what: &str, why: &str) -> Recorded {
+    let text = format!("there is no patch: {what}: {why}");
+    unknown(&text, Some(text.clone()))
+}
+
+/// Says what a patch does not show.
+fn add_notes(changes: &mut Changes, left_out: usize, nested: usize) {
+    let mut notes: Vec<String> = changes.note.take().into_iter().collect();
+    if left_out > 0 {
+        let largest = ByteSize(LARGEST_FILE);
+        notes.push(format!(
+            "files that are not in the patch because they have more than {largest} or cannot be read: {left_out}"
+        ));
+    }
+    if nested > 0 {
+        notes.push(format!(
+            "repositories inside of the project that were not looked into: {nested}"
+        ));
+    }
+    changes.note = (!notes.is_empty()).then(|| notes.join("; "));
+}
+
+/// Returns the files of the most changed lines.
+fn named(mut files: Vec<ChangedFile>) -> Vec<ChangedFile> {
+    if files.len() > NAMED_FILES {
+        let lines = |file: &ChangedFile| file.insertions.unwrap_or(0) + file.deletions.unwrap_or(0);
+        files.sort_by(|a, b| lines(b).cmp(&lines(a)).then_with(|| a.path.cmp(&b.path)));
+        files.truncate(NAMED_FILES);
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+    files
+}
+
+/// Returns the lines of `changes.stat`: what was added, what was removed, the path; `-` for a binary file.
+fn stat(files: &[ChangedFile]) -> String {
+    let count =
+        |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    let line = |file: &ChangedFile| {
+        let (insertions, deletions) = (count(file.insertions), count(file.deletions));
+        let path = file.path.escape_debug();
+        match &file.renamed_from {
+            Some(old) => format!(
+                "{insertions}\t{deletions}\t{} => {path}\n",
+                old.escape_debug()
+            ),
+            None => format!("{insertions}\t{deletions}\t{path}\n"),
+        }
+    };
+    files.iter().map(line).collect()
+}
