@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use dark_factory::executor::engine::{
-    Capabilities, Description, Engine, EngineError, EngineExit, Handle, OwnedContainer,
-    PullProgress, Recovered, Workload,
+    Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
+    OwnedContainer, PullProgress, Recovered, Reopened, Usage, Workload,
 };
 use dark_factory::executor::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 use dark_factory::types::{ImageRecord, NetworkMode, OwnerId};
@@ -167,6 +167,17 @@ impl<E: Engine> Engine for TimedEngine<E> {
         timed(&self.1, self.0.recover(handle)).await
     }
 
+    async fn reopen(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        kept: &Handle,
+        name: &str,
+    ) -> std::result::Result<Reopened, EngineError> {
+        timed(&self.1, self.0.reopen(spec, owner, dir, kept, name)).await
+    }
+
     async fn list_owned(
         &self,
         owner: &OwnerId,
@@ -207,5 +218,13 @@ impl Workload for TimedWorkload {
 
     async fn remove(&self) -> std::result::Result<(), EngineError> {
         timed(&self.1, self.0.remove()).await
+    }
+
+    async fn exec(&self, execution: &Execution) -> std::result::Result<Executed, EngineError> {
+        timed(&self.1, self.0.exec(execution)).await
+    }
+
+    async fn usage(&self) -> std::result::Result<Usage, EngineError> {
+        timed(&self.1, self.0.usage()).await
     }
 }

@@ -19,6 +19,7 @@ use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
 use dark_factory_executor::settings::{ToolSettings, parse_timeout};
 use dark_factory_executor::supervisor::Supervisor;
+use dark_factory_factory::changes::GitChanges;
 
 use crate::args::Global;
 use crate::error::CommandError;
@@ -140,7 +141,8 @@ impl Context {
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
-            .with_orphans(crate::orphans());
+            .with_orphans(crate::orphans())
+            .with_recorder(Arc::new(GitChanges::new(self.host.clone())));
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,

@@ -69,6 +69,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 pub use dark_factory_agents as agents;
 pub use dark_factory_engines as engines;
 pub use dark_factory_executor as executor;
+pub use dark_factory_factory as factory;
 pub use dark_factory_types as types;
 pub use helper::HELPER;
 

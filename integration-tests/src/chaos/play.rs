@@ -92,7 +92,10 @@ impl<'a> Stage<'a> {
     fn new(schedule: &'a Schedule) -> Self {
         let installation = Installation::new();
         fs::create_dir(installation.folder().join("log")).expect("a folder of the test");
-        let project = Project::unversioned();
+        let project = match schedule.scenario.is_versioned() {
+            true => Project::new(),
+            false => Project::unversioned(),
+        };
         let front_matter = match schedule.scenario {
             Scenario::Secret => "---\nsecrets: {token: 'env:TOKEN'}\n---\n",
             _ => "",

@@ -11,6 +11,8 @@ use super::schedule::{Effect, Fault, Role, Scenario, Schedule};
 
 /// Every fail point that a run, its other commands and its recoveries reach.
 pub(super) const KNOWN: &[&str] = &[
+    "attempt.baseline.after",
+    "attempt.changes.after",
     "attempt.files.before",
     "attempt.folder.after",
     "attempt.report.after",

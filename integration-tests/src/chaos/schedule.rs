@@ -46,6 +46,11 @@ impl Scenario {
         Self::HelperKilled,
     ];
 
+    /// Returns whether its project is one of git's, so that there is to be a patch.
+    pub(super) fn is_versioned(self) -> bool {
+        matches!(self, Self::Plain | Self::Orphaned)
+    }
+
     /// Returns the other commands of the scenario, in order; `RUN` stands for the run.
     pub(super) fn acts(self) -> &'static [&'static [&'static str]] {
         match self {

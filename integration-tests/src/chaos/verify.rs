@@ -17,12 +17,13 @@ use super::schedule::{Fault, Role, Scenario, Schedule};
 use super::script::{BEGUN, GO, STARTS};
 
 /// What is left in the folder of an attempt that has ended.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
     "launch.json",
     "lock",
     "nudge",
     "raw.jsonl",
     "report.json",
+    "report.md",
     "run.log",
     "stderr.log",
 ];
@@ -98,7 +99,7 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
     }
     only_known(
         stage.project.path(),
-        &[".git", "prompt.md", STARTS, BEGUN, GO],
+        &[".git", "README.md", "prompt.md", STARTS, BEGUN, GO],
     )
 }
 
@@ -130,6 +131,7 @@ fn recorded(stage: &Stage<'_>, run: &Value) -> Result<(), String> {
     if report["log"] == "incomplete" {
         kept.push("spool");
     }
+    kept.extend(changes_are_right(stage, &report, dir)?);
     only_known(dir, &kept)?;
     if let Some(secret) = entries(dir)
         .iter()
@@ -139,6 +141,27 @@ fn recorded(stage: &Stage<'_>, run: &Value) -> Result<(), String> {
         return Err(format!("the secret stands in {}", secret.display()));
     }
     exit_code_is_right(stage)
+}
+
+/// Checks that the patch has what the agent did, if there is to be one; returns its files.
+fn changes_are_right(
+    stage: &Stage<'_>,
+    report: &Value,
+    dir: &Path,
+) -> Result<Vec<&'static str>, String> {
+    if !stage.schedule.scenario.is_versioned() {
+        return Ok(Vec::new());
+    }
+    if !stage.project.path().join(STARTS).exists() {
+        same("changes of none", &report["changes"]["patch"], &Value::Null)?;
+        return Ok(Vec::new());
+    }
+    let patch = fs::read_to_string(dir.join("changes.patch"));
+    let patch = patch.map_err(|error| format!("the patch: {error} {report}"))?;
+    match patch.contains("\n+started\n") {
+        true => Ok(vec!["changes.patch", "changes.stat"]),
+        false => Err(format!("what the agent did is not in the patch: {patch}")),
+    }
 }
 
 /// Checks the counter that the agent keeps in its workspace.

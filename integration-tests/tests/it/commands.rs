@@ -140,8 +140,8 @@ fn a_finished_run_is_inspected_but_neither_stopped_nor_recovered() {
         format!("run_id: {id}\n"),
         "state: finished\n".to_owned(),
         format!("dir: {dir}\n"),
-        format!("  {dir}/raw.jsonl\n"),
-        format!("  {dir}/report.json\n"),
+        format!("  raw_log: {dir}/raw.jsonl (its standard output, byte for byte)\n"),
+        format!("  report_json: {dir}/report.json (how it ended, for programs)\n"),
         "    MY_TOKEN: ***\n".to_owned(),
         "  outcome: succeeded\n".to_owned(),
     ] {

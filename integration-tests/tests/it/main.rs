@@ -11,6 +11,7 @@ mod answers;
 mod bad_input;
 mod bad_launch;
 mod bytes;
+mod changes;
 mod claude;
 mod codex;
 mod commands;

@@ -4,10 +4,14 @@
 //! Reads: the store and the attempt's folder.
 //! Never: shows a secret: environment values that look like one are masked as in `launch.json`.
 
+use std::path::PathBuf;
+
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::launch_record;
-use dark_factory_types::exit_code;
-use serde_json::{Value, json};
+use dark_factory_executor::spec::AttemptDir;
+use dark_factory_executor::store::Attempt;
+use dark_factory_types::{OutcomeKind, exit_code};
+use serde_json::{Map, Value, json};
 
 use super::Format;
 use crate::args::RunName;
@@ -23,18 +27,38 @@ pub(crate) async fn inspect(
     let supervisor = context.supervisor()?;
     let attempt = supervisor.find_attempt(&name.run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
-    let files: Vec<String> = [
-        dir.raw_log(),
-        dir.stderr_log(),
-        dir.run_log(),
-        dir.launch_json(),
-        dir.report_json(),
-        dir.spool(),
-    ]
-    .into_iter()
-    .filter(|path| path.exists())
-    .map(|path| path.display().to_string())
-    .collect();
+    let known = known_files(&dir);
+    let there = |path: &PathBuf| path.exists().then(|| path.display().to_string());
+    let files: Vec<String> = known
+        .iter()
+        .filter_map(|(_, path, _)| there(path))
+        .collect();
+    let paths: Map<String, Value> = known
+        .iter()
+        .map(|(name, path, what)| {
+            let shown = there(path).map(|path| match format {
+                Format::Json => path,
+                Format::Text => format!("{path} ({what})"),
+            });
+            ((*name).to_owned(), shown.into())
+        })
+        .collect();
+    let attempts = supervisor.store().attempts().await;
+    let attempts = attempts.map_err(ExecutorError::from)?;
+    let of_run = attempts
+        .iter()
+        .filter(|other| other.id.run() == attempt.id.run());
+    let of_run: Vec<Value> = of_run
+        .map(|other| {
+            json!({
+                "attempt_id": other.id,
+                "state": other.status(),
+                "outcome": other.report.as_ref().map(|report| report.outcome),
+                "created_at": other.created_at,
+                "dir": supervisor.state_dir().attempt(other.id).path(),
+            })
+        })
+        .collect();
     let supervised = attempt.report.is_none() && supervisor.is_supervised(attempt.id)?;
     let steps = supervisor.store().steps(attempt.id).await;
     let steps = steps.map_err(ExecutorError::from)?;
@@ -57,15 +81,79 @@ pub(crate) async fn inspect(
         "started_at": attempt.started_at,
         "finished_at": attempt.finished_at,
         "dir": dir.path(),
-        "files": files,
+        "files": match format {
+            Format::Json => files,
+            // With what they are.
+            Format::Text => Vec::new(),
+        },
+        "paths": paths,
+        "attempts": of_run,
         "launch": launch_record(&attempt.spec, &attempt.engine),
         "report": attempt.report,
+        "next": next(&attempt, &dir),
     });
     match format {
         Format::Json => terminal::print_json(&value),
         Format::Text => terminal::print(&lines(&value, 0)),
     }
     Ok(exit_code::SUCCEEDED)
+}
+
+/// Returns what may be in an attempt's folder: its name in JSON, its path, and what it is.
+fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 9] {
+    [
+        (
+            "raw_log",
+            dir.raw_log(),
+            "its standard output, byte for byte",
+        ),
+        (
+            "stderr_log",
+            dir.stderr_log(),
+            "its standard error, byte for byte",
+        ),
+        ("run_log", dir.run_log(), "what it did, for people"),
+        ("launch_json", dir.launch_json(), "what was started"),
+        (
+            "report_json",
+            dir.report_json(),
+            "how it ended, for programs",
+        ),
+        ("report_md", dir.report_md(), "how it ended, for people"),
+        (
+            "changes_patch",
+            dir.changes_patch(),
+            "what it changed, for `git apply`",
+        ),
+        (
+            "changes_stat",
+            dir.changes_stat(),
+            "lines added and removed in each file",
+        ),
+        ("spool", dir.spool(), "the record of what it printed"),
+    ]
+}
+
+/// Returns the commands that one may want next.
+fn next(attempt: &Attempt, dir: &AttemptDir) -> Vec<String> {
+    let run = attempt.id.run();
+    let command = |command: &str| format!("dark-factory {command} {run}");
+    match &attempt.report {
+        None => ["attach", "logs -f", "stop"].map(command).into(),
+        Some(report) => {
+            let mut commands = vec![command("logs")];
+            if report.outcome != OutcomeKind::Succeeded {
+                commands.push(command("retry"));
+            }
+            if dir.changes_patch().exists() {
+                commands.push(format!(
+                    "git apply --stat {}",
+                    dir.changes_patch().display()
+                ));
+            }
+            commands
+        }
+    }
 }
 
 /// Writes a JSON value as indented `key: value` lines, leaving out what is empty.

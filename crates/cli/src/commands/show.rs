@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use dark_factory_executor::attempt::Progress;
+use dark_factory_executor::report_md::summary_of_changes;
 use dark_factory_types::{LogState, OutcomeKind, Report};
 
 use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
@@ -64,6 +65,7 @@ fn last_words(name: &str, report: &Report, dir: &Path) -> String {
     }
     facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
     facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
+    facts.extend(report.changes.as_ref().and_then(summary_of_changes));
     if report.outcome != OutcomeKind::Succeeded {
         let tool = report.last_tool.as_deref();
         facts.extend(
