@@ -61,6 +61,8 @@ pub enum Instead {
     Conflict,
     /// Status 500.
     ServerError,
+    /// Success, of an engine whose API is older than we need.
+    OldEngine,
 }
 
 impl Instead {
@@ -71,6 +73,7 @@ impl Instead {
             Self::NotFound => "404 Not Found",
             Self::Conflict => "409 Conflict",
             Self::ServerError => "500 Internal Server Error",
+            Self::OldEngine => "200 OK\r\nApi-Version: 1.24",
         };
         let body = format!("{{\"message\":\"{INSTEAD}\"}}");
         let length = body.len();

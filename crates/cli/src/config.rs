@@ -14,6 +14,7 @@ use dark_factory_executor::settings::{Layer, ToolSettings};
 
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::tell;
 
 /// Returns all layers of the run of a prompt, or of one without a front matter in the working directory.
 ///
@@ -26,10 +27,14 @@ pub(crate) fn stack(
     let files = files(context, prompt, flags)?;
     let warnings = files.iter().flat_map(|file| &file.warnings);
     for warning in context.environment()?.warnings.iter().chain(warnings) {
-        context.tell(format!("warning: {warning}\n"));
+        if context.is_news(warning) {
+            tell::warning(warning);
+        }
     }
     for notice in files.iter().flat_map(|file| &file.notices) {
-        context.tell(format!("note: {notice}\n"));
+        if context.is_news(notice) {
+            tell::note(notice);
+        }
     }
     over_each_other(context, &files, prompt, flags)
 }

@@ -24,7 +24,6 @@ use dark_factory_factory::changes::GitChanges;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::helper::HELPER;
-use crate::terminal;
 
 /// The environment variable that names the state folder.
 pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
@@ -114,13 +113,10 @@ impl Context {
         Ok(environment.over(user.unwrap_or_default()))
     }
 
-    /// Says something about configuration to a person, once.
-    pub(crate) fn tell(&self, line: String) {
+    /// Returns whether something about configuration has not been said yet; it is then.
+    pub(crate) fn is_news(&self, text: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.contains(&line) {
-            terminal::eprint(&line);
-            told.insert(line);
-        }
+        told.insert(text.to_owned())
     }
 
     /// Returns what resolving needs to know, with the given state folder.

@@ -22,7 +22,7 @@ use crate::args::RetentionArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::flags::retention;
-use crate::terminal;
+use crate::tell;
 
 /// How long a daemon may take to listen.
 const START: Duration = Duration::from_secs(30);
@@ -96,9 +96,9 @@ pub(crate) async fn check_engine(context: &Context, daemon: &Status) -> Result<(
 /// Says it if running agents do not outlive their engine.
 pub(crate) fn tell_of_restarts(on_restart: OnRestart) {
     if on_restart == OnRestart::End {
-        terminal::eprint(
-            "note: this engine ends its containers when it restarts; with `\"live-restore\": true` in its \
-             daemon.json they outlive that\n",
+        tell::note(
+            "this engine ends its containers when it restarts; with `\"live-restore\": true` in its daemon.json \
+             they outlive that",
         );
     }
 }
@@ -126,7 +126,7 @@ pub(crate) async fn ensure_daemon(context: &Context) -> Result<Status, CommandEr
             }
             None => {
                 let retention = retention(context, RetentionArgs::default())?;
-                drop(start_daemon(context, daemon_jobs(context)?, retention).await?);
+                start_daemon(context, daemon_jobs(context)?, retention).await?;
             }
         }
     }
@@ -156,6 +156,8 @@ pub(crate) async fn start_daemon(
         .args(["daemon", "start", "--foreground", "--detached"])
         .args(["--jobs", &jobs.to_string()])
         .args(retention_flags(retention))
+        // What it says is told as a part of our own error.
+        .env_remove("CLICOLOR_FORCE")
         // No folder is kept from being unmounted by it.
         .current_dir("/")
         .stdin(Stdio::null())
@@ -251,19 +253,19 @@ pub(crate) async fn leave(
         let run = attempt.id.run();
         let text = match &daemon {
             Some(status) => format!(
-                "run {run} goes on; the daemon (process {}) sees to it\n",
+                "run {run} goes on; the daemon (process {}) sees to it",
                 status.pid
             ),
             None => match supervisor.is_supervised(attempt.id) {
-                Ok(true) => format!("run {run} goes on; another process supervises it\n"),
+                Ok(true) => format!("run {run} goes on; another process supervises it"),
                 Ok(false) => format!(
                     "run {run} goes on, and nobody supervises it: `dark-factory daemon start`, \
-                     `dark-factory attach {run}` or `dark-factory recover` does\n"
+                     `dark-factory attach {run}` or `dark-factory recover` does"
                 ),
-                Err(error) => format!("run {run} goes on; {}\n", sentence(&error)),
+                Err(error) => format!("run {run} goes on; {}", sentence(&error)),
             },
         };
-        terminal::eprint(&text);
+        tell::progress(&text);
     }
     Ok(code)
 }

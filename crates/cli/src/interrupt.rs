@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::CommandError;
-use crate::terminal;
+use crate::tell;
 
 /// What a first Ctrl-C means.
 #[derive(Debug, Clone)]
@@ -50,11 +50,11 @@ impl Interrupts {
                 match &reaction {
                     Reaction::Detach => detached.cancel(),
                     Reaction::Stop(control) if control.is_cancelled() => {
-                        terminal::eprint("killing the agent\n");
+                        tell::progress("killing the agent");
                         control.kill();
                     }
                     Reaction::Stop(control) => {
-                        terminal::eprint("stopping the agent; once more kills it\n");
+                        tell::progress("stopping the agent; once more kills it");
                         control.cancel(by);
                     }
                 }

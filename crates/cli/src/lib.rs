@@ -54,10 +54,12 @@ mod flags;
 mod helper;
 mod interrupt;
 mod journal;
+mod live;
 mod logging;
 mod raw_terminal;
 pub mod seed;
 mod shell;
+mod tell;
 mod terminal;
 
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use dark_factory_executor::supervisor::FILES_OF_ORPHAN;
 use rustix::process::{Resource, getrlimit, setrlimit};
+
+use commands::Format;
 
 pub use dark_factory_agents as agents;
 pub use dark_factory_engines as engines;
@@ -87,6 +91,7 @@ const OTHER_FILES: usize = 256;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let code = run();
+    live::settle();
     terminal::settle();
     code
 }
@@ -107,18 +112,31 @@ fn orphans() -> usize {
     (files.saturating_sub(OTHER_FILES) / FILES_OF_ORPHAN).min(ORPHANS)
 }
 
+/// Says what is wrong with the command line, or prints the help that it asks for; returns the exit code.
+fn refuse(error: &clap::Error) -> u8 {
+    // clap's own codes: 0 for help and version, 2 for bad usage, which is ours too.
+    let code = u8::try_from(error.exit_code()).unwrap_or(types::exit_code::USAGE);
+    let mut words = std::env::args_os().take_while(|word| word != "--");
+    if code == types::exit_code::USAGE && words.any(|word| word == "--json") {
+        tell::to(Format::Json);
+        error::CommandError::of_usage(error).print();
+        return code;
+    }
+    match error.print() {
+        Ok(()) => code,
+        Err(_) => types::exit_code::INTERNAL,
+    }
+}
+
 fn run() -> ExitCode {
     let args = match args::Args::try_parse() {
         Ok(args) => args,
-        Err(error) => {
-            // clap's own codes: 0 for help and version, 2 for bad usage, which is ours too.
-            let code = u8::try_from(error.exit_code()).unwrap_or(types::exit_code::USAGE);
-            if error.print().is_err() {
-                return ExitCode::from(types::exit_code::INTERNAL);
-            }
-            return ExitCode::from(code);
-        }
+        Err(error) => return ExitCode::from(refuse(&error)),
     };
+    tell::to(match args.global.json {
+        true => Format::Json,
+        false => Format::Text,
+    });
     logging::start(args.log());
     #[cfg(feature = "failpoints")]
     let _points = dark_factory_executor::failpoint::set_up();

@@ -4,6 +4,7 @@
 //! Reads: nothing.
 //! Never: holds up a run: a terminal that does not take its lines loses some, and is told how many.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,14 @@ use std::time::{Duration, Instant};
 use dark_factory_agents::{ColorChoice, TextFormatter, TextStyle};
 use dark_factory_executor::sink::Sink;
 use dark_factory_types::Event;
+use rustix::termios::tcgetwinsize;
 use serde::Serialize;
+use serde_json::json;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::commands::Format;
+use crate::live::{self, Line};
+use crate::tell::{self, Subject};
 
 /// Texts that wait for a slow terminal before the newest ones are dropped.
 const BACKLOG: usize = 4096;
@@ -27,6 +35,71 @@ const GLANCE: Duration = Duration::from_millis(5);
 
 /// Prints what goes to standard error; there is none before the first text.
 static STDERR: OnceLock<Printer> = OnceLock::new();
+
+/// A terminal that standard error is, for more than lines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Screen {
+    pub(crate) columns: usize,
+    pub(crate) charset: Charset,
+}
+
+/// What a terminal can show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charset {
+    Unicode,
+    Ascii,
+}
+
+/// Returns the terminal that standard error is; `None` for a program, a pipe, a dumb terminal and CI.
+pub(crate) fn screen() -> Option<Screen> {
+    let is_set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_dumb = is_set("TERM").is_none_or(|term| term == "dumb");
+    let is_ci = is_set("CI").is_some_and(|ci| ci != "false" && ci != "0");
+    if tell::reader() == Format::Json || is_dumb || is_ci {
+        return None;
+    }
+    let (columns, _) = size()?;
+    // The first of them that is set counts, as everywhere.
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(is_set);
+    let is_utf8 = |locale: OsString| {
+        let locale = locale.to_string_lossy().to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    };
+    let charset = match locale.is_some_and(is_utf8) {
+        true => Charset::Unicode,
+        false => Charset::Ascii,
+    };
+    Some(Screen { columns, charset })
+}
+
+/// Returns columns and rows of the terminal that standard error is; `None` if it is none.
+pub(crate) fn size() -> Option<(usize, usize)> {
+    let size = tcgetwinsize(io::stderr()).ok()?;
+    let known = |count: u16, usual: usize| match usize::from(count) {
+        0 => usual,
+        count => count,
+    };
+    Some((known(size.ws_col, 80), known(size.ws_row, 24)))
+}
+
+/// Cuts a text to at most so many columns, and marks it if something is missing.
+pub(crate) fn cut(text: &str, columns: usize) -> String {
+    const MARK: &str = "..";
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let room = columns.saturating_sub(MARK.len());
+    let mut width = 0;
+    let kept: String = text
+        .chars()
+        .take_while(|c| {
+            width += c.width().unwrap_or(0);
+            width <= room
+        })
+        .collect();
+    let mark = if columns < MARK.len() { "" } else { MARK };
+    kept + mark
+}
 
 /// Where the agent's words go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,14 +181,16 @@ fn print_items(output: Output, items: &Receiver<Item>, waiting: &AtomicUsize) {
 }
 
 fn print_to_stderr(text: &str) {
-    let mut stderr = anstream::stderr().lock();
-    if stderr
-        .write_all(text.as_bytes())
-        .and_then(|()| stderr.flush())
-        .is_err()
-    {
-        tracing::trace!("standard error is closed");
-    }
+    live::around(Output::Stderr, || {
+        let mut stderr = anstream::stderr().lock();
+        if stderr
+            .write_all(text.as_bytes())
+            .and_then(|()| stderr.flush())
+            .is_err()
+        {
+            tracing::trace!("standard error is closed");
+        }
+    });
 }
 
 /// Prints text to standard error, in a moment; a closed one is left alone, one that takes nothing loses it.
@@ -180,7 +255,10 @@ impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         if crate::journal::write(&text) == Echo::Yes {
-            eprint(&text);
+            match tell::reader() {
+                Format::Text => eprint(&text),
+                Format::Json => tell::object(&json!({ "log": { "message": text.trim_end() } })),
+            }
         }
         Ok(bytes.len())
     }
@@ -192,14 +270,16 @@ impl Write for LogWriter {
 
 /// Prints text to standard output; a closed one is left alone.
 pub(crate) fn print(text: &str) {
-    let mut stdout = anstream::stdout().lock();
-    if stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .is_err()
-    {
-        tracing::trace!("standard output is closed");
-    }
+    live::around(Output::Stdout, || {
+        let mut stdout = anstream::stdout().lock();
+        if stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .is_err()
+        {
+            tracing::trace!("standard output is closed");
+        }
+    });
 }
 
 /// Prints bytes to standard output as they are; a closed one is left alone. Returns whether it took them.
@@ -241,12 +321,18 @@ pub(crate) fn style(output: Output) -> TextStyle {
     TextStyle { color, width: None }
 }
 
-/// Shows an attempt's events on the terminal, from a thread of its own.
+/// Shows an attempt's events, from a thread of its own: as lines, or to a program as objects on standard error.
 pub(crate) struct TerminalSink {
-    formatter: TextFormatter,
-    prefix: String,
+    subject: Subject,
+    form: Form,
+    line: Option<Arc<Line>>,
     printer: Printer,
     dropped: u64,
+}
+
+enum Form {
+    Lines(TextFormatter),
+    Objects,
 }
 
 impl fmt::Debug for TerminalSink {
@@ -258,11 +344,19 @@ impl fmt::Debug for TerminalSink {
 }
 
 impl TerminalSink {
-    /// Starts the printing thread; every line begins with `prefix`.
-    pub(crate) fn start(output: Output, prefix: String) -> Self {
+    /// Starts the printing thread; `line` is the run's status line, if there is one.
+    pub(crate) fn start(format: Format, subject: Subject, line: Option<Arc<Line>>) -> Self {
+        let (form, output) = match format {
+            Format::Text => {
+                let output = Output::Stdout;
+                (Form::Lines(TextFormatter::new(style(output))), output)
+            }
+            Format::Json => (Form::Objects, Output::Stderr),
+        };
         Self {
-            formatter: TextFormatter::new(style(output)),
-            prefix,
+            subject,
+            form,
+            line,
             printer: Printer::start(output),
             dropped: 0,
         }
@@ -271,15 +365,25 @@ impl TerminalSink {
 
 impl Sink for TerminalSink {
     fn event(&mut self, event: &Event) {
+        if let Some(line) = &self.line {
+            line.see(event);
+        }
         let mut text = String::new();
-        self.formatter.write(event, &mut text);
+        match &mut self.form {
+            Form::Lines(formatter) => formatter.write(event, &mut text),
+            Form::Objects => {
+                let object = json!({ "run_id": self.subject.run, "event": event });
+                text = format!("{object}\n");
+            }
+        }
         if text.is_empty() {
             return;
         }
-        if !self.prefix.is_empty() {
+        let prefix = &self.subject.prefix;
+        if !prefix.is_empty() && matches!(self.form, Form::Lines(_)) {
             text = text
                 .lines()
-                .map(|line| format!("{}{line}\n", self.prefix))
+                .map(|line| format!("{prefix}{line}\n"))
                 .collect();
         }
         if self.printer.offer(text) == Taken::No {

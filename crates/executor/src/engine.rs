@@ -414,8 +414,30 @@ pub struct Reopened {
     pub workload: Box<dyn Workload>,
 }
 
-/// Receives progress lines of a pull.
-pub type PullProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
+/// What an engine says about a pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullNews<'a> {
+    /// A step of the pull or of one layer, in the engine's words.
+    Step(&'a str),
+    /// How much of it is done.
+    Amount(PullAmount),
+}
+
+/// How much of a pull is done, as far as the engine has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PullAmount {
+    /// Layers that are there.
+    pub layers: usize,
+    /// Layers that the engine has named.
+    pub all_layers: usize,
+    /// Bytes that were fetched of those layers whose length is known.
+    pub bytes: ByteSize,
+    /// Length of those layers.
+    pub all_bytes: ByteSize,
+}
+
+/// Receives what is said about a pull.
+pub type PullProgress<'a> = &'a mut (dyn FnMut(PullNews<'_>) + Send);
 
 /// A container engine.
 ///

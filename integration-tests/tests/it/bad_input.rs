@@ -4,11 +4,18 @@
 //! Reads: standard error; the list of runs.
 //! Never: repeats the rules' own unit tests; one case of each kind is enough here.
 
-use std::fs;
-use std::process::Command;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use integration_tests::agent_image;
-use serde_json::json;
+use integration_tests::{EngineProxy, Fault, Instead, agent_image};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::{Value, json};
 
 use crate::support::{Ended, Watched, Workshop, attempt_text, wait_for};
 
@@ -22,19 +29,44 @@ pub(crate) fn refuses(command: &mut Command, code: i32, told: &[&str]) {
         "{command:?}: {}",
         ended.stderr
     );
-    let errors = ended
-        .stderr
-        .lines()
-        .filter(|line| line.starts_with("error: "))
-        .count();
-    assert_eq!(errors, 1, "{command:?}: {}", ended.stderr);
+    let text: String = ended.stderr.lines().map(as_text).collect();
+    let errors = text.lines().filter(|line| line.starts_with("error: "));
+    assert_eq!(errors.count(), 1, "{command:?}: {}", ended.stderr);
     for told in told {
         assert!(
-            ended.stderr.contains(told),
-            "{command:?}: {told:?} is not in {}",
-            ended.stderr
+            text.contains(told),
+            "{command:?}: {told:?} is not in {text}"
         );
     }
+}
+
+/// Returns an error that `--json` printed as the lines that a person would have read; other lines as they are.
+fn as_text(line: &str) -> String {
+    let Ok(object) = serde_json::from_str::<Value>(line) else {
+        return format!("{line}\n");
+    };
+    let error = &object["error"];
+    let place: String = ["file", "line", "column"]
+        .iter()
+        .filter_map(|part| match &error[part] {
+            Value::Null => None,
+            Value::String(text) => Some(format!("{text}:")),
+            number => Some(format!("{number}:")),
+        })
+        .collect();
+    let place = if place.is_empty() {
+        place
+    } else {
+        format!("{place} ")
+    };
+    let help = error["help"]
+        .as_str()
+        .map(|help| format!("  help: {help}\n"));
+    format!(
+        "error: {place}{}\n{}",
+        error["message"].as_str().unwrap_or_default(),
+        help.unwrap_or_default()
+    )
 }
 
 /// Checks that no run was recorded.
@@ -56,10 +88,7 @@ fn a_prompt_file_that_cannot_be_used_is_named_with_the_place_and_a_way_out() {
     write("binary.md", b"fine\nnot \xff fine\n");
     write("open.md", b"---\nimage: x\nDo it.\n");
     write("yaml.md", b"---\nmemory: [1\n---\nDo it.\n");
-    write(
-        "type.md",
-        b"---\nimage: x\ntimeout: [5]\nmemory: 8x\n---\nDo it.\n",
-    );
+    write("type.md", b"---\nimage: x\n\nmemory: 8x\n---\nDo it.\n");
     write("agent.md", b"---\nagent: cluade\n---\nDo it.\n");
 
     for (file, told) in [
@@ -107,9 +136,7 @@ fn a_prompt_file_that_cannot_be_used_is_named_with_the_place_and_a_way_out() {
         (
             "type.md",
             &[
-                "type.md:3:10: timeout must be a duration with a unit, such as 90s, 30m or 1h30m, not a list",
-                "\n  3 | timeout: [5]\n    |          ^",
-                "type.md:4:9: memory must be a size such as 512m or 8g, not \"8x\"",
+                "error: type.md:4:9: memory must be a size such as 512m or 8g, not \"8x\"",
                 "\n  4 | memory: 8x\n    |         ^^\n",
             ],
         ),
@@ -165,12 +192,18 @@ fn an_unknown_key_is_a_warning_with_the_key_that_was_meant_and_the_run_goes_on()
         format!("---\nmemroy: 64m\ncommand: {command}\n---\nDo it.\n"),
     );
 
-    let ended = Ended::of(workshop.run(&["--json"]).arg("x.md"));
+    let text = Ended::of(workshop.run(&["--quiet"]).arg("x.md"));
+    let json = Ended::of(workshop.run(&["--quiet", "--json"]).arg("x.md"));
 
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!((text.code, json.code), (0, 0), "{}", text.stderr);
     let warning = "warning: x.md:2:1: the key memroy is not known and does nothing\n  2 | memroy: 64m\n    | ^^^^^^\n  help: did you mean memory?\n";
-    assert!(ended.stderr.contains(warning), "{}", ended.stderr);
-    assert_eq!(attempt_text(&ended.one(), "raw.jsonl"), "done\n");
+    assert_eq!(text.stderr, warning);
+    let object = json!({ "warning": {
+        "message": "the key memroy is not known and does nothing", "help": "did you mean memory?",
+        "file": "x.md", "line": 2, "column": 1,
+    } });
+    assert_eq!(json.stderr, format!("{object}\n"));
+    assert_eq!(attempt_text(&json.one(), "raw.jsonl"), "done\n");
 }
 
 #[test]
@@ -385,4 +418,293 @@ fn the_same_file_is_run_once_at_a_time() {
         &["./task.md is given twice", "copy it to run it twice"],
     );
     assert_eq!(Ended::of(&mut workshop.script(&[], "exit 0")).code, 0);
+}
+
+#[test]
+fn only_a_file_of_a_sensible_length_is_a_prompt_file() {
+    let workshop = Workshop::new();
+    let path = |name: &str| workshop.project.path().join(name);
+    mkfifo(&path("fifo"), Mode::S_IRWXU).unwrap();
+    let _socket = UnixListener::bind(path("socket")).unwrap();
+    symlink("fifo", path("to-fifo")).unwrap();
+    symlink("loop-b", path("loop-a")).unwrap();
+    symlink("loop-a", path("loop-b")).unwrap();
+    symlink("nowhere", path("dangling")).unwrap();
+    File::create(path("huge.md"))
+        .unwrap()
+        .set_len(100 << 20)
+        .unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    let way_out =
+        "help: write the prompt into a file, or give it on standard input and - as its name";
+
+    for (file, told) in [
+        (
+            "fifo",
+            &["prompt file fifo is a pipe, not a file", way_out][..],
+        ),
+        ("to-fifo", &["prompt file to-fifo is a pipe", way_out]),
+        ("socket", &["prompt file socket is a socket", way_out]),
+        ("/dev/zero", &["prompt file /dev/zero is a device", way_out]),
+        ("/dev/stdin", &["prompt file /dev/stdin is a pipe", way_out]),
+        ("/dev/fd/0", &["prompt file /dev/fd/0 is a pipe", way_out]),
+        (
+            "loop-a",
+            &[
+                "prompt file loop-a cannot be read",
+                "lead back to themselves",
+            ],
+        ),
+        (
+            "dangling",
+            &[
+                "prompt file dangling cannot be read",
+                "help: check its name",
+            ],
+        ),
+        (
+            "folder",
+            &[
+                "prompt file folder cannot be read",
+                "help: name a file in it",
+            ],
+        ),
+        (
+            "README.md/x",
+            &["prompt file README.md/x cannot be read", "Not a directory"],
+        ),
+        // Every user may open it, and nobody may read its first byte.
+        (
+            "/proc/self/mem",
+            &["prompt file /proc/self/mem cannot be read", "help: make it"],
+        ),
+        (
+            "huge.md",
+            &[
+                "huge.md: a prompt has at most 10 MiB",
+                "help: let the agent read",
+            ],
+        ),
+    ] {
+        refuses(workshop.run(&[]).arg(file).stdin(Stdio::piped()), 2, told);
+    }
+    let twice = ["- is given twice", "help: standard input is one prompt"];
+    refuses(workshop.run(&[]).args(["-", "-"]), 2, &twice);
+    refuses(workshop.run(&[]).arg("-"), 2, &["-: the prompt is empty"]);
+    nothing_ran(&workshop);
+}
+
+#[test]
+fn names_and_values_of_any_bytes_and_length_are_refused_in_a_readable_message() {
+    let workshop = Workshop::new();
+    let long = "x".repeat(10_000);
+    workshop.project.write("x.md", "Do it.\n");
+    let not_utf8 = OsStr::from_bytes(b"no-\xff\x1b[31m.md");
+
+    let told = ["cannot be read", "(10000 bytes)", "longer than any file's"];
+    refuses(workshop.run(&[]).arg(&long), 2, &told);
+    refuses(
+        workshop.run(&[]).arg(not_utf8),
+        2,
+        &["prompt file no-\u{fffd}\u{241b}[31m.md cannot be read"],
+    );
+    for flag in [
+        "--memory",
+        "--timeout",
+        "--network",
+        "--user",
+        "--env-file",
+        "--mount",
+        "--project",
+    ] {
+        refuses(&mut workshop.script(&[flag, &long], "exit 0"), 2, &[flag]);
+    }
+    refuses(
+        &mut workshop.script(&["--model", &long], "exit 0"),
+        2,
+        &["not a model's name"],
+    );
+    refuses(
+        &mut workshop.command(&["run", "--agent", "command", "--image", &long, "x.md"]),
+        2,
+        &["not an image reference"],
+    );
+    refuses(
+        &mut workshop.command(&["run", "--image", "x", "--agent", &long, "x.md"]),
+        2,
+        &["there is no agent"],
+    );
+    for command in ["logs", "inspect", "stop", "wait", "attach"] {
+        refuses(
+            &mut workshop.command(&[command, &long]),
+            3,
+            &["there is no run"],
+        );
+    }
+    nothing_ran(&workshop);
+}
+
+#[test]
+fn with_json_every_error_is_one_object_on_standard_error_and_nothing_else_is_there() {
+    let workshop = Workshop::new();
+    workshop
+        .project
+        .write("bad.md", "---\nmemory: 8x\nhide-git: yes\n---\nDo it.\n");
+    workshop
+        .project
+        .write("agent.md", "---\nagent: cluade\n---\nDo it.\n");
+    let objects = |arguments: &[&str], code: i32| -> Vec<Value> {
+        let ended = Ended::of(&mut workshop.command(arguments));
+        assert_eq!(
+            (ended.code, ended.stdout.as_str()),
+            (code, ""),
+            "{arguments:?}: {}",
+            ended.stderr
+        );
+        let lines = ended.stderr.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+            .collect()
+    };
+
+    let run = objects(&["run", "--json", "bad.md", "agent.md", "missing.md"], 2);
+    let usage = objects(&["run", "--json", "--memroy", "1g", "bad.md"], 2);
+    let command = objects(&["--json", "recove"], 2);
+    let no_run = objects(&["inspect", "nosuchrun", "--json"], 3);
+    let no_engine = objects(&["--host", "unix:///no/such", "prune", "--json"], 4);
+
+    let place = |error: &Value| {
+        let error = &error["error"];
+        json!([
+            error["file"],
+            error["line"],
+            error["column"],
+            error["kind"],
+            error["code"]
+        ])
+    };
+    let places: Vec<Value> = run.iter().map(place).collect();
+    assert_eq!(
+        json!(places),
+        json!([
+            ["bad.md", 2, 9, "usage", 2],
+            ["bad.md", 3, 11, "usage", 2],
+            ["agent.md", 3 - 1, null, "usage", 2],
+            [null, null, null, "usage", 2],
+        ])
+    );
+    assert_eq!(
+        run[0]["error"]["message"],
+        "memory must be a size such as 512m or 8g, not \"8x\""
+    );
+    assert!(
+        run[3]["error"]["help"]
+            .as_str()
+            .unwrap()
+            .starts_with("check its name")
+    );
+    for (objects, kind, told) in [
+        (&usage, "usage", "--memory"),
+        (&command, "usage", "'recover'"),
+        (&no_run, "not_found", "ps -a"),
+        (&no_engine, "engine", "installed and running"),
+    ] {
+        assert_eq!(objects.len(), 1, "{objects:?}");
+        assert_eq!(objects[0]["error"]["kind"], kind);
+        let help = objects[0]["error"]["help"].as_str().unwrap();
+        assert!(help.contains(told), "{help}");
+    }
+    nothing_ran(&workshop);
+}
+
+#[test]
+fn with_json_all_that_is_told_of_a_run_is_objects() {
+    let workshop = Workshop::new();
+
+    let ended = Ended::of(&mut workshop.script(&["--json"], "print one"));
+    let quiet = Ended::of(&mut workshop.script(&["--json", "--quiet"], "print one"));
+
+    let run = ended.one();
+    let told: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    assert_eq!(told[0]["progress"]["run_id"], run["run_id"], "{told:?}");
+    let said = told
+        .iter()
+        .find(|object| object["event"]["kind"]["text"] == "one");
+    assert_eq!(said.unwrap()["run_id"], run["run_id"]);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_folder_without_git_is_a_project_and_so_is_one_inside_another() {
+    let workshop = Workshop::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let bare = elsewhere.path().join("bare");
+    fs::create_dir(&bare).unwrap();
+    fs::write(bare.join("x.md"), "Do it.\n").unwrap();
+    workshop
+        .project
+        .write("inner/.git/HEAD", "ref: refs/heads/main\n");
+    workshop.project.write("inner/x.md", "Do it.\n");
+    let files_of = |prompt: &Path| {
+        let mut command = workshop.run(&["--json", "--quiet"]);
+        command.arg(prompt).args(["--", "/bin/agent", "-e", "ls ."]);
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        attempt_text(&ended.one(), "raw.jsonl")
+    };
+
+    assert_eq!(files_of(&bare.join("x.md")), "x.md\n");
+    assert_eq!(
+        files_of(&workshop.project.path().join("inner/x.md")),
+        ".git\nx.md\n"
+    );
+}
+
+#[test]
+fn an_engine_that_is_too_old_is_refused_with_both_versions() {
+    let workshop = Workshop::new();
+    let proxy = EngineProxy::new();
+    proxy.next("HEAD /_ping", Fault::Answer(Instead::OldEngine));
+
+    refuses(
+        workshop
+            .script(&[], "exit 0")
+            .env("DOCKER_HOST", proxy.host()),
+        4,
+        &["its API is version 1.24, and 1."],
+    );
+    nothing_ran(&workshop);
+}
+
+#[test]
+fn a_word_that_is_nearly_a_command_or_an_agent_is_answered_with_the_nearest() {
+    let workshop = Workshop::new();
+    workshop.project.write("x.md", "Do it.\n");
+    let image = agent_image();
+
+    for (arguments, told) in [
+        (
+            &["recove"][..],
+            "tip: a similar subcommand exists: 'recover'",
+        ),
+        (
+            &["daemon", "drian"],
+            "tip: a similar subcommand exists: 'drain'",
+        ),
+        (
+            &["run", "--memroy", "1g", "x.md"],
+            "tip: a similar argument exists: '--memory'",
+        ),
+        (
+            &["run", "--image", &image, "--agent", "comand", "x.md"],
+            "did you mean command?",
+        ),
+    ] {
+        refuses(&mut workshop.command(arguments), 2, &[told]);
+    }
+    nothing_ran(&workshop);
 }

@@ -36,7 +36,7 @@ fn a_time_limit_ends_the_run_with_124() {
         json!({ "kind": "deadline", "limit": 1.0 })
     );
     assert!(
-        ended.stderr.contains("stopping: its time limit passed\n"),
+        ended.stderr.contains("stopping: its time limit passed"),
         "{}",
         ended.stderr
     );
@@ -151,7 +151,7 @@ fn ctrl_c_lets_the_agent_leave_by_itself_and_the_next_file_is_not_begun() {
     assert!(
         ended
             .stderr
-            .contains("stopping the agent; once more kills it\n"),
+            .contains("stopping the agent; once more kills it"),
         "{}",
         ended.stderr
     );
@@ -187,7 +187,7 @@ fn ctrl_c_twice_kills_an_agent_that_does_not_leave() {
         (&json!("complete"), "begin\n")
     );
     assert!(
-        ended.stderr.contains("killing the agent\n"),
+        ended.stderr.contains("killing the agent"),
         "{}",
         ended.stderr
     );

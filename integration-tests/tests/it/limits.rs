@@ -57,7 +57,7 @@ fn an_agent_that_prints_nothing_for_too_long_ends_the_run_with_124() {
         (&run["log"], attempt_text(&run, "raw.jsonl").as_str()),
         (&json!("complete"), "begin\n")
     );
-    let told = "stopping: it printed nothing for too long\n";
+    let told = "stopping: it printed nothing for too long";
     assert!(ended.stderr.contains(told), "{}", ended.stderr);
 }
 
@@ -169,7 +169,7 @@ fn an_agent_that_is_done_and_does_not_leave_is_ended_and_has_succeeded() {
         attempt_text(&run, "raw.jsonl"),
         workshop.project.read("finished.jsonl")
     );
-    let told = "stopping: it has given its result and does not leave\n";
+    let told = "stopping: it has given its result and does not leave";
     assert!(ended.stderr.contains(told), "{}", ended.stderr);
 }
 

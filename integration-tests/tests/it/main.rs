@@ -43,3 +43,4 @@ mod seed_bugs;
 mod stats;
 mod support;
 mod tamper;
+mod terminal;

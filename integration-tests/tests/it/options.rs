@@ -198,7 +198,7 @@ fn a_project_of_roots_makes_the_agent_root_without_any_power_and_that_is_said() 
         ended.stderr,
         other.stderr
     );
-    let notice = "note: the project belongs to root: the agent runs as uid 0 without capabilities; --user UID:GID changes that\n";
+    let notice = r#"{"note":{"message":"the project belongs to root: the agent runs as uid 0 without capabilities; --user UID:GID changes that"}}"#;
     assert!(ended.stderr.contains(notice), "{}", ended.stderr);
     let run = ended.one();
     let raw = attempt_text(&run, "raw.jsonl");
@@ -214,7 +214,7 @@ fn a_project_of_roots_makes_the_agent_root_without_any_power_and_that_is_said() 
         raw.starts_with("IS_SANDBOX is not set\nuid=1234 gid=4321 "),
         "{raw}"
     );
-    assert!(!other.stderr.contains("note:"), "{}", other.stderr);
+    assert!(!other.stderr.contains("note"), "{}", other.stderr);
     assert_eq!(report(&run)["root_owner"], false);
 }
 

@@ -136,7 +136,7 @@ fn a_run_that_succeeds_leaves_its_files_and_prints_its_summary() {
     assert_eq!(report["oom_kills"], 0);
     assert!(report["peak_memory"].as_u64().unwrap() > 0);
     assert!(
-        ended.stderr.contains("one\n") && ended.stderr.contains("stderr │ two\n"),
+        ended.stderr.contains(r#""text":"one""#) && ended.stderr.contains(r#""text":"two""#),
         "{}",
         ended.stderr
     );
@@ -275,6 +275,48 @@ fn a_prompt_comes_from_standard_input_where_the_file_is_a_hyphen() {
     assert_eq!(attempt_text(&run, "raw.jsonl"), "Do it.\n.git\nREADME.md\n");
     let record: Value = serde_json::from_str(&attempt_text(&run, "launch.json")).unwrap();
     assert_eq!(record["prompt"], "stdin");
+}
+
+#[test]
+fn a_prompt_from_standard_input_can_be_queued_and_run_beside_others() {
+    let workshop = Workshop::new();
+    let prompt = |word: &str| for_agent("", &format!("print {word}; ls ."));
+    workshop.project.write("file.md", prompt("file"));
+    let from_stdin = |flags: &[&str], files: &[&str], word: &str| {
+        let mut command = workshop.run(flags);
+        command.args(files).stdin(Stdio::piped());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(prompt(word).as_bytes()).unwrap();
+        drop(stdin);
+        let ended = Ended::from(child.wait_with_output().unwrap());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended
+    };
+
+    let queued = from_stdin(&["--detach", "--json"], &["-"], "queued").one();
+    let id = queued["run_id"].as_str().unwrap();
+    let waited = Ended::of(&mut workshop.command(&["wait", "--json", id])).one();
+    let both = from_stdin(&["--jobs", "2", "--json"], &["-", "file.md"], "beside").json();
+
+    let listed = ".git\nREADME.md\nfile.md\n";
+    assert_eq!(
+        attempt_text(&waited, "raw.jsonl"),
+        format!("queued\n{listed}")
+    );
+    let mut said: Vec<String> = both
+        .iter()
+        .map(|run| attempt_text(run, "raw.jsonl"))
+        .collect();
+    said.sort();
+    assert_eq!(
+        said,
+        [format!("beside\n{listed}"), format!("file\n{listed}")]
+    );
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::detach::{self, Starting};
 use crate::error::CommandError;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::tell::{self, Subject};
 use crate::terminal::{self, Taken};
 
 pub(crate) async fn attach(
@@ -41,7 +42,7 @@ pub(crate) async fn attach(
     {
         let supervisor = Arc::clone(&supervisor);
         waiting.spawn(async move {
-            let progress = show::progress(String::new(), Detail::Needed);
+            let progress = show::progress(Subject::default(), Detail::Needed);
             supervisor.wait(run, Vec::new(), &control, &progress).await
         });
     }
@@ -79,8 +80,8 @@ pub(crate) async fn attach(
     if printed == Taken::Yes {
         match format {
             Format::Json => terminal::say_json(&summary(&report, dir.path())).await,
-            Format::Text => terminal::eprint(&format!(
-                "run {run} {}: {}\n",
+            Format::Text => tell::progress(&format!(
+                "run {run} {}: {}",
                 report.outcome,
                 super::cause(&report)
             )),

@@ -11,18 +11,18 @@ use dark_factory_agents::neutralise;
 use dark_factory_executor::config::{
     PROJECT_FILE, Row, SEED_FILE, Written, json_schema, parse_project, user_file,
 };
-use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::settings::{Layer, Origin};
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
 
 use super::Format;
-use super::run::read_prompt;
+use super::prompt_file;
 use crate::args::{ConfigShowArgs, ConfigValidateArgs};
 use crate::config;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::tell;
 use crate::terminal;
 
 /// The widest value that origins are put behind in a column.
@@ -36,7 +36,7 @@ pub(crate) fn show(
     let prompt = args.file.as_deref().map(|file| prompt(context, file));
     let prompt = prompt.transpose()?;
     for warning in prompt.iter().flat_map(|prompt| &prompt.warnings) {
-        terminal::eprint(&format!("warning: {warning}\n"));
+        tell::warning_in_file(warning);
     }
     let stack = config::stack(context, prompt.as_ref(), &Layer::default())?;
     let rows = stack.rows(&context.resolve_context(context.state_dir.clone()));
@@ -130,8 +130,8 @@ pub(crate) fn schema() -> u8 {
 }
 
 fn prompt(context: &Context, file: &Path) -> Result<Prompt, CommandError> {
-    let (name, bytes) = read_prompt(context, file)?;
-    Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(sentence(&error)))
+    let (name, bytes) = prompt_file::read(context, file)?;
+    Prompt::parse(&name, &bytes).map_err(|error| CommandError::all(CommandError::of_prompt(error)))
 }
 
 /// What was checked.
@@ -178,11 +178,11 @@ impl Checks {
                 Err(error) => error.print(),
             }
             for warning in &check.warnings {
-                terminal::eprint(&format!("warning: {warning}\n"));
+                tell::warning(warning);
             }
         }
         for notice in &self.notices {
-            terminal::eprint(&format!("note: {notice}\n"));
+            tell::note(notice);
         }
         if self.all.is_empty() && format == Format::Text {
             terminal::print("nothing is configured: the defaults hold\n");

@@ -30,6 +30,7 @@ use crate::detach::{self, READY, ask_daemon};
 use crate::error::CommandError;
 use crate::flags::retention;
 use crate::journal;
+use crate::tell;
 use crate::terminal;
 
 /// How long a reload may take.
@@ -271,8 +272,8 @@ fn heeded() -> SigSet {
 async fn end(context: &Context, request: Ask, format: Format) -> Result<u8, CommandError> {
     let status = required(ask_daemon(&context.state_dir, request).await?, context)?;
     if format == Format::Text && request == Ask::Drain {
-        terminal::eprint(&format!(
-            "waiting for {} runs; Ctrl-C does not end the draining\n",
+        tell::progress(&format!(
+            "waiting for {} runs; Ctrl-C does not end the draining",
             status.supervised.len()
         ));
     }

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::resolve;
 use dark_factory_executor::settings::{Settings, Sourced};
@@ -26,6 +25,8 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::helper::image_archive;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::live::Live;
+use crate::tell;
 use crate::terminal;
 
 /// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
@@ -58,8 +59,8 @@ pub(crate) async fn demo(
     args: &DemoArgs,
     format: Format,
 ) -> Result<u8, CommandError> {
-    terminal::eprint(
-        "demo: a scripted stand-in agent works on three prompt files; no model and no key are used\n",
+    tell::progress(
+        "demo: a scripted stand-in agent works on three prompt files; no model and no key are used",
     );
     let folder = tempfile::Builder::new()
         .prefix(FOLDER_PREFIX)
@@ -78,8 +79,8 @@ pub(crate) async fn demo(
 
     if args.keep {
         let kept = folder.keep();
-        terminal::eprint(&format!(
-            "kept: {} and the image {}\n",
+        tell::progress(&format!(
+            "kept: {} and the image {}",
             kept.display(),
             stage.image
         ));
@@ -89,7 +90,7 @@ pub(crate) async fn demo(
     match result? {
         Ending::AsExpected => Ok(exit_code::SUCCEEDED),
         Ending::Otherwise => {
-            terminal::eprint("the demo did not end as expected\n");
+            tell::progress("the demo did not end as expected");
             Ok(exit_code::FAILED)
         }
     }
@@ -137,6 +138,10 @@ impl<'a> Stage<'a> {
         } else {
             Events::Shown
         };
+        let live = match events {
+            Events::Hidden => None,
+            Events::Shown | Events::ShownWithName => Live::start(),
+        };
         let mut rows = vec![
             [
                 "PROMPT",
@@ -153,7 +158,11 @@ impl<'a> Stage<'a> {
         for (name, text, expected) in PROMPTS {
             let before = snapshot(&self.project);
             let jobs = vec![self.job(name, text)?];
-            let show = Show { format, events };
+            let show = Show {
+                format,
+                events,
+                live: live.clone(),
+            };
             let mut batch = Batch::default();
             let ended = run_jobs(supervisor, jobs, 1, &control, show, &mut batch).await?;
             let [Ended::Report(report)] = ended.as_slice() else {
@@ -193,8 +202,7 @@ impl<'a> Stage<'a> {
             ..Settings::default()
         };
         let resolve_context = self.context.resolve_context(self.state_dir.clone());
-        let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)
-            .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
+        let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)?;
         Ok(Job {
             name: name.to_owned(),
             launch: Launch::New(resolved),

@@ -32,6 +32,7 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::helper::image_archive;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::tell;
 use crate::terminal;
 
 /// The probes' own image and folder; each doctor has its own.
@@ -291,10 +292,8 @@ impl Examination<'_> {
             && let Ok(images) = self.context.images()
             && let Err(error) = images.remove_image(&image).await
         {
-            terminal::eprint(&format!(
-                "warning: image {image} is left behind: {}\n",
-                error.sentence()
-            ));
+            let why = error.sentence();
+            tell::warning(&format!("image {image} is left behind: {why}"));
         }
     }
 

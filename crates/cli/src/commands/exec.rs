@@ -22,6 +22,7 @@ use crate::args::{ExecArgs, RunName};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::raw_terminal::RawTerminal;
+use crate::tell;
 use crate::terminal::{self, Taken};
 
 /// Says where the best shell is.
@@ -66,7 +67,7 @@ pub(crate) async fn shell(context: &Context, name: &RunName) -> Result<u8, Comma
 async fn open(supervisor: &Supervisor, run: RunId) -> Result<Inside, CommandError> {
     let inside = supervisor.open_container(run).await?;
     if inside.is_copy() {
-        terminal::eprint(&format!("note: {COPY}\n"));
+        tell::note(COPY);
     }
     Ok(inside)
 }

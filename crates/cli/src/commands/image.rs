@@ -17,6 +17,7 @@ use crate::args::{ImageBuildArgs, ImageCommand, ImageRmArgs};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::tell;
 use crate::terminal;
 
 /// The base that is no image.
@@ -67,8 +68,7 @@ async fn build(
     let cancel = CancellationToken::new();
     let images = context.agent_images()?;
     let mut progress = |line: &str| {
-        let line = dark_factory_agents::neutralise(line);
-        terminal::eprint(&format!("{line}\n"));
+        tell::progress(line);
     };
     let mut building = Box::pin(images.build(&request, &cancel, &mut progress));
     let built = tokio::select! {

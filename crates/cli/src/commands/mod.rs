@@ -17,6 +17,7 @@ mod image;
 mod inspect;
 mod logs;
 mod motion;
+mod prompt_file;
 mod prune;
 mod ps;
 mod recover;
@@ -111,17 +112,17 @@ fn engine_silent(why: &str) -> String {
 fn left_open(run: RunId, error: &ExecutorError) -> u8 {
     let message = format!("run {run} stays open: {}", sentence(error));
     let recover = "`dark-factory recover` goes on with it";
-    let hint = match error.advice() {
-        Some(advice) => format!("{advice}\n  help: {recover}"),
-        None => recover.to_owned(),
-    };
-    let error = CommandError::new(error.exit_code(), message).hint(hint);
+    let mut left = CommandError::new(error.exit_code(), message);
+    if let Some(advice) = error.advice() {
+        left = left.hint(advice);
+    }
+    let error = left.hint(recover);
     error.print();
     error.code()
 }
 
 /// Shows a number of seconds as people do.
-fn human_seconds(seconds: f64) -> String {
+pub(crate) fn human_seconds(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1}s");
     }

@@ -17,6 +17,7 @@ use crate::args::PruneArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::flags::retention;
+use crate::tell;
 use crate::terminal;
 
 pub(crate) async fn prune(
@@ -47,7 +48,7 @@ pub(crate) async fn prune(
             print_expired(expired, format);
         }
         if !is_empty {
-            terminal::eprint("nothing was removed; --apply does it\n");
+            tell::progress("nothing was removed; --apply does it");
         }
         return Ok(exit_code::SUCCEEDED);
     }

@@ -17,6 +17,7 @@ use super::{Format, human_seconds};
 use crate::args::PsArgs;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::tell;
 use crate::terminal;
 
 /// One line of `ps --json`.
@@ -75,8 +76,8 @@ pub(crate) async fn ps(
         .filter(|line| line.known_state == AttemptState::Queued);
     let queued = queued.count();
     if queued > 0 && !has_daemon(context)? {
-        terminal::eprint(&format!(
-            "{queued} queued, and no daemon runs: `dark-factory daemon start` begins with them\n"
+        tell::progress(&format!(
+            "{queued} queued, and no daemon runs: `dark-factory daemon start` begins with them"
         ));
     }
     Ok(dark_factory_types::exit_code::SUCCEEDED)

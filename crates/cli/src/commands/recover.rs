@@ -18,6 +18,7 @@ use super::{Format, cause, summary};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::tell::{self, Subject};
 use crate::terminal;
 
 /// How old a container must be to be called left over; as `prune` has it.
@@ -28,9 +29,9 @@ pub(crate) async fn recover(context: &Context, format: Format) -> Result<u8, Com
     let mut control = supervisor.control("Ctrl-C");
     control.on_silence = OnSilence::LeaveOpen;
     let stopping = Interrupts::listen(Reaction::Stop(control.clone()))?;
-    let tell = show::progress(String::new(), Detail::Needed);
+    let tell = show::progress(Subject::default(), Detail::Needed);
     let progress = |progress| match progress {
-        Progress::Started { container } => terminal::eprint(&format!("started {container}\n")),
+        Progress::Started { container } => tell::progress(&format!("started {container}")),
         other => tell(other),
     };
     // Printed elsewhere: what drives the runs must not wait for whoever reads this. So the channel has no bound of its
@@ -76,8 +77,8 @@ async fn tell_of_leftovers(supervisor: &Supervisor) {
     });
     match leftovers {
         Ok(leftovers) if leftovers.is_empty() => {}
-        Ok(leftovers) => terminal::eprint(&format!(
-            "{} left over that no open run owns: `dark-factory prune` lists them\n",
+        Ok(leftovers) => tell::progress(&format!(
+            "{} left over that no open run owns: `dark-factory prune` lists them",
             leftovers.len()
         )),
         Err(error) => tracing::debug!(error = %sentence(&error), "leftovers are not known"),

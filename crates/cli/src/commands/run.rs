@@ -4,7 +4,6 @@
 //! Reads: prompt files, flags.
 //! Never: starts anything before every file was read and resolved.
 
-use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::daemon::Ask;
 use dark_factory_executor::engine::EngineError;
-use dark_factory_executor::error::{ExecutorError, sentence};
+use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
 use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
@@ -26,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::show::{self, Detail};
-use super::{Format, left_open};
+use super::{Format, left_open, prompt_file};
 use crate::args::RunArgs;
 use crate::config;
 use crate::context::Context;
@@ -34,7 +33,9 @@ use crate::detach::{self, Starting};
 use crate::error::CommandError;
 use crate::flags::{settings, tool};
 use crate::interrupt::{Interrupts, Reaction};
-use crate::terminal::{self, Output, TerminalSink};
+use crate::live::Live;
+use crate::tell::{self, Subject};
+use crate::terminal::{self, TerminalSink};
 
 /// How long a run that is let go of may take to be recorded: longer than the store waits for its turn.
 const RECORDING: Duration = Duration::from_secs(20);
@@ -90,10 +91,12 @@ pub(crate) struct Manner {
 }
 
 /// What is printed about a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Show {
     pub(crate) format: Format,
     pub(crate) events: Events,
+    /// The status lines, if there is a terminal for them.
+    pub(crate) live: Option<Live>,
 }
 
 /// Whether the agent's words are shown, and how.
@@ -209,7 +212,15 @@ pub(crate) async fn carry_out(
     })?;
     let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
     let mut batch = Batch::default();
-    let show = Show { format, events };
+    let live = match events {
+        Events::Hidden => None,
+        Events::Shown | Events::ShownWithName => Live::start(),
+    };
+    let show = Show {
+        format,
+        events,
+        live,
+    };
     let ended = tokio::select! {
         ended = run_jobs(supervisor, jobs, at_once, &control, show, &mut batch) => ended?,
         () = interrupts.detached() => return let_go(context, supervisor, batch, &names).await,
@@ -256,7 +267,7 @@ pub(crate) async fn queue(
     match supervisor.probe().await {
         // The daemon waits for it.
         Err(ExecutorError::Engine(error @ EngineError::Unreachable { .. })) => {
-            terminal::eprint(&format!("warning: {}\n", error.sentence()));
+            tell::warning(&error.sentence());
         }
         probed => {
             detach::tell_of_restarts(probed?.on_restart);
@@ -292,8 +303,8 @@ pub(crate) async fn queue(
     {
         error.print();
         for run in &runs {
-            terminal::eprint(&format!(
-                "run {run} stays queued: `dark-factory daemon start`, or `dark-factory wait {run}`, goes on with it\n"
+            tell::progress(&format!(
+                "run {run} stays queued: `dark-factory daemon start`, or `dark-factory wait {run}`, goes on with it"
             ));
         }
         codes.push(error.code());
@@ -317,7 +328,7 @@ async fn let_go(
         .map(|(_, name)| name.as_str())
         .collect();
     if !rest.is_empty() {
-        terminal::eprint(&format!("not begun: {}\n", rest.join(", ")));
+        tell::progress(&format!("not begun: {}", rest.join(", ")));
     }
     Ok(code)
 }
@@ -331,6 +342,11 @@ pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, Com
     } else {
         Disposal::Remove
     };
+    let from_stdin = args.files.iter().filter(|file| prompt_file::is_stdin(file));
+    if from_stdin.count() > 1 {
+        return Err(CommandError::usage("- is given twice")
+            .hint("standard input is one prompt; write the others into files"));
+    }
     let mut jobs = Vec::new();
     let mut errors = Vec::new();
     let mut seen: Vec<String> = Vec::new();
@@ -346,7 +362,7 @@ pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, Com
                 seen.push(job.launch.spec().file.clone());
                 jobs.push(job);
             }
-            Err(error) => errors.push(error),
+            Err(several) => errors.extend(several),
         }
     }
     let Some(last) = errors.pop() else {
@@ -365,59 +381,34 @@ pub(crate) fn prepare_one(
     flags: &Settings,
     resolve_context: &ResolveContext,
     disposal: Disposal,
-) -> Result<Job, CommandError> {
-    let (name, bytes) = read_prompt(context, file)?;
-    let prompt =
-        Prompt::parse(&name, &bytes).map_err(|error| CommandError::usage(sentence(&error)))?;
+) -> Result<Job, Vec<CommandError>> {
+    let (name, bytes) = prompt_file::read(context, file).map_err(|error| vec![error])?;
+    let prompt = Prompt::parse(&name, &bytes).map_err(CommandError::of_prompt)?;
     let flags = Layer {
         run: flags.clone(),
         ..Layer::default()
     };
-    let layers = config::stack(context, Some(&prompt), &flags)?.layers();
+    let stack = config::stack(context, Some(&prompt), &flags).map_err(|error| vec![error])?;
+    let layers = stack.layers();
     let layers: Vec<&Settings> = layers.iter().collect();
     let mut resolved = resolve_layers(&prompt, &layers, &context.host, resolve_context)
-        .map_err(|error| CommandError::new(error.exit_code(), sentence(&error)))?;
+        .map_err(|error| vec![error.into()])?;
     resolved.spec.disposal = disposal;
     for warning in &resolved.warnings {
-        terminal::eprint(&format!("warning: {warning}\n"));
+        // Those about a place of the file are shown with it.
+        let placed = prompt.warnings.iter();
+        match placed.clone().find(|placed| placed.to_string() == *warning) {
+            Some(placed) => tell::warning_in_file(placed),
+            None => tell::warning(warning),
+        }
     }
     for notice in &resolved.notices {
-        terminal::eprint(&format!("note: {notice}\n"));
+        tell::note(notice);
     }
     Ok(Job {
         name,
         launch: Launch::New(resolved),
     })
-}
-
-pub(super) fn read_prompt(
-    context: &Context,
-    file: &Path,
-) -> Result<(String, Vec<u8>), CommandError> {
-    if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .read_to_end(&mut bytes)
-            .map_err(|error| CommandError::internal("read standard input", error))?;
-        return Ok(("-".to_owned(), bytes));
-    }
-    let path = context.host.absolute(file);
-    let bytes = std::fs::read(&path).map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::NotFound => format!(
-                "check its name; a relative one is looked for in {}",
-                context.host.cwd.display()
-            ),
-            ErrorKind::IsADirectory => "name a file in it".to_owned(),
-            _ => "make it a file that you may read".to_owned(),
-        };
-        CommandError::usage(format!(
-            "prompt file {} cannot be read: {error}",
-            file.display()
-        ))
-        .hint(hint)
-    })?;
-    Ok((file.display().to_string(), bytes))
 }
 
 /// Runs jobs, at most `at_once` at the same time, and prints each one's end as it comes.
@@ -445,7 +436,7 @@ pub(crate) async fn run_jobs(
             break;
         }
         let (supervisor, control) = (Arc::clone(supervisor), control.clone());
-        let begun = begun.clone();
+        let (begun, show) = (begun.clone(), show.clone());
         tasks.spawn(async move {
             let begin = begun.record(index, job.launch.submit(&supervisor));
             let ended = match begin.await {
@@ -489,37 +480,44 @@ async fn run_one(
         1 => String::new(),
         number => format!(", attempt {number}"),
     };
-    let output = if show.format == Format::Json {
-        Output::Stderr
-    } else {
-        Output::Stdout
-    };
     let prefix = match show.events {
         Events::ShownWithName => format!("[{}] ", job.name),
         Events::Hidden | Events::Shown => String::new(),
     };
+    let subject = Subject {
+        prefix: prefix.clone(),
+        run: Some(run),
+    };
+    let spec = job.launch.spec();
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let mut detail = Detail::Needed;
     if show.events != Events::Hidden {
-        let spec = job.launch.spec();
+        let line = show.live.as_ref();
+        let line = line.map(|live| Arc::new(live.line(&job.name, &spec.image)));
         let network = match spec.network {
             dark_factory_types::NetworkMode::None => "no network",
             dark_factory_types::NetworkMode::Open => "open network",
         };
-        terminal::eprint(&format!(
-            "{prefix}run {run}{attempt}: {} with {} in {} ({network}, {})\n",
+        let text = format!(
+            "run {run}{attempt}: {} with {} in {} ({network}, {})",
             job.name,
             spec.agent,
             spec.image,
             supervisor.engine().name(),
-        ));
-        sinks.push(Box::new(TerminalSink::start(output, prefix.clone())));
+        );
+        tell::about(&subject, &text);
+        let sink = TerminalSink::start(show.format, subject.clone(), line.clone());
+        sinks.push(Box::new(sink));
+        detail = Detail::All {
+            image: spec.image.clone(),
+            line,
+        };
     }
-    let detail = match show.events {
-        Events::Hidden => Detail::Needed,
-        Events::Shown | Events::ShownWithName => Detail::All,
-    };
-    let progress = show::progress(prefix.clone(), detail);
-    let report = match supervisor.run(submitted, sinks, control, &progress).await {
+    let progress = show::progress(subject, detail);
+    let report = supervisor.run(submitted, sinks, control, &progress).await;
+    // The status line goes before the last words come.
+    drop(progress);
+    let report = match report {
         Ok(report) => report,
         Err(error) => return Ended::Failed(left_open(run, &error)),
     };

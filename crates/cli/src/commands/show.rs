@@ -5,41 +5,70 @@
 //! Never: holds up the task that drives a run.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dark_factory_executor::attempt::Progress;
 use dark_factory_executor::report_md::summary_of_changes;
+use dark_factory_executor::store::AttemptState;
 use dark_factory_types::{LogState, OutcomeKind, Report};
 
 use super::{Format, cause, engine_silent, human_seconds, seconds, summary};
+use crate::live::Line;
+use crate::tell::{self, Subject};
 use crate::terminal;
 
 /// Says that there is no room for what the agent prints.
 const DISK_FULL: &str = "the disk is full: the agent is paused until there is room";
 
 /// How much of a run's progress is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Detail {
     /// What its user may have to act on.
     Needed,
-    /// Pulls too.
-    All,
+    /// Pulls of this image too, and on a terminal also where the run stands.
+    All {
+        image: String,
+        line: Option<Arc<Line>>,
+    },
 }
 
-/// Returns what tells a person about progress, with `prefix` before each line.
-pub(crate) fn progress(prefix: String, detail: Detail) -> impl Fn(Progress) + Send + Sync {
+/// Returns what tells of progress: one line for each change that lasts.
+pub(crate) fn progress(subject: Subject, detail: Detail) -> impl Fn(Progress) + Send + Sync {
+    let pulls = AtomicBool::new(false);
     move |progress| {
-        let text = match progress {
-            Progress::Pull(line) if detail == Detail::All => format!("pull: {line}"),
-            Progress::Stopping(why) => format!("stopping: {why}"),
-            Progress::EngineSilent(why) => engine_silent(&why),
-            Progress::EngineBack => "the engine answers again".to_owned(),
-            Progress::Paused => "paused".to_owned(),
-            Progress::Resumed => "resumed".to_owned(),
-            Progress::DiskFull => DISK_FULL.to_owned(),
-            Progress::DiskRoom => "there is room on the disk again".to_owned(),
-            Progress::Pull(_) | Progress::Started { .. } => return,
+        let mut image = None;
+        if let Detail::All { line, image: name } = &detail {
+            image = Some(name);
+            if let Some(line) = line {
+                line.tell(&progress);
+            }
+        }
+        let text = match (progress, image) {
+            (Progress::Pull(_), Some(image)) if !pulls.swap(true, Ordering::Relaxed) => {
+                format!("pulling {image}")
+            }
+            (Progress::Entered(AttemptState::Creating), Some(image))
+                if pulls.load(Ordering::Relaxed) =>
+            {
+                format!("pulled {image}")
+            }
+            (Progress::Stopping(why), _) => format!("stopping: {why}"),
+            (Progress::EngineSilent(why), _) => engine_silent(&why),
+            (Progress::EngineBack, _) => "the engine answers again".to_owned(),
+            (Progress::Paused, _) => "paused".to_owned(),
+            (Progress::Resumed, _) => "resumed".to_owned(),
+            (Progress::DiskFull, _) => DISK_FULL.to_owned(),
+            (Progress::DiskRoom, _) => "there is room on the disk again".to_owned(),
+            (
+                Progress::Entered(_)
+                | Progress::Pull(_)
+                | Progress::Pulled(_)
+                | Progress::Started { .. },
+                _,
+            ) => return,
         };
-        terminal::eprint(&format!("{prefix}{text}\n"));
+        tell::about(&subject, &text);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::detach::{self, Starting};
 use crate::error::CommandError;
 use crate::interrupt::{Interrupts, Reaction};
+use crate::tell::Subject;
 
 pub(crate) async fn wait(
     context: &Context,
@@ -42,7 +43,13 @@ pub(crate) async fn wait(
     for &run in &runs {
         let (supervisor, control) = (Arc::clone(&supervisor), control.clone());
         tasks.spawn(async move {
-            let progress = show::progress(format!("[{run}] "), Detail::Needed);
+            let progress = show::progress(
+                Subject {
+                    prefix: format!("[{run}] "),
+                    run: Some(run),
+                },
+                Detail::Needed,
+            );
             let report = match supervisor.wait(run, Vec::new(), &control, &progress).await {
                 Ok(report) => report,
                 Err(error) => return left_open(run, &error),

@@ -14,7 +14,7 @@ use bollard::query_parameters::{
     CreateImageOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use bytes::Bytes;
-use dark_factory_executor::engine::{EngineError, PullProgress};
+use dark_factory_executor::engine::{EngineError, PullAmount, PullNews, PullProgress};
 use dark_factory_executor::spec::PullPolicy;
 use dark_factory_types::ImageRecord;
 use futures_util::{Stream, StreamExt};
@@ -225,7 +225,7 @@ async fn pull(
         image: reference.to_owned(),
         source,
     };
-    let mut lines = ProgressLines::default();
+    let mut told = PullTold::default();
     let mut news = client
         .docker()
         .await?
@@ -238,8 +238,12 @@ async fn pull(
         };
         match item {
             Ok(info) => {
-                if let Some(line) = lines.next(info) {
-                    progress(&line);
+                let (line, amount) = told.next(info);
+                if let Some(line) = line {
+                    progress(PullNews::Step(&line));
+                }
+                if let Some(amount) = amount {
+                    progress(PullNews::Amount(amount));
                 }
             }
             Err(ClientError::DockerStreamError { error }) => return Err(failed(error.into())),
@@ -255,21 +259,80 @@ async fn pull(
     Ok(())
 }
 
-/// Turns the news of a pull into lines: one for each step of each layer, none for each percent.
+/// Turns the news of a pull into lines, one for each step of each layer, and into how much of it is done.
 #[derive(Debug, Default)]
-struct ProgressLines {
+struct PullTold {
     last: HashMap<Option<String>, String>,
+    layers: HashMap<String, Layer>,
+    amount: PullAmount,
 }
 
-impl ProgressLines {
-    fn next(&mut self, info: CreateImageInfo) -> Option<String> {
-        let status = info.status?;
+/// How much of a layer is fetched.
+#[derive(Debug, Default)]
+struct Layer {
+    bytes: u64,
+    all_bytes: u64,
+    is_done: bool,
+}
+
+impl PullTold {
+    /// Returns the line, if there is a new one, and the amount, if it has changed.
+    fn next(&mut self, info: CreateImageInfo) -> (Option<String>, Option<PullAmount>) {
+        let Some(status) = info.status else {
+            return (None, None);
+        };
+        if let Some(id) = &info.id {
+            let detail = info.progress_detail.unwrap_or_default();
+            let size = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            self.layer(id, &status, size(detail.current), size(detail.total));
+        }
+        let amount = self.sum();
+        let is_new = std::mem::replace(&mut self.amount, amount) != amount;
         let line = match &info.id {
             Some(id) => format!("{id}: {status}"),
             None => status.clone(),
         };
         let previous = self.last.insert(info.id, status.clone());
-        (previous.as_deref() != Some(&status)).then_some(line)
+        let line = (previous.as_deref() != Some(&status)).then_some(line);
+        (line, is_new.then_some(amount))
+    }
+
+    /// Takes in what the engine says of a layer; these are its fixed words, and others are no layer's.
+    fn layer(&mut self, id: &str, status: &str, current: Option<u64>, total: Option<u64>) {
+        match status {
+            "Pulling fs layer" | "Waiting" => {
+                self.layers.entry(id.to_owned()).or_default();
+            }
+            "Downloading" => {
+                let layer = self.layers.entry(id.to_owned()).or_default();
+                layer.bytes = current.unwrap_or(layer.bytes);
+                layer.all_bytes = total.unwrap_or(layer.all_bytes).max(layer.bytes);
+            }
+            "Download complete" => {
+                let layer = self.layers.entry(id.to_owned()).or_default();
+                layer.bytes = layer.all_bytes;
+            }
+            "Pull complete" | "Already exists" => {
+                let layer = self.layers.entry(id.to_owned()).or_default();
+                layer.bytes = layer.all_bytes;
+                layer.is_done = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn sum(&self) -> PullAmount {
+        let layers = self.layers.values();
+        let mut amount = PullAmount {
+            layers: layers.clone().filter(|layer| layer.is_done).count(),
+            all_layers: self.layers.len(),
+            ..PullAmount::default()
+        };
+        for layer in layers {
+            amount.bytes.0 += layer.bytes;
+            amount.all_bytes.0 += layer.all_bytes;
+        }
+        amount
     }
 }
 
@@ -332,6 +395,8 @@ fn familiar(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::ProgressDetail;
+
     use super::*;
 
     #[test]
@@ -394,13 +459,14 @@ mod tests {
 
     #[test]
     fn a_pull_tells_each_step_of_each_layer_once() {
-        let mut lines = ProgressLines::default();
+        let mut told = PullTold::default();
         let mut next = |id: Option<&str>, status: &str| {
-            lines.next(CreateImageInfo {
+            let info = CreateImageInfo {
                 id: id.map(str::to_owned),
                 status: Some(status.to_owned()),
                 ..CreateImageInfo::default()
-            })
+            };
+            told.next(info).0
         };
 
         assert_eq!(
@@ -420,5 +486,39 @@ mod tests {
             next(Some("l1"), "Pull complete").as_deref(),
             Some("l1: Pull complete")
         );
+    }
+
+    #[test]
+    fn a_pull_tells_how_much_of_it_is_done() {
+        let mut told = PullTold::default();
+        let mut next = |id: &str, status: &str, current: i64, total: i64| {
+            let info = CreateImageInfo {
+                id: Some(id.to_owned()),
+                status: Some(status.to_owned()),
+                progress_detail: Some(ProgressDetail {
+                    current: (total > 0).then_some(current),
+                    total: (total > 0).then_some(total),
+                }),
+                ..CreateImageInfo::default()
+            };
+            let amount = told.next(info).1?;
+            Some((
+                (amount.layers, amount.all_layers),
+                (amount.bytes.0, amount.all_bytes.0),
+            ))
+        };
+
+        // The tag is no layer.
+        assert_eq!(next("12", "Pulling from library/debian", 0, 0), None);
+        assert_eq!(next("l1", "Pulling fs layer", 0, 0), Some(((0, 1), (0, 0))));
+        assert_eq!(next("l2", "Already exists", 0, 0), Some(((1, 2), (0, 0))));
+        assert_eq!(next("l1", "Downloading", 5, 9), Some(((1, 2), (5, 9))));
+        assert_eq!(next("l1", "Downloading", 5, 9), None);
+        assert_eq!(
+            next("l1", "Download complete", 0, 0),
+            Some(((1, 2), (9, 9)))
+        );
+        assert_eq!(next("l1", "Extracting", 1, 9), None);
+        assert_eq!(next("l1", "Pull complete", 0, 0), Some(((2, 2), (9, 9))));
     }
 }

@@ -17,7 +17,7 @@ use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
 use super::pump::{Collected, Pump, Pumping, Stamps};
 use super::{Control, OnProgress, OnSilence, Progress};
 use crate::clock::{Clock, Moment};
-use crate::engine::{Engine, EngineError, Handle, Recovered, Workload};
+use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::nudge::Nudges;
@@ -471,7 +471,12 @@ impl Drive<'_> {
     /// Makes sure of the image; `None` if the caller cancelled meanwhile.
     async fn ensure_image(&self, spec: &LaunchSpec) -> Result<Option<ImageRecord>, EngineError> {
         let progress = self.progress;
-        let mut say = |line: &str| progress(Progress::Pull(line.to_owned()));
+        let mut say = |news: PullNews<'_>| {
+            progress(match news {
+                PullNews::Step(line) => Progress::Pull(line.to_owned()),
+                PullNews::Amount(amount) => Progress::Pulled(amount),
+            });
+        };
         let ensure = self.engine.ensure_image(&spec.image, spec.pull, &mut say);
         tokio::select! {
             image = ensure => image.map(Some),

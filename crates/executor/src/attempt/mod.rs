@@ -19,6 +19,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::PullAmount;
+use crate::store::AttemptState;
+
 pub(crate) use derived::is_full;
 pub(crate) use drive::Drive;
 
@@ -108,8 +111,12 @@ impl Control {
 /// Where an attempt stands, for a person who waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
+    /// It has come this far, which is recorded.
+    Entered(AttemptState),
     /// The engine says something about the pull.
     Pull(String),
+    /// How much of the pull is done.
+    Pulled(PullAmount),
     /// The container was started.
     Started {
         /// Its name.

@@ -54,7 +54,9 @@ impl Drive<'_> {
             self.store
                 .advance(self.tenure, transition.clone(), self.clock.now())
         })
-        .await
+        .await?;
+        (self.progress)(Progress::Entered(transition.target()));
+        Ok(())
     }
 
     pub(super) async fn request_stop(

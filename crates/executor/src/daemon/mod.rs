@@ -489,7 +489,9 @@ fn name(leftover: &Leftover) -> String {
 /// Logs the progress of a run.
 fn note(run: RunId, progress: &Progress) {
     match progress {
+        Progress::Entered(state) => tracing::debug!(%run, %state, "goes on"),
         Progress::Pull(line) => tracing::debug!(%run, line, "pulls"),
+        Progress::Pulled(_) => {}
         Progress::Started { container } => tracing::info!(%run, container, "was started"),
         Progress::Stopping(why) => tracing::info!(%run, why, "is being stopped"),
         Progress::EngineSilent(why) => tracing::warn!(%run, why, "is unknown"),

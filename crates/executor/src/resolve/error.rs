@@ -253,6 +253,35 @@ impl ResolveError {
     pub fn exit_code(&self) -> u8 {
         exit_code::USAGE
     }
+
+    /// Returns where the setting was written that it is about, if it is about one; its text begins with that.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::ChosenProject { origin, .. }
+            | Self::ContainerPath { origin, .. }
+            | Self::UnknownAgent { origin, .. }
+            | Self::UnknownProfile { origin, .. }
+            | Self::CommandOfOtherAgent { origin, .. }
+            | Self::Command { origin }
+            | Self::Model { origin, .. }
+            | Self::Image { origin, .. }
+            | Self::UserName { origin, .. }
+            | Self::Limit { origin, .. }
+            | Self::Env { origin, .. }
+            | Self::EnvFile { origin, .. }
+            | Self::EnvFileLine { origin, .. }
+            | Self::Secret { origin, .. }
+            | Self::Label { origin, .. }
+            | Self::Mount { origin, .. }
+            | Self::ClaudeDirProfile { origin }
+            | Self::ClaudeDirFolder { origin, .. } => Some(origin),
+            Self::ProjectFolder { .. }
+            | Self::Workspace { .. }
+            | Self::NoImage { .. }
+            | Self::ClaudeDir { .. }
+            | Self::Auth(_) => None,
+        }
+    }
 }
 
 fn did_you_mean(suggestion: Option<&'static str>) -> String {

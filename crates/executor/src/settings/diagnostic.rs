@@ -94,6 +94,42 @@ pub struct Diagnostic {
     pub source_line: String,
 }
 
+/// The part of a line that is shown, without anything that a terminal would obey.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The text: one character for each of the line's.
+    pub text: String,
+    /// Characters of it in front of the place.
+    pub before: usize,
+    /// Characters of it that the place has; at least 1, also behind the end of the text.
+    pub len: usize,
+}
+
+impl Diagnostic {
+    /// Returns the part of the line around the place, at most `width` characters; `None` if there is no line to show.
+    pub fn excerpt(&self, width: usize) -> Option<Excerpt> {
+        let chars = self.source_line.chars().count();
+        if chars == 0 {
+            return None;
+        }
+        let before = self.column.saturating_sub(1).min(chars);
+        let skip = if chars <= width {
+            0
+        } else {
+            before.saturating_sub(width / 3)
+        };
+        let shown = self.source_line.chars().skip(skip).take(width);
+        let text: String = shown.map(printable).collect();
+        let before = before - skip;
+        let left = text.chars().count().saturating_sub(before);
+        Some(Excerpt {
+            text,
+            before,
+            len: self.len.clamp(1, left.max(1)),
+        })
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -104,28 +140,11 @@ impl fmt::Display for Diagnostic {
             ..
         } = self;
         write!(f, "{file}:{line}:{column}: {message}")?;
-        let chars = self.source_line.chars().count();
-        if chars > 0 {
-            let before = column.saturating_sub(1).min(chars);
-            let skip = if chars <= WINDOW {
-                0
-            } else {
-                before.saturating_sub(WINDOW / 3)
-            };
-            let shown: String = self
-                .source_line
-                .chars()
-                .skip(skip)
-                .take(WINDOW)
-                .map(printable)
-                .collect();
-            let width = shown.chars().count();
-            let indent = before - skip;
-            let carets = self.len.clamp(1, width.saturating_sub(indent).max(1));
+        if let Some(Excerpt { text, before, len }) = self.excerpt(WINDOW) {
             let number = line.to_string();
             let gutter = number.len();
-            write!(f, "\n  {number} | {shown}")?;
-            write!(f, "\n  {:gutter$} | {:indent$}{:^<carets$}", "", "", "")?;
+            write!(f, "\n  {number} | {text}")?;
+            write!(f, "\n  {:gutter$} | {:before$}{:^<len$}", "", "", "")?;
         }
         match &self.help {
             Some(help) => write!(f, "\n  help: {help}"),
@@ -138,6 +157,10 @@ impl fmt::Display for Diagnostic {
 fn printable(c: char) -> char {
     match c {
         '\t' => ' ',
+        // Those that change the direction of text would move the caret.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+            char::REPLACEMENT_CHARACTER
+        }
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
     }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
 pub use crate::spec::SecretSource;
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, Excerpt};
 pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
 pub use text::{

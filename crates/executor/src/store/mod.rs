@@ -61,7 +61,8 @@ pub enum Transition {
 }
 
 impl Transition {
-    fn target(&self) -> AttemptState {
+    /// Returns the state that it leads to.
+    pub(crate) fn target(&self) -> AttemptState {
         match self {
             Self::Preparing => AttemptState::Preparing,
             Self::Pulling => AttemptState::Pulling,

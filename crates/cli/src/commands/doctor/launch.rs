@@ -99,6 +99,7 @@ impl Launch {
             let context_of_run = context.resolve_context(context.state_dir.clone());
             prepare_one(context, &file, flags, &context_of_run, Disposal::Remove)
                 .map(|job| job.launch.resolved().clone())
+                .map_err(CommandError::all)
         };
         let with_image = with_image(flags.clone());
         let with_both = with_credentials(with_image.clone());

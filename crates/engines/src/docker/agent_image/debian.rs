@@ -9,10 +9,10 @@ use std::io;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use dark_factory_executor::engine::PullProgress;
 use dark_factory_types::ByteSize;
 use tokio::process::Command;
 
+use super::BuildProgress;
 use super::error::AgentImageError;
 use super::recipe::REVISION;
 use super::room::require_room;
@@ -80,7 +80,7 @@ impl Debian {
     pub(super) async fn make_root(
         &self,
         temp_dir: &Path,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<tempfile::TempDir, AgentImageError> {
         require_room(
             temp_dir,

@@ -25,7 +25,7 @@ use bollard::models::ImageSummary;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
 };
-use dark_factory_executor::engine::{EngineError, PullProgress};
+use dark_factory_executor::engine::{EngineError, PullNews};
 use dark_factory_executor::resolve::check_image;
 use dark_factory_executor::spec::{LABEL_ATTEMPT, PullPolicy};
 use dark_factory_types::AttemptId;
@@ -45,6 +45,9 @@ use workshop::Workshop;
 
 pub use error::{AgentImageError, MissingWheel};
 pub use recipe::{RECIPES, Recipe, default_images, recipe};
+
+/// Receives a line for each step of a build.
+pub type BuildProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 /// The base where none is named and none can be made.
 const PULLED_BASE: &str = "debian:bookworm-slim";
@@ -189,7 +192,7 @@ impl AgentImages {
         &self,
         request: &AgentImageRequest,
         cancel: &CancellationToken,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<BuiltImage, AgentImageError> {
         let recipe = request.recipe;
         let latest = match &request.tag {
@@ -339,7 +342,7 @@ impl AgentImages {
         &self,
         request: &AgentImageRequest,
         latest: &str,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<Plan, AgentImageError> {
         let recipe = request.recipe;
         let base = ChosenBase::choose(&request.base).await?;
@@ -405,7 +408,7 @@ impl AgentImages {
     async fn base_id(
         &self,
         base: &ChosenBase,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<Option<String>, AgentImageError> {
         let ChosenBase::Image(image) = base else {
             return Ok(None);
@@ -419,7 +422,12 @@ impl AgentImages {
             },
             error => error.into(),
         };
-        images::ensure(&self.client, image, PullPolicy::Missing, progress)
+        let mut news = |news: PullNews<'_>| {
+            if let PullNews::Step(step) = news {
+                progress(step);
+            }
+        };
+        images::ensure(&self.client, image, PullPolicy::Missing, &mut news)
             .await
             .map_err(missing)?;
         let found = images::inspect(&self.client, image).await?;
@@ -455,7 +463,7 @@ impl AgentImages {
         &self,
         debian: &Debian,
         request: &AgentImageRequest,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<(), AgentImageError> {
         let image = debian.image();
         if images::inspect(&self.client, &image).await?.is_some() {

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use dark_factory_executor::engine::PullProgress;
 use tokio::process::Command;
 
+use super::BuildProgress;
 use super::error::{AgentImageError, MissingWheel};
 use super::recipe::{PinnedWheel, Recipe};
 use super::room::require_room;
@@ -40,7 +40,7 @@ pub(super) async fn provide(
     recipe: &'static Recipe,
     wheel: &'static PinnedWheel,
     cache_dir: &Path,
-    progress: PullProgress<'_>,
+    progress: BuildProgress<'_>,
 ) -> Result<PathBuf, AgentImageError> {
     let folder = cache_dir.join("wheels");
     let path = folder.join(wheel.file);

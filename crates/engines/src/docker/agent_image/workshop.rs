@@ -14,7 +14,7 @@ use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateContainerOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
-use dark_factory_executor::engine::{EngineError, PullProgress};
+use dark_factory_executor::engine::EngineError;
 use futures_util::StreamExt;
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use super::super::client::{CREATE, Client, Fault, LOGS, Operation, REMOVE, START
 use super::error::{AgentImageError, expected};
 use super::recipe::{Extent, Recipe};
 use super::source::Source;
-use super::{LABEL_AGENT_VERSION, archive};
+use super::{BuildProgress, LABEL_AGENT_VERSION, archive};
 
 /// Makes git, certificates and the user be there, and starts the agent once.
 const SCRIPT: &str = include_str!("install.sh");
@@ -110,7 +110,7 @@ impl<'a> Workshop<'a> {
         &self,
         source: Source,
         labels: HashMap<String, String>,
-        progress: PullProgress<'_>,
+        progress: BuildProgress<'_>,
     ) -> Result<Made, AgentImageError> {
         let title = self.recipe.title;
         progress(&format!("copying {title} into {}", self.base));
@@ -171,7 +171,7 @@ impl<'a> Workshop<'a> {
     }
 
     /// Runs the script to its end; returns the version that the agent told.
-    async fn run_script(&self, progress: PullProgress<'_>) -> Result<String, AgentImageError> {
+    async fn run_script(&self, progress: BuildProgress<'_>) -> Result<String, AgentImageError> {
         let docker = self.client.docker().await?;
         match self
             .client
@@ -261,7 +261,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn add(&mut self, piece: LogOutput, progress: PullProgress<'_>) {
+    fn add(&mut self, piece: LogOutput, progress: BuildProgress<'_>) {
         self.partial.extend_from_slice(&piece.into_bytes());
         while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
@@ -269,12 +269,12 @@ impl Lines {
         }
     }
 
-    fn end(&mut self, progress: PullProgress<'_>) {
+    fn end(&mut self, progress: BuildProgress<'_>) {
         let line = std::mem::take(&mut self.partial);
         self.line(&line, progress);
     }
 
-    fn line(&mut self, line: &[u8], progress: PullProgress<'_>) {
+    fn line(&mut self, line: &[u8], progress: BuildProgress<'_>) {
         let line = String::from_utf8_lossy(line);
         let line = line.trim();
         if line.is_empty() {
