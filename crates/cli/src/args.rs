@@ -96,6 +96,10 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Try everything that a run needs, and say what to do about what is missing
     Doctor(DoctorArgs),
+    /// Print a script that completes commands, flags and run ids in a shell
+    Completion(CompletionArgs),
+    /// Print the manual page, or write one for each command into a folder
+    Man(ManArgs),
 }
 
 /// Flags of `run`; each is also a key of a prompt file's front matter, which it beats.
@@ -472,6 +476,32 @@ pub(crate) struct RetentionArgs {
     /// Remove runs that have ended, except the last N of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep_runs: Option<u32>,
+}
+
+/// Flags of `completion`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub(crate) shell: CompletionShell,
+}
+
+/// The shells that completion is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
+    Elvish,
+    Powershell,
+}
+
+/// Flags of `man`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ManArgs {
+    /// Folder for the pages; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 fn exit_codes() -> String {

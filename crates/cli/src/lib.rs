@@ -129,6 +129,9 @@ fn refuse(error: &clap::Error) -> u8 {
 }
 
 fn run() -> ExitCode {
+    if let Some(code) = commands::answer_shell() {
+        return ExitCode::from(code);
+    }
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(error) => return ExitCode::from(refuse(&error)),

@@ -4,13 +4,15 @@
 //! Reads: nothing else.
 //! Never: is inside a tree that a container sees.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use dark_factory_types::{AttemptId, ByteSize};
+use dark_factory_types::{AttemptId, ByteSize, RunId};
 use sha2::{Digest, Sha256};
 
 use crate::spec::AttemptDir;
@@ -165,6 +167,56 @@ impl StateDir {
         }
         Ok(dir)
     }
+}
+
+/// A run that has a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedRun {
+    /// The run.
+    pub run: RunId,
+    /// Whether its latest attempt has a report.
+    pub is: RunIs,
+}
+
+/// Whether a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunIs {
+    /// Its latest attempt has no report.
+    Open,
+    /// Its latest attempt has a report.
+    Ended,
+}
+
+/// Returns at most `most` runs that have a folder in a state folder, the newest first.
+///
+/// Only the folders are looked at: it is quick, changes nothing, and is silent about what cannot be read. What runs
+/// there are is for the store to say.
+pub fn recorded_runs(state: &Path, most: usize) -> Vec<RecordedRun> {
+    let entries = fs::read_dir(state.join("runs")).into_iter().flatten();
+    let attempts = entries.flatten().filter_map(|entry| {
+        let attempt: AttemptId = entry.file_name().to_str()?.parse().ok()?;
+        let made = entry.metadata().ok()?.modified().ok()?;
+        Some((made, attempt, entry.path()))
+    });
+    let mut attempts: Vec<(SystemTime, AttemptId, PathBuf)> = attempts.collect();
+    attempts.sort_by_key(|(made, attempt, _)| Reverse((*made, *attempt)));
+    let mut runs: Vec<RecordedRun> = Vec::new();
+    for (_, attempt, path) in attempts {
+        if runs.len() == most {
+            break;
+        }
+        if runs.iter().any(|run| run.run == attempt.run()) {
+            continue;
+        }
+        runs.push(RecordedRun {
+            run: attempt.run(),
+            is: match path.join("report.json").exists() {
+                true => RunIs::Ended,
+                false => RunIs::Open,
+            },
+        });
+    }
+    runs
 }
 
 /// A folder for something short-lived, gone with its value; if its maker dies before, whoever opens the state folder

@@ -316,8 +316,31 @@ fn help_tells_the_exit_codes_and_bad_usage_is_one_of_them() {
         .collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 124, 130, 137]);
     for command in [
-        "run", "retry", "ps", "logs", "stop", "pause", "resume", "wait", "attach", "inspect",
-        "replay", "recover", "prune", "daemon", "demo", "rm", "exec", "shell", "stats",
+        "run",
+        "explain",
+        "retry",
+        "ps",
+        "logs",
+        "stop",
+        "pause",
+        "resume",
+        "wait",
+        "attach",
+        "inspect",
+        "replay",
+        "config",
+        "recover",
+        "rm",
+        "prune",
+        "exec",
+        "shell",
+        "stats",
+        "daemon",
+        "image",
+        "demo",
+        "doctor",
+        "completion",
+        "man",
     ] {
         assert!(
             help.stdout.contains(&format!("\n  {command} ")),

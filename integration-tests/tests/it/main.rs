@@ -40,6 +40,7 @@ mod retry;
 mod run;
 mod scene;
 mod seed_bugs;
+mod shells;
 mod stats;
 mod support;
 mod tamper;

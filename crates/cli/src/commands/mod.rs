@@ -5,6 +5,7 @@
 //! Never: does what the library does.
 
 mod attach;
+mod completion;
 mod config;
 mod daemon;
 mod demo;
@@ -16,6 +17,7 @@ mod follow;
 mod image;
 mod inspect;
 mod logs;
+mod man;
 mod motion;
 mod prompt_file;
 mod prune;
@@ -39,6 +41,8 @@ use dark_factory_types::{Report, RunId, RunSummary};
 use crate::args::{Args, Command, ConfigCommand};
 use crate::context::Context;
 use crate::error::CommandError;
+
+pub(crate) use completion::answer_shell;
 
 /// Runs the command and returns the process's exit code.
 pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
@@ -83,6 +87,8 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Image(image) => image::image(&context()?, &image, format).await,
         Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
         Command::Doctor(doctor) => doctor::doctor(&context()?, &doctor, format).await,
+        Command::Completion(completion) => completion::completion(&completion),
+        Command::Man(man) => man::man(&man),
     }
 }
 
