@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use integration_tests::{Installation, Leftovers, PROJECT_OWNER};
+use serde_json::Value;
 
 use crate::scene::docker;
 use crate::support::Ended;
@@ -106,9 +107,11 @@ fn three_prompts_end_as_expected_and_nothing_is_left_unless_it_is_kept() {
         expected
     );
     assert_eq!(Leftovers::of(&kept).containers(), [""; 0]);
-    let (_, image_kept) = ended.stderr.rsplit_once("and the image ").unwrap();
+    let told: Value = serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap();
+    let told = told["progress"]["message"].as_str().unwrap();
+    let (_, image_kept) = told.rsplit_once("and the image ").unwrap();
     assert!(image_kept.starts_with(IMAGE), "{image_kept}");
-    docker(&["rmi", image_kept.trim()]);
+    docker(&["rmi", image_kept]);
 }
 
 #[test]
