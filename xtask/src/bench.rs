@@ -5,7 +5,7 @@
 //! Never: measures.
 
 use std::fs;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::engine::Engine;
 use crate::helper;
@@ -21,7 +21,6 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
     let engine = Engine::provide(&mut packages, &cache)?;
     let helper = helper::build(workspace)?;
     images::provide_agent(&engine, &cache, &helper)?;
-    images::provide_claude(&engine, &cache, &mut packages)?;
     let mut build = workspace.cargo();
     build
         .args(["build", "--release"])
@@ -29,10 +28,12 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
         .env(helper::VARIABLE, &helper);
     program::run(&mut build)?;
     let release = workspace.target().join("release");
+    let binary = release.join("dark-factory");
+    images::provide_real_agents(&binary, &mut packages)?;
     program::run(
-        std::process::Command::new(release.join("benches"))
+        Command::new(release.join("benches"))
             .args(options)
-            .env("DARK_FACTORY_BENCH_BINARY", release.join("dark-factory"))
+            .env("DARK_FACTORY_BENCH_BINARY", &binary)
             .env("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT)
             .env("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE),
     )?;
