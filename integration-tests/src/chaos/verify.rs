@@ -17,10 +17,11 @@ use super::schedule::{Fault, Role, Scenario, Schedule};
 use super::script::{BEGUN, GO, STARTS};
 
 /// What is left in the folder of an attempt that has ended.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 9] = [
     "launch.json",
     "lock",
     "nudge",
+    "prompt.md",
     "raw.jsonl",
     "report.json",
     "report.md",

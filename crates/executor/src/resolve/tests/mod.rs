@@ -380,7 +380,7 @@ fn an_image_of_ours_is_never_pulled() {
         resolve("pull: always"),
         (
             PullPolicy::Never,
-            vec!["p.md:4: images named dark-factory/… are made on this machine; the key does nothing".to_owned()]
+            vec!["p.md:4:7: images named dark-factory/… are made on this machine; the key does nothing".to_owned()]
         )
     );
 }
