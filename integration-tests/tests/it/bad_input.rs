@@ -589,7 +589,7 @@ fn with_json_every_error_is_one_object_on_standard_error_and_nothing_else_is_the
         json!([
             ["bad.md", 2, 9, "usage", 2],
             ["bad.md", 3, 11, "usage", 2],
-            ["agent.md", 3 - 1, null, "usage", 2],
+            ["agent.md", 2, 8, "usage", 2],
             [null, null, null, "usage", 2],
         ])
     );

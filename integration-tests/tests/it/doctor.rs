@@ -226,7 +226,7 @@ fn what_is_wrong_with_image_and_credentials_is_told_apart_from_the_file() {
 
     let ended = Ended::of(practice.bare(&[]).arg(file));
 
-    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(ended.code, 4, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(failed(&ended), ["image", "auth"]);
     assert_probe(&ended, "prompt", "ok", &["agent claude"]);
     assert_probe(&ended, "auth", "failed", &["--env ANTHROPIC_API_KEY"]);

@@ -112,7 +112,7 @@ fn a_part_that_makes_no_sense_is_refused_with_what_does() {
         ),
         (
             &["--stderr", "--json"],
-            "error: the argument '--stderr' cannot be used with '--json'",
+            r#"{"error":{"code":2,"help":"Usage: dark-factory logs --stderr <RUN>"#,
         ),
     ] {
         let refused = logs(&scene, flags);
