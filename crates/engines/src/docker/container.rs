@@ -18,6 +18,7 @@ use bollard::query_parameters::{
 use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Fate, Handle, OomSeen};
 use dark_factory_types::{AttemptId, Transport};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -238,13 +239,10 @@ impl Container {
             Ok(state) if phase(&state) == Phase::Ended => {
                 Ok(causes::exit(&self.client, &self.id, &state, witness).await)
             }
-            // Whoever removed it did so after the engine had told the code.
-            Err(EngineError::NoSuchContainer { .. }) => Ok(EngineExit {
-                code,
-                oom_killed: OomSeen::No,
-                error: None,
-                ended_by: EndedBy::Unknown,
-            }),
+            // Whoever removed it did so after the engine had told the code; and a start that comes late, from a process
+            // that died meanwhile, begins nothing of the attempt's.
+            Err(EngineError::NoSuchContainer { .. }) => Ok(exit_of(code)),
+            Ok(state) if has_ended_before(&state) => Ok(exit_of(code)),
             Ok(state) => Err(EngineError::Failed {
                 operation: WAIT.name.to_owned(),
                 source: format!("it says that it ended, and that it is {:?}", state.status).into(),
@@ -470,6 +468,23 @@ pub(super) async fn inspect(
         .await
 }
 
+/// Returns the exit of which nothing but the code is known.
+fn exit_of(code: i64) -> EngineExit {
+    EngineExit {
+        code,
+        oom_killed: OomSeen::No,
+        error: None,
+        ended_by: EndedBy::Unknown,
+    }
+}
+
+/// Returns whether a container has ended once, whatever it does now: engines keep that time when it is started again.
+fn has_ended_before(state: &ContainerState) -> bool {
+    let finished = state.finished_at.as_deref().unwrap_or_default();
+    let finished: Option<Timestamp> = finished.parse().ok();
+    finished.is_some_and(|at| at > Timestamp::UNIX_EPOCH)
+}
+
 /// Returns where in its life a container with this state is.
 pub(super) fn phase(state: &ContainerState) -> Phase {
     match state.status {
@@ -495,6 +510,19 @@ mod tests {
 
     use super::super::endpoint::DockerEndpoint;
     use super::*;
+
+    #[test]
+    fn what_was_started_again_has_ended_before() {
+        let state = |finished_at: Option<&str>| ContainerState {
+            status: Some(Status::RUNNING),
+            finished_at: finished_at.map(str::to_owned),
+            ..ContainerState::default()
+        };
+
+        assert!(has_ended_before(&state(Some("2026-11-28T14:23:01.5Z"))));
+        assert!(!has_ended_before(&state(Some("0001-01-01T00:00:00Z"))));
+        assert!(!has_ended_before(&state(None)));
+    }
 
     #[test]
     fn a_handle_keeps_its_engine_and_an_older_one_has_none() {

@@ -246,7 +246,11 @@ impl Drive<'_> {
             }
         }
         if let Some(workload) = workload {
-            return dispose(row, workload.as_ref()).await;
+            match dispose(row, workload.as_ref()).await {
+                // It may run once more, by a start that came late.
+                Err(_) if row.handle.is_some() => {}
+                disposed => return disposed,
+            }
         }
         let Some(handle) = &row.handle else {
             return self.remove_unknown(row).await;
