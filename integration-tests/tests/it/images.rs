@@ -199,6 +199,32 @@ fn an_image_is_made_of_a_wheel_runs_is_listed_and_is_removed_once_no_run_has_it(
 }
 
 #[test]
+fn an_image_that_loses_its_name_goes_unless_it_has_another() {
+    let studio = Studio::new();
+    let id = |name: &str| docker(&["images", "--no-trunc", "--quiet", name]);
+    let build = |version: &str| {
+        let agent = STAND_IN.replace("9.8.7", version);
+        let wheel = studio.wheel(&[(CLAUDE, agent.as_bytes())]);
+        let built = Ended::of(&mut studio.build(&wheel));
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        id(&studio.tag)
+    };
+    let pinned = format!("{}-pinned", studio.tag);
+    let is_there = |id: &str| docker(&["images", "--no-trunc", "--quiet"]).contains(id);
+
+    let first = build("1.0.0");
+    docker(&["tag", &studio.tag, &pinned]);
+    let second = build("2.0.0");
+    let third = build("3.0.0");
+
+    let kept = id(&pinned);
+    docker(&["image", "rm", &pinned]);
+    assert_eq!(kept, first);
+    assert!(is_there(&third), "{third} is gone");
+    assert!(!is_there(&second), "{second} is left");
+}
+
+#[test]
 fn a_folder_is_as_good_as_a_wheel_and_codex_is_taken_whole() {
     let studio = Studio::new();
     let folder = studio.scene.installation.folder().join("codex_cli_bin");

@@ -187,13 +187,18 @@ pub(super) async fn tag(client: &Client, id: &str, reference: &str) -> Result<()
 /// Removes an image that has no name and no container; any other stays.
 pub(super) async fn remove_unused(client: &Client, id: &str) {
     let remove = async {
+        // Asked for by its id, the engine removes an image together with the only name it has.
+        let has_name = |image: ImageInspect| image.repo_tags.is_some_and(|tags| !tags.is_empty());
+        if inspect(client, id).await?.is_none_or(has_name) {
+            return Ok(());
+        }
         let docker = client.docker().await?;
         let options = RemoveImageOptionsBuilder::default().build();
         let removed = docker.remove_image(id, Some(options), None);
-        client.call(REMOVE_IMAGE, removed).await
+        client.call(REMOVE_IMAGE, removed).await?;
+        Ok::<(), EngineError>(())
     };
-    if let Err(fault) = remove.await {
-        let error = EngineError::from(fault);
+    if let Err(error) = remove.await {
         tracing::debug!(image = id, %error, "the image stays");
     }
 }

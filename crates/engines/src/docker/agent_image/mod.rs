@@ -495,18 +495,22 @@ impl AgentImages {
         Ok(())
     }
 
-    /// Gives an image its names; the images that had them go, unless something else uses them.
+    /// Gives an image its names; the images that had them go, unless something else uses them or they have others.
     async fn name(&self, id: &str, references: &[String]) -> Result<(), AgentImageError> {
+        let mut before = Vec::new();
         for reference in references {
-            let before = images::inspect(&self.client, reference).await?;
+            before.extend(images::inspect(&self.client, reference).await?);
             if let Err(error) = images::tag(&self.client, id, reference).await {
+                // It goes only if this was to be its first name.
                 images::remove_unused(&self.client, id).await;
                 return Err(error.into());
             }
-            if let Some(before) = before.and_then(|before| before.id)
-                && before != id
+        }
+        for image in before {
+            if let Some(former) = image.id
+                && former != id
             {
-                images::remove_unused(&self.client, &before).await;
+                images::remove_unused(&self.client, &former).await;
             }
         }
         Ok(())
