@@ -183,6 +183,58 @@ fn a_missing_code_mode_host_is_not_a_success() {
 }
 
 #[test]
+fn a_web_search_does_not_make_up_for_tools_that_cannot_work() {
+    let lines = [
+        r#"{"type":"item.completed","item":{"id":"a","type":"error","message":"Code Mode is unavailable: no host"}}"#,
+        r#"{"type":"item.completed","item":{"id":"b","type":"web_search","query":"how to"}}"#,
+        r#"{"type":"item.completed","item":{"id":"c","type":"agent_message","text":"Done."}}"#,
+        r#"{"type":"turn.completed","usage":{}}"#,
+    ];
+
+    let verdict = play(&lines.join("\n")).1.verdict;
+
+    assert!(matches!(verdict, Verdict::Error { .. }), "{verdict:?}");
+}
+
+#[test]
+fn what_codex_was_not_allowed_to_do_is_not_done() {
+    let said =
+        r#"{"type":"item.completed","item":{"id":"b","type":"agent_message","text":"Done."}}"#;
+    let end = r#"{"type":"turn.completed","usage":{}}"#;
+
+    for (declined, why) in [
+        (
+            r#""type":"command_execution","command":"make","aggregated_output":"","exit_code":null,"status":"declined""#,
+            "declined: make",
+        ),
+        (
+            r#""type":"command_execution","command":"make","aggregated_output":"","exit_code":-1,"status":"declined""#,
+            "declined: make",
+        ),
+        (
+            r#""type":"file_change","changes":[{"path":"a","kind":"add"}],"status":"declined""#,
+            "could not add a",
+        ),
+    ] {
+        let item = format!(r#"{{"type":"item.completed","item":{{"id":"a",{declined}}}}}"#);
+        let (events, conclusion) = play(&[&item, said, end].join("\n"));
+
+        let ok = events.iter().find_map(|event| match event.kind {
+            EventKind::ToolEnd { ok, .. } => Some(ok),
+            _ => None,
+        });
+        assert_eq!(ok, Some(false), "{declined}");
+        let Verdict::Error { message, .. } = conclusion.verdict else {
+            panic!("{declined}: {:?}", conclusion.verdict)
+        };
+        assert_eq!(
+            message,
+            format!("the only command or change that Codex tried failed: {why}")
+        );
+    }
+}
+
+#[test]
 fn an_error_without_the_end_of_a_turn_is_the_verdict_until_a_turn_ends() {
     let error = r#"{"type":"error","message":"unexpected status 401 Unauthorized: no"}"#;
     let said =

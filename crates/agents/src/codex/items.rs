@@ -10,7 +10,7 @@ use dark_factory_types::{EventKind, NoticeLevel};
 use serde_json::value::RawValue;
 
 use super::classify::{is_crippling, is_of_sandbox};
-use crate::json::{JsonKind, KeyMatch, boolean, each_element, fields, kind, string, unsigned};
+use crate::json::{JsonKind, KeyMatch, boolean, each_element, fields, kind, string};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
 use crate::split::to_u64;
 
@@ -22,6 +22,9 @@ const OPEN_CALLS: usize = 1024;
 const FILES: usize = 64;
 /// Items of a plan that are counted.
 const PLAN: usize = 1024;
+/// The status of what was done, and of what Codex was not allowed to do.
+const COMPLETED: &str = "completed";
+const DECLINED: &str = "declined";
 
 /// Whether an item's line is its last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +123,10 @@ impl Deeds {
         if phase == Phase::Begun {
             return Some(());
         }
-        let code = unsigned(code);
-        let is_ok = code.is_none_or(|code| code == 0) && word(status) != "failed";
+        // It is negative where the command was never started.
+        let code = code.and_then(|code| code.get().parse::<i64>().ok());
+        let status = word(status);
+        let is_ok = code.unwrap_or(0) == 0 && status == COMPLETED;
         let len = string(output).map_or(0, |output| output.len());
         let mut text = sink.text(string(output), OUTPUT_CAP);
         if !is_ok && is_of_sandbox(&text) {
@@ -131,10 +136,17 @@ impl Deeds {
                 .find(|line| !line.is_empty())
                 .map(str::to_owned);
         }
+        if status == DECLINED {
+            self.obstacle.get_or_insert_with(|| {
+                let command = string(command).map(|command| command.head(VALUE_CAP));
+                format!("declined: {}", command.unwrap_or_default())
+            });
+        }
         if let Some(code) = code.filter(|code| *code != 0) {
             text = format!("exit code {code}\n{text}");
         }
         let answer = if is_ok { Ok(text) } else { Err(text) };
+        self.count(&answer);
         self.end(id, "shell", answer, len, sink);
         Some(())
     }
@@ -167,18 +179,21 @@ impl Deeds {
         if phase == Phase::Begun {
             return Some(());
         }
-        let answer = if word(status) == "failed" {
+        let answer = if word(status) == COMPLETED {
+            Ok(String::new())
+        } else {
             self.obstacle
                 .get_or_insert_with(|| format!("could not {files}"));
             Err(format!("could not {files}"))
-        } else {
-            Ok(String::new())
         };
+        self.count(&answer);
         self.end(id, "file_change", answer, 0, sink);
         Some(())
     }
 
     /// Takes a call of another tool: the fields are its family, its name, and what it is about.
+    ///
+    /// It is no deed: such tools work also where no command and no change can.
     fn call(
         &mut self,
         item: &RawValue,
@@ -240,6 +255,15 @@ impl Deeds {
         });
     }
 
+    /// Counts a command or a change.
+    fn count(&mut self, answer: &Result<String, String>) {
+        let count = match answer {
+            Ok(_) => &mut self.worked,
+            Err(_) => &mut self.failed,
+        };
+        *count = count.saturating_add(1);
+    }
+
     /// Sends the end of a call: what it answered, or how it failed.
     fn end(
         &mut self,
@@ -250,11 +274,6 @@ impl Deeds {
         sink: &mut LineSink<'_>,
     ) {
         self.open.retain(|open| *open != id);
-        let count = match answer {
-            Ok(_) => &mut self.worked,
-            Err(_) => &mut self.failed,
-        };
-        *count = count.saturating_add(1);
         let ok = answer.is_ok();
         let (Ok(output) | Err(output)) = answer;
         sink.send(EventKind::ToolEnd {
