@@ -316,14 +316,18 @@ impl Examination<'_> {
             .await
         {
             Ok(record) => Finding::ok(format!("{image} is there: {}", record.digest)),
-            Err(EngineError::ImageMissing { image }) => Finding::failed(
-                exit_code::ENGINE,
-                format!("{image} is not on the engine"),
-                Some(format!(
-                    "`docker pull {image}` gets it if a registry has it; `dark-factory image build {}` makes one",
-                    resolved.spec.agent
-                )),
-            ),
+            Err(error @ EngineError::ImageMissing { .. }) => {
+                let found = format!("{image} is not on the engine");
+                match resolved.spec.pull {
+                    PullPolicy::Never => Finding::failed(exit_code::ENGINE, found, error.advice()),
+                    PullPolicy::Missing | PullPolicy::Always => Finding::warning(
+                        format!("{found}, so a run pulls it"),
+                        format!(
+                            "check its name; `docker pull {image}` shows whether a registry has it"
+                        ),
+                    ),
+                }
+            }
             Err(error) => Finding::from(error),
         }
     }

@@ -89,19 +89,13 @@ fn is_our_binary(pid: u32) -> bool {
     }
 }
 
-/// Says whether git is there and works on the project.
+/// Says whether git is there and works on the project; no run fails for want of it.
 pub(super) fn git(project: Option<&Path>) -> Finding {
-    let advice = || Some("install git: on Debian apt-get install git".to_owned());
+    let advice = "install git: on Debian apt-get install git";
     let version = match run(Command::new("git").arg("--version")) {
         Ok(output) if output.status.success() => text(&output.stdout),
-        Ok(output) => return Finding::failed(exit_code::USAGE, text(&output.stderr), advice()),
-        Err(error) => {
-            return Finding::failed(
-                exit_code::USAGE,
-                format!("git cannot be started: {error}"),
-                advice(),
-            );
-        }
+        Ok(output) => return Finding::warning(text(&output.stderr), advice),
+        Err(error) => return Finding::warning(format!("git cannot be started: {error}"), advice),
     };
     let Some(project) = project else {
         return Finding::ok(format!("{version}; there is no project"));
@@ -123,16 +117,15 @@ pub(super) fn git(project: Option<&Path>) -> Finding {
         Ok(output) if output.status.success() => {
             Finding::ok(format!("{version} reads {}", project.display()))
         }
-        Ok(output) => Finding::failed(
-            exit_code::USAGE,
+        Ok(output) => Finding::warning(
             format!(
                 "{version} cannot read {}: {}",
                 project.display(),
                 text(&output.stderr)
             ),
-            Some("git 2.38 or newer is needed for a project of somebody else's".to_owned()),
+            "git 2.38 or newer is needed for a project of somebody else's",
         ),
-        Err(error) => Finding::failed(exit_code::USAGE, error.to_string(), advice()),
+        Err(error) => Finding::warning(error.to_string(), advice),
     }
 }
 
