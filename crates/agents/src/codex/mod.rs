@@ -24,6 +24,9 @@ const BASE_URL: &str = "OPENAI_BASE_URL";
 /// A configuration folder of the user's own may hold credentials, or name the variable that does.
 const HOME: &str = "CODEX_HOME";
 
+/// Beginnings of the names of other agents' keys, which say nothing about Codex.
+const OTHERS: [&str; 3] = ["ANTHROPIC_", "GEMINI_", "GOOGLE_"];
+
 /// Codex, run once with the prompt on standard input and JSON lines on standard output.
 #[derive(Debug, Clone, Copy)]
 pub struct Codex;
@@ -71,10 +74,12 @@ impl Agent for Codex {
 
     fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {
         // Another provider's key has the name that the user's configuration gives it.
-        let has_key = |(name, value): (&String, &String)| {
-            !value.is_empty()
-                && (name.ends_with("_API_KEY") || CREDENTIALS.contains(&name.as_str()))
+        let is_key = |name: &str| {
+            let is_others = || OTHERS.iter().any(|others| name.starts_with(others));
+            CREDENTIALS.contains(&name) || (name.ends_with("_API_KEY") && !is_others())
         };
+        let has_key =
+            |(name, value): (&String, &String)| !value.is_empty() && is_key(name.as_str());
         if view.container_env.iter().any(has_key) || view.container_has(HOME) {
             return Ok(());
         }
@@ -165,6 +170,9 @@ mod tests {
         ] {
             assert_eq!(check(&[], &[(name, "x")]), Ok(()), "{name}");
             assert!(check(&[], &[(name, "")]).is_err(), "{name}");
+        }
+        for name in ["ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"] {
+            assert!(check(&[], &[(name, "x")]).is_err(), "{name}");
         }
     }
 
