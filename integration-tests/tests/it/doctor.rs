@@ -11,11 +11,12 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use integration_tests::{
-    EngineProxy, Fault, Instead, Leftovers, PROJECT_OWNER, agent_image, claude_image,
+    EngineProxy, Fault, Instead, Leftovers, PROJECT_OWNER, agent_image, claude_image, codex_image,
     dark_factory_bin,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::full_disk::Mounted;
 use crate::scene::docker;
@@ -43,6 +44,8 @@ const PROBES: [&str; 20] = [
     "clock",
     "seed",
 ];
+/// A doctor's flags for Codex; the image comes next.
+const CODEX: [&str; 5] = ["--agent", "codex", "--env", "OPENAI_API_KEY=x", "--image"];
 const KEY: &str = "sk-nobody-may-see-this";
 
 /// A workshop whose doctor has a temporary folder of its own.
@@ -217,6 +220,33 @@ fn an_image_without_the_agent_is_told_with_what_makes_one() {
     assert_eq!(failed(&ended), ["agent starts", "agent works"]);
     let advice = "dark-factory image build claude";
     assert_probe(&ended, "agent works", "failed", &["no shell", advice]);
+}
+
+#[test]
+fn codex_without_the_program_that_it_needs_beside_it_is_told() {
+    let practice = Practice::new();
+    let name = format!("dark-factory-codex-alone-{}", Uuid::new_v4().simple());
+    // Any executable that knows --version stands in for Codex.
+    let codex = ["cp", "/bin/true", "/usr/local/bin/codex"];
+    docker(
+        &[
+            &["run", "--name", &name, "--user", "0", &claude_image()][..],
+            &codex,
+        ]
+        .concat(),
+    );
+    docker(&["commit", &name, &name]);
+
+    let whole = Ended::of(practice.bare(&CODEX).arg(codex_image()));
+    let alone = Ended::of(practice.bare(&CODEX).arg(&name));
+
+    docker(&["rm", &name]);
+    docker(&["image", "rm", &name]);
+    assert_eq!(whole.code, 0, "{}{}", whole.stdout, whole.stderr);
+    assert_eq!(alone.code, 2, "{}{}", alone.stdout, alone.stderr);
+    assert_eq!(failed(&alone), ["agent works"]);
+    let words = ["codex-code-mode-host", "image build codex"];
+    assert_probe(&alone, "agent works", "failed", &words);
 }
 
 #[test]

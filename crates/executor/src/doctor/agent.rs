@@ -27,6 +27,13 @@ try "there is no git in the image" git --version
 const CODEX_SANDBOX: &str = r#"
 try "its own sandbox cannot start in a container, so nothing that it runs would run" codex sandbox -- true
 "#;
+/// Without this program beside it Codex says so in a warning, can run nothing, and ends with 0 all the same. A script in
+/// front of Codex tells nothing of where that is.
+const CODEX_HOST: &str = r##"
+codex=$(readlink -f "$(command -v codex)")
+[ "$(head -c 2 "$codex")" = "#!" ] || try "codex-code-mode-host is not beside it, so nothing that it runs would run" \
+    test -x "$(dirname "$codex")/codex-code-mode-host"
+"##;
 const CODEX_BYPASS: &str = "--dangerously-bypass-approvals-and-sandbox";
 
 impl Bench<'_> {
@@ -71,6 +78,9 @@ impl Bench<'_> {
         let name = agent.name();
         let mut script = WORK.to_owned();
         let argv = agent.launch(&AgentRequest::default()).argv;
+        if name == "codex" {
+            script.push_str(CODEX_HOST);
+        }
         if name == "codex" && !argv.iter().any(|argument| argument == CODEX_BYPASS) {
             script.push_str(CODEX_SANDBOX);
         }
