@@ -10,7 +10,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use integration_tests::{LiveRestore, PrivateEngine, agent_image, claude_image, helper};
+use integration_tests::{
+    EngineProxy, Fault, LiveRestore, PrivateEngine, agent_image, claude_image, helper,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use uuid::Uuid;
@@ -568,5 +570,32 @@ fn a_build_that_is_interrupted_leaves_no_container_and_no_image() {
     );
     assert_eq!(containers(), 0);
     docker(&["image", "rm", &base]);
+    studio.made_nothing();
+}
+
+#[test]
+fn a_build_that_is_interrupted_while_the_engine_makes_the_image_leaves_none() {
+    let studio = Studio::new();
+    let proxy = EngineProxy::new();
+    proxy.next("POST /commit", Fault::HoldReply);
+    let version = format!("1.{}", Uuid::new_v4().simple());
+    let agent = STAND_IN.replace("9.8.7", &version);
+    let wheel = studio.wheel(&[(CLAUDE, agent.as_bytes())]);
+    let label = format!("label=dark-factory.agent.version={version}");
+    let images = || docker(&["images", "--quiet", "--filter", &label]);
+
+    let build = Watched::of(studio.build(&wheel).env("DOCKER_HOST", proxy.host()));
+    proxy.wait_until_held();
+    let before = images();
+    build.signal(Signal::SIGINT);
+    eventually("the interrupt is taken", || {
+        build.stderr().contains("interrupted; ").then_some(())
+    });
+    proxy.release();
+    let ended = build.ended();
+
+    assert_ne!(before, "", "the engine has not made it");
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+    assert_eq!(images(), "");
     studio.made_nothing();
 }

@@ -75,6 +75,7 @@ async fn build(
         built = &mut building => built,
         () = interrupts.detached() => {
             cancel.cancel();
+            tell::progress("interrupted; removing what was begun");
             building.await
         }
     }?;

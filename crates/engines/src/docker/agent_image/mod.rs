@@ -182,8 +182,8 @@ impl AgentImages {
 
     /// Makes an agent's image.
     ///
-    /// Its names are given last, so a build that fails changes nothing that had them. `cancel` ends it early;
-    /// dropping the future instead may leave its container behind.
+    /// Its names are given last, so a build that fails changes nothing that had them. `cancel` ends it early, or once
+    /// the engine has made what it is making; dropping the future instead may leave its container behind.
     ///
     /// # Errors
     ///
@@ -212,12 +212,21 @@ impl AgentImages {
             } => (source, base, labels),
         };
         let workshop = Workshop::open(&self.client, recipe, &base).await?;
-        let made = tokio::select! {
-            made = workshop.make(source, labels, &mut *progress) => made,
+        let ready = tokio::select! {
+            ready = workshop.prepare(source, &mut *progress) => ready,
             () = cancel.cancelled() => Err(AgentImageError::Interrupted),
+        };
+        let made = match ready {
+            // The engine makes an image to its end, whoever has stopped waiting for it.
+            Ok(version) => workshop.commit(labels, version, &mut *progress).await,
+            Err(error) => Err(error),
         };
         workshop.close().await;
         let made = made?;
+        if cancel.is_cancelled() {
+            images::remove_unused(&self.client, &made.id).await;
+            return Err(AgentImageError::Interrupted);
+        }
         let mut references = vec![latest];
         if request.tag.is_none() {
             references.push(format!("{}:{}", recipe.repository(), made.agent_version));

@@ -105,21 +105,54 @@ impl<'a> Workshop<'a> {
         })
     }
 
-    /// Fills the container, runs its script, and makes an image of it.
-    pub(super) async fn make(
+    /// Fills the container and runs its script; returns the version that the agent told.
+    pub(super) async fn prepare(
         &self,
         source: Source,
-        labels: HashMap<String, String>,
         progress: BuildProgress<'_>,
-    ) -> Result<Made, AgentImageError> {
+    ) -> Result<String, AgentImageError> {
         let title = self.recipe.title;
         progress(&format!("copying {title} into {}", self.base));
         self.fill(source).await?;
         progress(&format!("setting up, and starting {title} once"));
-        let agent_version = self.run_script(&mut *progress).await?;
+        self.run_script(progress).await
+    }
+
+    /// Makes an image of the prepared container.
+    ///
+    /// Not cancel-safe: dropping the future may leave an image without a name.
+    pub(super) async fn commit(
+        &self,
+        mut labels: HashMap<String, String>,
+        agent_version: String,
+        progress: BuildProgress<'_>,
+    ) -> Result<Made, AgentImageError> {
+        let title = self.recipe.title;
         progress(&format!("making the image of {title} {agent_version}"));
-        let id = self.commit(labels, &agent_version).await?;
-        Ok(Made { id, agent_version })
+        for name in [LABEL_AGENT_VERSION, "org.opencontainers.image.version"] {
+            labels.insert(name.to_owned(), agent_version.clone());
+        }
+        let config = ContainerConfig {
+            user: Some("agent".to_owned()),
+            working_dir: Some(WORKDIR.to_owned()),
+            entrypoint: Some(Vec::new()),
+            cmd: Some(vec!["/bin/sh".to_owned()]),
+            labels: Some(labels),
+            ..ContainerConfig::default()
+        };
+        let options = CommitContainerOptionsBuilder::default()
+            .container(&self.name)
+            .build();
+        let docker = self.client.docker().await?;
+        let image = self
+            .client
+            .call_slow(COMMIT, docker.commit_container(options, config))
+            .await
+            .map_err(EngineError::from)?;
+        Ok(Made {
+            id: image.id,
+            agent_version,
+        })
     }
 
     /// Removes the container; one that cannot be removed is told of, and is no reason to fail.
@@ -213,34 +246,6 @@ impl<'a> Workshop<'a> {
         version(&said)
             .map(str::to_owned)
             .ok_or_else(|| self.unfit(format!("--version prints no version: {said}")))
-    }
-
-    async fn commit(
-        &self,
-        mut labels: HashMap<String, String>,
-        agent_version: &str,
-    ) -> Result<String, AgentImageError> {
-        for name in [LABEL_AGENT_VERSION, "org.opencontainers.image.version"] {
-            labels.insert(name.to_owned(), agent_version.to_owned());
-        }
-        let config = ContainerConfig {
-            user: Some("agent".to_owned()),
-            working_dir: Some(WORKDIR.to_owned()),
-            entrypoint: Some(Vec::new()),
-            cmd: Some(vec!["/bin/sh".to_owned()]),
-            labels: Some(labels),
-            ..ContainerConfig::default()
-        };
-        let options = CommitContainerOptionsBuilder::default()
-            .container(&self.name)
-            .build();
-        let docker = self.client.docker().await?;
-        let image = self
-            .client
-            .call_slow(COMMIT, docker.commit_container(options, config))
-            .await
-            .map_err(EngineError::from)?;
-        Ok(image.id)
     }
 
     fn unfit(&self, reason: String) -> AgentImageError {
