@@ -512,20 +512,8 @@ fn a_cache_without_room_for_the_wheel_is_said_before_anything_is_downloaded() {
     let cache = studio.scene.installation.folder().join("cache");
     fs::create_dir(&cache).unwrap();
     let build = studio.pinned("claude", &agent_image());
-    // In a mount namespace of its own, the small disk is gone with the process.
-    let mut small = Command::new("unshare");
-    small
-        .args(["--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=8m small \"$XDG_CACHE_HOME\" && exec \"$@\"")
-        .arg("sh")
-        .arg(build.get_program())
-        .args(build.get_args())
-        .envs(
-            build
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .env("XDG_CACHE_HOME", &cache);
+    let mut small = on_a_small_disk(&cache, &build);
+    small.env("XDG_CACHE_HOME", &cache);
 
     refuses(
         &mut small,
@@ -535,6 +523,46 @@ fn a_cache_without_room_for_the_wheel_is_said_before_anything_is_downloaded() {
             "help: make room, or name another cache folder with XDG_CACHE_HOME",
         ],
     );
+}
+
+#[test]
+fn an_engine_without_room_for_the_image_is_said_before_anything_is_made() {
+    let studio = Studio::new();
+    let wheel = studio.wheel(&[(CLAUDE, STAND_IN.as_bytes())]);
+    let data = docker(&["info", "--format", "{{.DockerRootDir}}"]);
+    let data = Path::new(data.trim());
+
+    refuses(
+        &mut on_a_small_disk(data, &studio.build(&wheel)),
+        5,
+        &[
+            &format!(
+                "{} has 8 MiB free, and 1 GiB are needed for the image",
+                data.display()
+            ),
+            "help: make room, or give the engine another data folder",
+        ],
+    );
+
+    studio.made_nothing();
+}
+
+/// Returns a command for which there is a small disk at `folder`; its mount namespace, and the disk, end with it.
+fn on_a_small_disk(folder: &Path, command: &Command) -> Command {
+    let mut small = Command::new("unshare");
+    small
+        .args(["--mount", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=8m small \"$1\" && shift && exec \"$@\"")
+        .arg("sh")
+        .arg(folder)
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            small.env(name, value);
+        }
+    }
+    small
 }
 
 #[test]

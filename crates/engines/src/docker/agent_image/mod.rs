@@ -28,18 +28,19 @@ use bollard::query_parameters::{
 use dark_factory_executor::engine::{EngineError, PullNews};
 use dark_factory_executor::resolve::check_image;
 use dark_factory_executor::spec::{LABEL_ATTEMPT, PullPolicy};
-use dark_factory_types::AttemptId;
+use dark_factory_types::{AttemptId, ByteSize};
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, LIST, Operation};
+use super::client::{Client, INFO, LIST, Operation};
 use super::endpoint::DockerEndpoint;
 use super::images::{self, DockerImages};
 use debian::Debian;
 use recipe::PinnedWheel;
+use room::require_room;
 use source::{Source, hex};
 use workshop::Workshop;
 
@@ -51,6 +52,9 @@ pub type BuildProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 /// The base where none is named and none can be made.
 const PULLED_BASE: &str = "debian:bookworm-slim";
+
+/// Room that an image takes while it is made: the agent's files are in a container and then in the image, on a base.
+const IMAGE_ROOM: ByteSize = ByteSize(1 << 30);
 
 /// Label of every image that is made here; its value says what it is.
 const LABEL_KIND: &str = "dark-factory.image";
@@ -382,6 +386,7 @@ impl AgentImages {
         {
             return Ok(Plan::Current(built));
         }
+        self.check_room().await?;
         let source = match files {
             Files::Given(source) => source,
             Files::Pinned(wheel) => {
@@ -411,6 +416,22 @@ impl AgentImages {
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
         })
+    }
+
+    /// Refuses an engine whose data folder has no room for an image, if that is a folder of this machine.
+    async fn check_room(&self) -> Result<(), AgentImageError> {
+        let docker = self.client.docker().await?;
+        let info = self.client.call(INFO, docker.info()).await;
+        let data_dir = info.map_err(EngineError::from)?.docker_root_dir;
+        match data_dir.map(PathBuf::from) {
+            Some(folder) if folder.is_dir() => require_room(
+                &folder,
+                IMAGE_ROOM,
+                "the image",
+                "give the engine another data folder (`data-root` in /etc/docker/daemon.json)",
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the id of a base that is an image, after pulling it if it is not there.
