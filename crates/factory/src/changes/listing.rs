@@ -52,7 +52,7 @@ impl Index {
             let path = path.to_vec();
             if mode == GITLINK {
                 index.gitlinks.push(path);
-            } else if stage != b"0" || tag.first().is_some_and(u8::is_ascii_lowercase) {
+            } else if stage != b"0" || tag != b"H" {
                 index.doubtful.push(path);
             } else {
                 index.files.insert(path, Entry { mode, object });

@@ -395,3 +395,17 @@ async fn a_pipe_that_git_waits_for_costs_the_patch_and_no_more_than_the_time_lim
         "{warning}"
     );
 }
+
+#[tokio::test]
+async fn a_file_that_an_agent_told_git_not_to_look_at_is_looked_at() {
+    for flag in ["--skip-worktree", "--assume-unchanged"] {
+        let scene = Scene::new();
+        scene.git(&["update-index", flag, "kept.txt"]);
+        scene.before().await;
+
+        scene.write("kept.txt", "hidden\n");
+        let recorded = scene.after().await;
+
+        assert_eq!(numbers(&recorded), (1, 1, 3), "{flag}");
+    }
+}
