@@ -96,15 +96,6 @@ pub(super) enum ObjectFormat {
     Sha256,
 }
 
-/// Whether objects of the project's are there for git.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Objects {
-    /// Only those that we made or checked.
-    Ours,
-    /// Those of the project too, in which an agent may have put anything.
-    WithProject,
-}
-
 /// Makes a git folder of ours at `dir`, which is there and empty.
 pub(super) fn init(dir: &Path, format: ObjectFormat, excludes: &[u8]) -> io::Result<()> {
     for folder in ["objects/info", "objects/pack", "refs", "info"] {
@@ -242,13 +233,13 @@ impl Call {
         self
     }
 
-    /// Says which objects it may read.
-    pub(super) fn objects(mut self, objects: Objects) -> Self {
-        if objects == Objects::WithProject {
-            let alternates = &self.alternates;
-            self.command
-                .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", alternates);
-        }
+    /// Lets it read the project's objects too, in which an agent may have put anything.
+    ///
+    /// Not for a git that stores something: it writes the time of an object that it finds stored already.
+    pub(super) fn with_project_objects(mut self) -> Self {
+        let alternates = &self.alternates;
+        self.command
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", alternates);
         self
     }
 

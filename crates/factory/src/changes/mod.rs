@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use git::{Git, GitError, Objects};
+use git::{Git, GitError};
 use listing::{Differences, Index, LeftOut, Sorted};
 use repository::{Conversions, Repository, Taken};
 
@@ -182,7 +182,7 @@ impl GitChanges {
             scratch: &scratch,
             dir,
         };
-        let mut recorded = match refresh.apply(&sorted, Objects::Ours).await? {
+        let mut recorded = match refresh.apply(&sorted).await? {
             Applied::Nothing => no_changes(),
             Applied::Something => {
                 let old = refresh.listing(&before);
@@ -310,7 +310,7 @@ impl Refresh<'_> {
         sorted.left_out.extend(again.left_out);
         sorted.update = again.update;
         sorted.bytes = again.bytes;
-        self.apply(&sorted, Objects::WithProject).await?;
+        self.apply(&sorted).await?;
         Ok(sorted.left_out)
     }
 
@@ -328,7 +328,7 @@ impl Refresh<'_> {
     ) -> Result<Vec<listing::GitPath>, ChangesError> {
         let list = self.git.call("list files with attributes", self.index);
         let list = list
-            .objects(Objects::WithProject)
+            .with_project_objects()
             .args(["ls-files", "-z"])
             .args(match conversions {
                 Conversions::Everywhere => None,
@@ -354,7 +354,7 @@ impl Refresh<'_> {
     }
 
     /// Reads into the index what was found.
-    async fn apply(&self, sorted: &Sorted, objects: Objects) -> Result<Applied, ChangesError> {
+    async fn apply(&self, sorted: &Sorted) -> Result<Applied, ChangesError> {
         if sorted.bytes > MOST_BYTES {
             return Err(ChangesError::TooMuch {
                 bytes: sorted.bytes,
@@ -370,7 +370,6 @@ impl Refresh<'_> {
             }
             let update = self.git.call("read the changed files", self.index);
             update
-                .objects(objects)
                 .args(["update-index", "--add", "--remove", how, "-z", "--stdin"])
                 .input(listing::join(paths))
                 .output()
@@ -472,7 +471,7 @@ impl Comparison<'_> {
         let mut pack = tempfile::tempfile_in(self.scratch.path())?;
         let read = self.git.call("read what was there before", &index);
         let length = read
-            .objects(Objects::WithProject)
+            .with_project_objects()
             .args(["pack-objects", "-q", "--stdout", "--window=0"])
             .input(wanted.clone())
             .into_file(&mut pack, MOST_BYTES)

@@ -409,3 +409,24 @@ async fn a_file_that_an_agent_told_git_not_to_look_at_is_looked_at() {
         assert_eq!(numbers(&recorded), (1, 1, 3), "{flag}");
     }
 }
+
+#[tokio::test]
+async fn an_object_that_leads_out_of_the_project_is_not_written_to() {
+    let scene = Scene::new();
+    let blob = scene.git(&["rev-parse", "HEAD:gone.txt"]);
+    let (folder, name) = blob.trim().split_at(2);
+    let object = scene.project().join(".git/objects").join(folder).join(name);
+    let elsewhere = scene.folder.path().join("elsewhere");
+    fs::rename(&object, &elsewhere).unwrap();
+    symlink(&elsewhere, &object).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = File::options().append(true).open(&elsewhere).unwrap();
+    file.set_modified(long_ago).unwrap();
+    scene.write("same.txt", "gone\n");
+
+    scene.before().await;
+    scene.after().await;
+
+    let time = fs::metadata(&elsewhere).unwrap().modified().unwrap();
+    assert_eq!(time, long_ago);
+}
