@@ -141,6 +141,11 @@ impl Git {
         })
     }
 
+    /// Returns when everything has to be done.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     /// Turns conversions off, for this and every later git on the same folder.
     pub(super) fn read_raw(&self) -> io::Result<()> {
         fs::write(self.dir.join("info/attributes"), RAW_BYTES)

@@ -28,7 +28,7 @@ use dark_factory_executor::state_dir::write_durably;
 use dark_factory_types::{ByteSize, ChangedFile, Changes};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use git::{Git, GitError};
 use listing::{Differences, Index, LeftOut, Sorted};
@@ -61,6 +61,8 @@ enum ChangesError {
     Io(#[from] io::Error),
     #[error("its record cannot be read: {0}")]
     Record(#[from] serde_json::Error),
+    #[error("its files could not be read in time")]
+    TimedOut,
     #[error("an object of it is not what its name says")]
     Forged,
     #[error("{} of files would have to be read, and {} are the most", ByteSize(*.bytes), ByteSize(MOST_BYTES))]
@@ -115,7 +117,7 @@ impl GitChanges {
         let index = folder.join("index");
         let (host, root, ours) = (self.host.clone(), project.to_owned(), folder.to_owned());
         let prepare = move || Repository::find(&root, &host).map(|found| found.take(&host, &ours));
-        let Some(taken) = blocking(prepare).await? else {
+        let Some(taken) = blocking(deadline, prepare).await? else {
             return Ok(Baseline {
                 state: State::NoRepository,
                 ..Baseline::default()
@@ -169,7 +171,7 @@ impl GitChanges {
         let before = folder.join("index");
         if before.exists() {
             let (before, index) = (before.clone(), index.clone());
-            blocking(move || copy_with_time(&before, &index)).await??;
+            blocking(deadline, move || copy_with_time(&before, &index)).await??;
         }
         let refresh = Refresh {
             git: &git,
@@ -304,7 +306,10 @@ impl Refresh<'_> {
         let gone: Vec<_> = read.iter().cloned().chain(known.gitlinks).collect();
         read.extend(std::mem::take(&mut sorted.update));
         let project = self.project.to_owned();
-        let again = blocking(move || listing::sort(&project, read, LARGEST_FILE)).await?;
+        let again = blocking(self.git.deadline(), move || {
+            listing::sort(&project, read, LARGEST_FILE)
+        })
+        .await?;
         sorted.remove.extend(gone);
         sorted.remove.extend(again.remove);
         sorted.left_out.extend(again.left_out);
@@ -350,7 +355,7 @@ impl Refresh<'_> {
             let paths: BTreeSet<_> = listing::split(&list).map(<[u8]>::to_vec).collect();
             listing::sort(&project, paths, LARGEST_FILE)
         };
-        Ok(blocking(sort).await?)
+        blocking(self.git.deadline(), sort).await
     }
 
     /// Reads into the index what was found.
@@ -508,10 +513,15 @@ impl Comparison<'_> {
     }
 }
 
-/// Runs what reads many files.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let work = tokio::task::spawn_blocking(work);
-    work.await.map_err(io::Error::other)
+/// Runs what reads many files. After the deadline nobody waits for it; it ends by itself.
+async fn blocking<T: Send + 'static>(
+    deadline: Instant,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ChangesError> {
+    match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
+        Ok(done) => Ok(done.map_err(io::Error::other)?),
+        Err(_) => Err(ChangesError::TimedOut),
+    }
 }
 
 /// Copies an index with its time, which tells git which files it has to read again.

@@ -150,13 +150,13 @@ impl Repository {
             return Ok(());
         }
         let mut copy = File::create(target)?;
-        io::copy(&mut (&mut index).take(INDEX), &mut copy)?;
+        let length = io::copy(&mut (&mut index).take(INDEX), &mut copy)?;
         copy.set_modified(index.metadata()?.modified()?)?;
-        self.copy_shared_indexes(target)
+        self.copy_shared_indexes(target, INDEX - length)
     }
 
-    /// A split index needs its other half, in the folder of whoever reads it.
-    fn copy_shared_indexes(&self, target: &Path) -> io::Result<()> {
+    /// A split index needs its other half, in the folder of whoever reads it. Copies at most `most` bytes.
+    fn copy_shared_indexes(&self, target: &Path, mut most: u64) -> io::Result<()> {
         let (Ok(entries), Some(ours)) = (fs::read_dir(&self.folder), target.parent()) else {
             return Ok(());
         };
@@ -164,9 +164,9 @@ impl Repository {
             let name = entry.file_name();
             if name.as_bytes().starts_with(b"sharedindex.")
                 && let Some((shared, length)) = open(&entry.path())
-                && length <= INDEX
+                && length <= most
             {
-                io::copy(&mut shared.take(INDEX), &mut File::create(ours.join(name))?)?;
+                most -= io::copy(&mut shared.take(most), &mut File::create(ours.join(name))?)?;
             }
         }
         Ok(())

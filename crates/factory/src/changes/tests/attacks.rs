@@ -430,3 +430,22 @@ async fn an_object_that_leads_out_of_the_project_is_not_written_to() {
     let time = fs::metadata(&elsewhere).unwrap().modified().unwrap();
     assert_eq!(time, long_ago);
 }
+
+#[tokio::test]
+async fn parts_of_an_index_that_are_too_large_together_are_not_copied() {
+    let scene = Scene::new();
+    let half = scene.project().join(".git/sharedindex.half");
+    File::create(&half).unwrap().set_len(512 << 20).unwrap();
+
+    scene.before().await;
+
+    assert!(scene.dir.path().join(FOLDER).join("index").exists());
+    assert!(
+        !scene
+            .dir
+            .path()
+            .join(FOLDER)
+            .join("sharedindex.half")
+            .exists()
+    );
+}
