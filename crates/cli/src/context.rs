@@ -138,7 +138,7 @@ impl Context {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
-            .with_recorder(Arc::new(GitChanges::new(self.host.clone())));
+            .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)));
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,

@@ -103,6 +103,7 @@ pub(super) fn init(dir: &Path, format: ObjectFormat, excludes: &[u8]) -> io::Res
     }
     fs::write(dir.join("HEAD"), "ref: refs/heads/none\n")?;
     fs::write(dir.join("excludes"), excludes)?;
+    fs::write(dir.join("info/attributes"), RAW_BYTES)?;
     let format = match format {
         ObjectFormat::Sha1 => "[core]\n\trepositoryFormatVersion = 0\n",
         ObjectFormat::Sha256 => {
@@ -144,11 +145,6 @@ impl Git {
     /// Returns when everything has to be done.
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
-    }
-
-    /// Turns conversions off, for this and every later git on the same folder.
-    pub(super) fn read_raw(&self) -> io::Result<()> {
-        fs::write(self.dir.join("info/attributes"), RAW_BYTES)
     }
 
     /// Prepares one call; `operation` completes "git cannot …".

@@ -15,9 +15,6 @@ use dark_factory_types::ChangedFile;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-/// The mode of a submodule.
-const GITLINK: &[u8] = b"160000";
-
 /// A path below the workspace, as git writes it: bytes, parts joined by `/`.
 pub(super) type GitPath = Vec<u8>;
 
@@ -28,14 +25,10 @@ pub(super) struct Entry {
     pub(super) object: Vec<u8>,
 }
 
-/// What is in an index: `ls-files -v -s -z`.
+/// What is in an index of ours: `ls-files -s -z`.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) files: BTreeMap<GitPath, Entry>,
-    /// Submodules.
-    pub(super) gitlinks: Vec<GitPath>,
-    /// What may stand for something else than the file: merge conflicts, and files that git was told not to look at.
-    pub(super) doubtful: Vec<GitPath>,
 }
 
 impl Index {
@@ -48,15 +41,8 @@ impl Index {
             };
             let mut facts = facts.split(|byte| *byte == b' ');
             let mut next = || facts.next().unwrap_or_default().to_vec();
-            let (tag, mode, object, stage) = (next(), next(), next(), next());
-            let path = path.to_vec();
-            if mode == GITLINK {
-                index.gitlinks.push(path);
-            } else if stage != b"0" || tag != b"H" {
-                index.doubtful.push(path);
-            } else {
-                index.files.insert(path, Entry { mode, object });
-            }
+            let (mode, object) = (next(), next());
+            index.files.insert(path.to_vec(), Entry { mode, object });
         }
         index
     }

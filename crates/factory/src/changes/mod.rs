@@ -4,11 +4,13 @@
 //! Reads: the workspace; the project's repository, as data.
 //! Never: writes into the project, executes what it says, or believes an object of it that its name does not prove.
 //!
-//! A baseline is a copy of the project's index, brought up to date in a git folder of ours: what git knows already is
-//! not read again. Afterwards the copy shows which files differ. The patch is made from two small trees with only
-//! these, whose contents we hashed ourselves or checked against their names.
+//! A baseline is an index in a git folder of ours that says what each file holds; the project's own index only names
+//! files. It is kept for the project's next attempt, which reads only what was changed since. Afterwards a copy shows
+//! which files differ. The patch is made from two small trees with only these, whose contents we hashed ourselves or
+//! checked against their names.
 
 mod git;
+mod kept;
 mod listing;
 mod repository;
 #[cfg(test)]
@@ -31,8 +33,9 @@ use tempfile::TempDir;
 use tokio::time::{Instant, timeout_at};
 
 use git::{Git, GitError};
-use listing::{Differences, Index, LeftOut, Sorted};
-use repository::{Conversions, Repository, Taken};
+use kept::{KeptIndexes, copy_with_time};
+use listing::{Differences, GitPath, Index, LeftOut, Sorted};
+use repository::{Repository, Taken};
 
 /// How long a baseline, or the comparison with it, may take unless something else is asked for.
 pub const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -43,7 +46,7 @@ const LARGEST_FILE: u64 = 64 << 20;
 /// The largest patch that is kept.
 const LARGEST_PATCH: u64 = 64 << 20;
 
-/// The most that is read of files that git does not know yet, or that were changed.
+/// The most that is stored of files that git does not know yet, or that were changed.
 const MOST_BYTES: u64 = 1 << 30;
 
 /// How many changed files a report names.
@@ -65,7 +68,7 @@ enum ChangesError {
     TimedOut,
     #[error("an object of it is not what its name says")]
     Forged,
-    #[error("{} of files would have to be read, and {} are the most", ByteSize(*.bytes), ByteSize(MOST_BYTES))]
+    #[error("{} of files would have to be kept, and {} are the most", ByteSize(*.bytes), ByteSize(MOST_BYTES))]
     TooMuch { bytes: u64 },
 }
 
@@ -92,14 +95,17 @@ enum State {
 #[derive(Debug, Clone)]
 pub struct GitChanges {
     host: HostView,
+    kept: KeptIndexes,
     time_limit: Duration,
 }
 
 impl GitChanges {
-    /// Uses the git that the host's `PATH` names, outside of the project.
-    pub fn new(host: HostView) -> Self {
+    /// Uses the git that the host's `PATH` names, outside of the project, and keeps what it knows of projects in a
+    /// state folder.
+    pub fn new(host: HostView, state_dir: &Path) -> Self {
         Self {
             host,
+            kept: KeptIndexes::new(state_dir),
             time_limit: TIME_LIMIT,
         }
     }
@@ -114,30 +120,37 @@ impl GitChanges {
     /// Makes a baseline in a new folder.
     async fn record(&self, project: &Path, folder: &Path) -> Result<Baseline, ChangesError> {
         let deadline = Instant::now() + self.time_limit;
-        let index = folder.join("index");
-        let (host, root, ours) = (self.host.clone(), project.to_owned(), folder.to_owned());
-        let prepare = move || Repository::find(&root, &host).map(|found| found.take(&host, &ours));
+        let (index, theirs) = (folder.join("index"), folder.join("theirs"));
+        let (host, root) = (self.host.clone(), project.to_owned());
+        let (ours, copy) = (folder.to_owned(), theirs.clone());
+        let prepare =
+            move || Repository::find(&root, &host).map(|found| found.take(&host, &ours, &copy));
         let Some(taken) = blocking(deadline, prepare).await? else {
             return Ok(Baseline {
                 state: State::NoRepository,
                 ..Baseline::default()
             });
         };
-        let Taken { objects, converts } = taken?;
+        let Taken { objects, format } = taken?;
         let git = Git::find(&self.host, folder, project, &objects, deadline)?;
+        let kept = self.kept.of(project, format);
+        kept.copy_to(&index)?;
         let refresh = Refresh {
             git: &git,
             index: &index,
             project,
         };
-        let left_out = match refresh.baseline(converts).await {
+        let left_out = match refresh.baseline(&theirs).await {
             // An index that git cannot use is as good as none.
             Err(ChangesError::Git(GitError::Failed { .. })) if index.exists() => {
                 fs::remove_file(&index)?;
-                refresh.baseline(converts).await?
+                refresh.baseline(&theirs).await?
             }
             result => result?,
         };
+        if let Err(error) = kept.replace_with(&index) {
+            tracing::warn!(%error, "the next attempt in this project will read all files");
+        }
         Ok(Baseline {
             state: State::Recorded,
             objects,
@@ -178,13 +191,13 @@ impl GitChanges {
             index: &index,
             project,
         };
-        let sorted = refresh.workspace().await?;
+        let sorted = refresh.sort(refresh.changed().await?).await?;
         let comparison = Comparison {
             git: &git,
             scratch: &scratch,
             dir,
         };
-        let mut recorded = match refresh.apply(&sorted).await? {
+        let mut recorded = match refresh.apply(&sorted, Contents::Stored).await? {
             Applied::Nothing => no_changes(),
             Applied::Something => {
                 let old = refresh.listing(&before);
@@ -282,6 +295,15 @@ enum Applied {
     Something,
 }
 
+/// What becomes of the contents of files that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contents {
+    /// Only their names are known afterwards.
+    Hashed,
+    /// They are in our own folder.
+    Stored,
+}
+
 /// Brings an index up to date with the workspace.
 #[derive(Debug)]
 struct Refresh<'a> {
@@ -291,76 +313,89 @@ struct Refresh<'a> {
 }
 
 impl Refresh<'_> {
-    /// Makes the copy of the project's index say what the workspace holds, byte for byte.
-    async fn baseline(&self, conversions: Conversions) -> Result<Vec<LeftOut>, ChangesError> {
-        let (known, converted, mut sorted) = tokio::try_join!(
+    /// Makes the index say what the workspace holds, byte for byte; `theirs` is a copy of the project's own index.
+    async fn baseline(&self, theirs: &Path) -> Result<Vec<LeftOut>, ChangesError> {
+        let (known, tracked, ignored, mut read) = tokio::try_join!(
             self.listing(self.index),
-            self.converted(conversions),
-            self.workspace()
+            self.tracked(theirs),
+            self.paths(self.index, &["--cached", "--ignored", "--exclude-standard"]),
+            self.changed(),
         )?;
-        // From here on attributes have said what they had to say.
-        self.git.read_raw()?;
-        // What git stored of these is not what the files hold, or not of them at all: they are read.
-        let mut read: BTreeSet<_> = converted.into_iter().collect();
-        read.extend(known.doubtful);
-        let gone: Vec<_> = read.iter().cloned().chain(known.gitlinks).collect();
-        read.extend(std::mem::take(&mut sorted.update));
-        let project = self.project.to_owned();
-        let again = blocking(self.git.deadline(), move || {
-            listing::sort(&project, read, LARGEST_FILE)
-        })
-        .await?;
-        sorted.remove.extend(gone);
-        sorted.remove.extend(again.remove);
-        sorted.left_out.extend(again.left_out);
-        sorted.update = again.update;
-        sorted.bytes = again.bytes;
-        self.apply(&sorted).await?;
-        Ok(sorted.left_out)
+        // Git keeps a file that it tracks although it is ignored.
+        let new = tracked
+            .iter()
+            .filter(|path| !known.files.contains_key(*path));
+        read.extend(new.cloned());
+        let mut hashed = self.sort(read).await?;
+        hashed.remove.extend(ignored.difference(&tracked).cloned());
+        self.apply(&hashed, Contents::Hashed).await?;
+        // Contents that the project's git has as well need no second place.
+        let unknown = self.unknown().await?;
+        let mut stored = self.sort(unknown.clone()).await?;
+        stored.remove.extend(unknown);
+        self.apply(&stored, Contents::Stored).await?;
+        hashed.left_out.extend(stored.left_out);
+        Ok(hashed.left_out)
     }
 
-    /// Lists what is in an index.
+    /// Lists what is in an index of ours.
     async fn listing(&self, index: &Path) -> Result<Index, ChangesError> {
         let list = self.git.call("list what it knows", index);
-        let list = list.args(["ls-files", "-v", "-s", "-z"]).output().await?;
+        let list = list.args(["ls-files", "-s", "-z"]).output().await?;
         Ok(Index::parse(&list))
     }
 
-    /// Lists the files of which git may have stored other bytes than they have.
-    async fn converted(
-        &self,
-        conversions: Conversions,
-    ) -> Result<Vec<listing::GitPath>, ChangesError> {
-        let list = self.git.call("list files with attributes", self.index);
-        let list = list
-            .with_project_objects()
-            .args(["ls-files", "-z"])
-            .args(match conversions {
-                Conversions::Everywhere => None,
-                Conversions::AsAttributesSay => {
-                    Some(":(exclude,attr:!text !eol !crlf !ident !filter !working-tree-encoding)")
-                }
-            });
-        let list = list.output().await?;
-        Ok(listing::split(&list).map(<[u8]>::to_vec).collect())
+    /// Lists the files that the project's own index names. Nothing else that it says is believed.
+    async fn tracked(&self, theirs: &Path) -> Result<BTreeSet<GitPath>, ChangesError> {
+        match self.paths(theirs, &["--cached"]).await {
+            // It is rubbish.
+            Err(ChangesError::Git(GitError::Failed { .. })) => Ok(BTreeSet::new()),
+            result => result,
+        }
     }
 
     /// Lists what in the workspace is not as the index says, and not ignored.
-    async fn workspace(&self) -> Result<Sorted, ChangesError> {
-        let list = self.git.call("compare the workspace", self.index);
-        let list = list.args(["ls-files", "-z", "-o", "-m", "--exclude-standard"]);
-        let list = list.output().await?;
+    async fn changed(&self) -> Result<BTreeSet<GitPath>, ChangesError> {
+        let what = ["--others", "--modified", "--exclude-standard"];
+        self.paths(self.index, &what).await
+    }
+
+    async fn paths(&self, index: &Path, what: &[&str]) -> Result<BTreeSet<GitPath>, ChangesError> {
+        let list = self.git.call("compare the workspace", index);
+        let list = list.args(["ls-files", "-z"]).args(what).output().await?;
+        Ok(listing::split(&list).map(<[u8]>::to_vec).collect())
+    }
+
+    /// Lists the files whose contents are neither among the project's objects nor among ours.
+    async fn unknown(&self) -> Result<BTreeSet<GitPath>, ChangesError> {
+        let index = self.listing(self.index).await?;
+        let look = self.git.call("look for what is known", self.index);
+        let objects = index
+            .files
+            .values()
+            .flat_map(|entry| [&entry.object, b"\n".as_slice()]);
+        let found = look
+            .with_project_objects()
+            .args(["cat-file", "--buffer", "--batch-check=%(objecttype)"])
+            .input(objects.collect::<Vec<_>>().concat())
+            .output()
+            .await?;
+        let found = found.split(|byte| *byte == b'\n');
+        let files = index.files.into_keys().zip(found);
+        let unknown = files.filter(|(_, found)| found.ends_with(b"missing"));
+        Ok(unknown.map(|(path, _)| path).collect())
+    }
+
+    /// Looks at what stands at each path.
+    async fn sort(&self, paths: BTreeSet<GitPath>) -> Result<Sorted, ChangesError> {
         let project = self.project.to_owned();
-        let sort = move || {
-            let paths: BTreeSet<_> = listing::split(&list).map(<[u8]>::to_vec).collect();
-            listing::sort(&project, paths, LARGEST_FILE)
-        };
+        let sort = move || listing::sort(&project, paths, LARGEST_FILE);
         blocking(self.git.deadline(), sort).await
     }
 
     /// Reads into the index what was found.
-    async fn apply(&self, sorted: &Sorted) -> Result<Applied, ChangesError> {
-        if sorted.bytes > MOST_BYTES {
+    async fn apply(&self, sorted: &Sorted, contents: Contents) -> Result<Applied, ChangesError> {
+        if contents == Contents::Stored && sorted.bytes > MOST_BYTES {
             return Err(ChangesError::TooMuch {
                 bytes: sorted.bytes,
             });
@@ -375,7 +410,9 @@ impl Refresh<'_> {
             }
             let update = self.git.call("read the changed files", self.index);
             update
-                .args(["update-index", "--add", "--remove", how, "-z", "--stdin"])
+                .args(["update-index"])
+                .args((contents == Contents::Hashed).then_some("--info-only"))
+                .args(["--add", "--remove", how, "-z", "--stdin"])
                 .input(listing::join(paths))
                 .output()
                 .await?;
@@ -522,13 +559,6 @@ async fn blocking<T: Send + 'static>(
         Ok(done) => Ok(done.map_err(io::Error::other)?),
         Err(_) => Err(ChangesError::TimedOut),
     }
-}
-
-/// Copies an index with its time, which tells git which files it has to read again.
-fn copy_with_time(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from, to)?;
-    let time = fs::metadata(from)?.modified()?;
-    File::options().write(true).open(to)?.set_modified(time)
 }
 
 fn no_changes() -> Recorded {

@@ -21,20 +21,13 @@ const SETTINGS: u64 = 1 << 20;
 /// The largest index that is reused; one of a million files has about 100 MiB.
 const INDEX: u64 = 512 << 20;
 
-/// Which files git may have stored other bytes of than they have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Conversions {
-    AsAttributesSay,
-    Everywhere,
-}
-
 /// What was taken from a repository.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// Where its objects are.
     pub(super) objects: PathBuf,
-    /// Which files may have been converted.
-    pub(super) converts: Conversions,
+    /// How its object ids are made.
+    pub(super) format: ObjectFormat,
 }
 
 /// A project's repository.
@@ -81,16 +74,14 @@ impl Repository {
         })
     }
 
-    /// Makes a git folder of ours at `folder`, with a copy of the index. Blocks.
-    pub(super) fn take(&self, host: &HostView, folder: &Path) -> io::Result<Taken> {
-        git::init(folder, self.format(), &self.excludes(host))?;
-        self.copy_index(&folder.join("index"))?;
+    /// Makes a git folder of ours at `folder`, with a copy of the index at `index`. Blocks.
+    pub(super) fn take(&self, host: &HostView, folder: &Path, index: &Path) -> io::Result<Taken> {
+        let format = self.format();
+        git::init(folder, format, &self.excludes(host))?;
+        self.copy_index(index)?;
         Ok(Taken {
             objects: self.common.join("objects"),
-            converts: match self.may_convert(host) {
-                true => Conversions::Everywhere,
-                false => Conversions::AsAttributesSay,
-            },
+            format,
         })
     }
 
@@ -122,36 +113,15 @@ impl Repository {
         rules
     }
 
-    /// Returns whether settings that are in no `.gitattributes` may make git store other bytes than a file has.
-    fn may_convert(&self, host: &HostView) -> bool {
-        let converts = |settings: &[u8]| {
-            ["autocrlf", "attributesfile"].iter().any(|key| {
-                setting(settings, "core", key)
-                    .is_some_and(|value| !value.eq_ignore_ascii_case(b"false"))
-            })
-        };
-        let attributes = [self.common.join("info/attributes")];
-        converts(&self.settings)
-            || converts(&self.user)
-            || attributes
-                .into_iter()
-                .chain(user_files(host, "attributes"))
-                .any(|file| file.exists())
-    }
-
-    /// Copies the index to `target`, with its time, which tells git which files it has to read again.
-    ///
-    /// One that is not there, or is nothing that git would have written, is left out: git then reads every file.
+    /// Copies the index to `target`. One that is not there, or is nothing that git would have written, is left out.
     fn copy_index(&self, target: &Path) -> io::Result<()> {
-        let Some((mut index, length)) = open(&self.folder.join("index")) else {
+        let Some((index, length)) = open(&self.folder.join("index")) else {
             return Ok(());
         };
         if length > INDEX {
             return Ok(());
         }
-        let mut copy = File::create(target)?;
-        let length = io::copy(&mut (&mut index).take(INDEX), &mut copy)?;
-        copy.set_modified(index.metadata()?.modified()?)?;
+        let length = io::copy(&mut index.take(INDEX), &mut File::create(target)?)?;
         self.copy_shared_indexes(target, INDEX - length)
     }
 

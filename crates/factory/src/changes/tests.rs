@@ -44,7 +44,7 @@ impl Scene {
         host.env
             .insert("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned());
         Self {
-            recorder: GitChanges::new(host),
+            recorder: GitChanges::new(host, folder.path()),
             dir,
             folder,
         }
@@ -278,6 +278,42 @@ async fn a_change_of_the_same_size_in_the_same_moment_is_seen() {
         "{}",
         scene.patch()
     );
+}
+
+#[tokio::test]
+async fn an_attempt_after_others_begins_with_what_they_left() {
+    let scene = Scene::new();
+    scene.write("mine.txt", "not committed\n");
+    scene.before().await;
+    scene.write("kept.txt", "one\n");
+    scene.write("new.txt", "new\n");
+    scene.after().await;
+    scene.recorder.forget(&scene.dir).unwrap();
+    let before = scene.snapshot("before");
+    scene.before().await;
+
+    scene.write("kept.txt", "two\n");
+    scene.write("mine.txt", "changed\n");
+    scene.remove("new.txt");
+    let recorded = scene.after().await;
+
+    assert_eq!(numbers(&recorded), (3, 2, 3));
+    scene.assert_patch_applies_to(&before);
+}
+
+#[tokio::test]
+async fn a_file_that_became_ignored_is_no_change_and_a_tracked_one_is() {
+    let scene = Scene::new();
+    scene.write("new.txt", "new\n");
+    scene.before().await;
+    scene.write(".gitignore", "*.txt\n");
+    scene.before().await;
+
+    scene.write("new.txt", "changed\n");
+    scene.write("kept.txt", "changed\n");
+    let recorded = scene.after().await;
+
+    assert_eq!(numbers(&recorded), (1, 1, 3));
 }
 
 #[tokio::test]
@@ -540,7 +576,7 @@ async fn what_was_recorded_is_found_by_another_process_and_compared_again() {
     let first = scene.after().await;
     let patch = scene.patch();
 
-    let other = GitChanges::new(scene.recorder.host.clone());
+    let other = GitChanges::new(scene.recorder.host.clone(), scene.folder.path());
     let again = other.after(&scene.workspace(), &scene.dir).await;
 
     assert_eq!(again, first);

@@ -449,3 +449,36 @@ async fn parts_of_an_index_that_are_too_large_together_are_not_copied() {
             .exists()
     );
 }
+
+#[tokio::test]
+async fn a_file_whose_size_and_times_the_projects_index_tells_for_other_contents_is_read() {
+    let scene = Scene::new();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let forged = scene.project().join("forged.txt");
+    fs::write(&forged, "bad\n").unwrap();
+    let file = File::options().append(true).open(&forged).unwrap();
+    file.set_modified(long_ago).unwrap();
+    scene.git(&["update-index", "--add", "forged.txt"]);
+    let [bad, good] = ["bad\n", "ok!\n"].map(|content| {
+        let file = scene.folder.path().join("content");
+        fs::write(&file, content).unwrap();
+        let id = scene.git(&["hash-object", "-w", file.to_str().unwrap()]);
+        let digits = id.trim().as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.map(byte).collect::<Vec<u8>>()
+    });
+    let index = scene.project().join(".git/index");
+    let mut bytes = fs::read(&index).unwrap();
+    let place = bytes.windows(20).position(|id| id == bad).unwrap();
+    bytes[place..place + 20].copy_from_slice(&good);
+    fs::write(&index, bytes).unwrap();
+    let before = scene.snapshot("before");
+    scene.before().await;
+
+    scene.write("forged.txt", "ok!\n");
+    let recorded = scene.after().await;
+
+    assert_eq!(numbers(&recorded), (1, 1, 1));
+    assert!(scene.patch().contains("-bad\n+ok!\n"), "{}", scene.patch());
+    scene.assert_patch_applies_to(&before);
+}
