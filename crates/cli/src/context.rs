@@ -125,6 +125,10 @@ impl Context {
             state_dir,
             default_images: default_images(),
             host_cpus: std::thread::available_parallelism().ok(),
+            // A wrong endpoint is told where an engine is needed; there is no run then.
+            engine_socket: DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env)
+                .ok()
+                .and_then(|endpoint| endpoint.socket()),
         }
     }
 

@@ -281,3 +281,20 @@ fn a_prompt_that_cannot_be_run_cannot_be_explained_either() {
     assert_eq!((explained.code, explained.stdout.as_str()), (2, ""));
     assert!(explained.stderr.contains("p.md:2"), "{}", explained.stderr);
 }
+
+#[test]
+fn the_socket_of_the_engine_in_use_is_refused_as_a_mount_whatever_named_it() {
+    let workshop = Workshop::new();
+    let task = "---\nagent: command\nimage: i\nmount: [/nowhere:/n]\n---\nDo it.\n";
+    workshop.project.write("a.md", task);
+
+    let by_flag = Ended::of(&mut workshop.command(&["--host", NOWHERE, "explain", "a.md"]));
+    let mut by_variable = workshop.command(&["explain", "a.md"]);
+    let by_variable = Ended::of(by_variable.env("DARK_FACTORY_HOST", NOWHERE));
+
+    for ended in [by_flag, by_variable] {
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        let told = "the container engine's socket /nowhere/docker.sock";
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    }
+}

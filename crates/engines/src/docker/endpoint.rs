@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use dark_factory_executor::engine::EngineError;
 
@@ -74,6 +75,14 @@ impl DockerEndpoint {
                 .map(|address| Self(Address::Tcp(address)))
                 .ok_or_else(|| unsupported("write it as tcp://HOST:PORT")),
             _ => Err(unsupported("write it as unix:///PATH or tcp://HOST:PORT")),
+        }
+    }
+
+    /// Returns the Unix socket, if it is one.
+    pub fn socket(&self) -> Option<PathBuf> {
+        match &self.0 {
+            Address::Unix(path) => Some(PathBuf::from(path)),
+            Address::Tcp(_) => None,
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct ResolveContext {
     pub default_images: BTreeMap<String, String>,
     /// The CPUs of the engine's host, if known; the default limit is not above them, as engines refuse that.
     pub host_cpus: Option<NonZeroUsize>,
+    /// The socket of the engine in use, if it has one; nothing that is mounted may hold it.
+    pub engine_socket: Option<PathBuf>,
 }
 
 impl ResolveContext {
@@ -84,6 +86,7 @@ impl ResolveContext {
             state_dir,
             default_images: BTreeMap::new(),
             host_cpus: None,
+            engine_socket: None,
         }
     }
 }
@@ -159,7 +162,7 @@ pub fn resolve_layers(
     let profile = profile(settings.profile.as_ref())?;
 
     let project = Project::find(prompt, settings.project.as_ref(), host)?;
-    if let Some(danger) = project::workspace_danger(&project.root, &context.state_dir, host) {
+    if let Some(danger) = project::workspace_danger(&project.root, context, host) {
         return Err(ResolveError::Workspace {
             path: project.root,
             danger,
@@ -212,7 +215,7 @@ pub fn resolve_layers(
     let grounds = mounts::Grounds {
         host,
         root: &project.root,
-        state: &context.state_dir,
+        context,
         taken,
     };
     let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
@@ -414,7 +417,7 @@ fn claude_dir(
             })?
         }
     };
-    match project::mount_danger(&path, &context.state_dir, host) {
+    match project::mount_danger(&path, context, host) {
         Some(danger) => Err(ResolveError::ClaudeDir { path, danger }),
         None => Ok(Some(path)),
     }

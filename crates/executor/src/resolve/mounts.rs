@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::project::{Danger, mount_danger};
 use super::target::{self, TargetProblem};
-use super::{ResolveError, Warnings};
+use super::{ResolveContext, ResolveError, Warnings};
 use crate::host::{HostView, PathKind};
 use crate::mount_source::{MountSourceError, expand_mount_source};
 use crate::settings::{ExtraMount, Origin, Sourced};
@@ -66,7 +66,7 @@ fn way_out(danger: &Danger) -> &'static str {
 pub(super) struct Grounds<'a> {
     pub(super) host: &'a HostView,
     pub(super) root: &'a Path,
-    pub(super) state: &'a Path,
+    pub(super) context: &'a ResolveContext,
     /// Paths in the container that are taken, and by what.
     pub(super) taken: Vec<(String, String)>,
 }
@@ -117,7 +117,7 @@ fn one(
     }
     // Dangers come before existence, so that nobody first makes the folder and is refused then.
     let named = super::project::canonical_so_far(&path);
-    if let Some(danger) = mount_danger(&named, grounds.state, grounds.host) {
+    if let Some(danger) = mount_danger(&named, grounds.context, grounds.host) {
         return Err(MountProblem::Danger { danger });
     }
     match grounds.host.kind(&path) {

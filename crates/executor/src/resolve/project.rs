@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::ResolveError;
+use super::{ResolveContext, ResolveError};
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
 use crate::settings::Sourced;
@@ -207,19 +207,27 @@ pub(super) fn canonical_so_far(path: &Path) -> PathBuf {
 }
 
 /// Says why the folder cannot be the workspace, if it cannot.
-pub(super) fn workspace_danger(root: &Path, state: &Path, host: &HostView) -> Option<Danger> {
+pub(super) fn workspace_danger(
+    root: &Path,
+    context: &ResolveContext,
+    host: &HostView,
+) -> Option<Danger> {
     let home = host.home.as_deref().map(canonical_so_far);
     if root.parent().is_none() {
         Some(Danger::Root)
     } else if home.is_some_and(|home| home.starts_with(root)) {
         Some(Danger::Home)
     } else {
-        mount_danger(root, state, host)
+        mount_danger(root, context, host)
     }
 }
 
 /// Says why a path, its links resolved, cannot be mounted, if it cannot.
-pub(super) fn mount_danger(path: &Path, state: &Path, host: &HostView) -> Option<Danger> {
+pub(super) fn mount_danger(
+    path: &Path,
+    context: &ResolveContext,
+    host: &HostView,
+) -> Option<Danger> {
     let overlaps = |other: &Path| path.starts_with(other) || other.starts_with(path);
     if path.parent().is_none() {
         return Some(Danger::Root);
@@ -227,7 +235,7 @@ pub(super) fn mount_danger(path: &Path, state: &Path, host: &HostView) -> Option
     if path.as_os_str().as_encoded_bytes().contains(&b':') {
         return Some(Danger::Colon);
     }
-    let state = canonical_so_far(&host.absolute(state));
+    let state = canonical_so_far(&host.absolute(&context.state_dir));
     if overlaps(&state) {
         return Some(Danger::State { path: state });
     }
@@ -237,10 +245,11 @@ pub(super) fn mount_danger(path: &Path, state: &Path, host: &HostView) -> Option
             return Some(Danger::SshKeys { path: keys });
         }
     }
-    let chosen = host
+    let of_docker = host
         .var("DOCKER_HOST")
         .and_then(|url| url.strip_prefix("unix://"));
-    let mut sockets = ENGINE_SOCKETS.into_iter().chain(chosen).map(Path::new);
+    let known = ENGINE_SOCKETS.into_iter().chain(of_docker).map(Path::new);
+    let mut sockets = context.engine_socket.as_deref().into_iter().chain(known);
     sockets
         .find(|socket| socket.starts_with(path) || canonical_so_far(socket).starts_with(path))
         .map(|socket| Danger::EngineSocket {

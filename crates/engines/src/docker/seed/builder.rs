@@ -341,6 +341,7 @@ impl DockerExecutorBuilder {
             .map_err(BuildError::State)?;
         let context = ResolveContext {
             host_cpus: self.host_cpus,
+            engine_socket: endpoint.socket(),
             ..ResolveContext::new(state_dir)
         };
         Ok(DockerExecutor {

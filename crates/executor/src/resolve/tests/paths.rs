@@ -271,6 +271,22 @@ fn dangerous_mounts_are_refused() {
 }
 
 #[test]
+fn the_socket_of_the_engine_in_use_is_not_mounted_whatever_named_it() {
+    let mut fixture = Fixture::new();
+    fs::create_dir_all(fixture.path("run")).unwrap();
+    fixture.file("run/mine.sock", "");
+    fixture.context.engine_socket = Some(fixture.path("run/mine.sock"));
+    let told = "it holds the container engine's socket BASE/run/mine.sock, which gives control of the host";
+
+    for mount in ["../run/mine.sock:/s", "../run:/s"] {
+        let error = fixture.error(&format!("mount: ['{mount}']"));
+        assert!(error.contains(told), "{error}");
+    }
+    let error = fixture.error("project: ../../run");
+    assert!(error.contains(told), "{error}");
+}
+
+#[test]
 fn a_mount_needs_a_home_for_its_tilde() {
     let mut fixture = Fixture::new();
     fixture.host.home = None;
