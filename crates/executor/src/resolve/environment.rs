@@ -200,15 +200,16 @@ pub(super) fn sources(
     root: &Path,
     host: &HostView,
 ) -> BTreeMap<String, SecretSource> {
-    let recorded = |source: &SecretSource| match source {
+    let recorded = |source: &Sourced<SecretSource>| match &source.value {
         SecretSource::Env(variable) => SecretSource::Env(variable.clone()),
         SecretSource::File(path) => {
-            SecretSource::File(host_path(path, root, host).display().to_string())
+            let path = host_path(path, source.origin.folder(root, root), host);
+            SecretSource::File(path.display().to_string())
         }
     };
     sources
         .iter()
-        .map(|(name, source)| (name.clone(), recorded(&source.value)))
+        .map(|(name, source)| (name.clone(), recorded(source)))
         .collect()
 }
 

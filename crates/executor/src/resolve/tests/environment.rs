@@ -1,7 +1,8 @@
 //! Tests of environment, secrets and credentials.
 
 use super::Fixture;
-use crate::settings::{EnvValue, Sourced};
+use crate::resolve::secrets_again;
+use crate::settings::{EnvValue, Origin, Place, SecretSource, Sourced};
 
 #[test]
 fn claude_without_credentials_is_refused() {
@@ -140,6 +141,30 @@ fn secrets_have_their_values_beside_the_spec() {
         !shown.contains("from file") && !shown.contains("host value"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_secret_of_the_users_configuration_is_recorded_where_it_was_read() {
+    let mut fixture = Fixture::new();
+    fixture.file("data/key.txt", "the users");
+    let place = Place {
+        line: 1,
+        column: 1,
+        len: 1,
+    };
+    let source = Sourced {
+        value: SecretSource::File("key.txt".to_owned()),
+        origin: Origin::file("config.toml", place, Some(&fixture.path("data"))),
+    };
+    fixture.flags.secrets = [("key".to_owned(), source)].into();
+
+    let resolved = fixture.resolve("").unwrap();
+
+    let pair = ("key".to_owned(), "the users".to_owned());
+    assert_eq!(resolved.secrets, std::slice::from_ref(&pair));
+    let (names, sources) = (&resolved.spec.secrets, &resolved.spec.secret_sources);
+    let again = secrets_again(names, sources, &fixture.host).unwrap();
+    assert_eq!(again, [pair]);
 }
 
 #[test]
