@@ -219,7 +219,7 @@ impl Reader<'_> {
 
     fn env(&mut self, node: &Node) -> Result<(), Fault> {
         let Value::Map(entries) = &node.value else {
-            return Err(wrong("env", node, "a map of names to texts").hidden());
+            return Err(Fault::new(node.place, "env must be a map of names to texts").hidden());
         };
         for (key, node) in entries {
             let name = key.name.as_str();

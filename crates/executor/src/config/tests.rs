@@ -425,6 +425,42 @@ fn a_seeds_file_that_everybody_may_read_is_warned_about_if_it_has_secrets() {
 }
 
 #[test]
+fn what_may_be_a_secret_is_in_no_message() {
+    for text in [
+        "[env]\nOPENAI_API_KEY = hunter2",
+        "[env]\nA = hunter2",
+        "[env]\nA: hunter2",
+        "[env]\nA = \"hunter2",
+        "[env]\nA = '1'\nA = 'hunter2'",
+        "[env]\nA = ['hunter2']",
+        "env.A = hunter2",
+        "env = 'hunter2'",
+        "env = { A = hunter2 }",
+        "env = ['A=hunter2', 'A=hunter2']",
+        "[secrets]\nA = hunter2",
+        "[profile.x.secrets]\nA = 'hunter2'",
+        "[envs]\nA = hunter2",
+        "API_KEY = 'hunter2'",
+    ] {
+        let error = toml("c.toml", text, None, Level::User).unwrap_err();
+
+        assert!(!error.to_string().contains("hunter2"), "{text}: {error}");
+    }
+    for yaml in [
+        "env:\n  API_KEY: \"hunter2",
+        "env:\n  A: \"hunter2\nmodel: x",
+        "env:\n  A: @hunter2",
+        "env:\n  A: hunter2\n  A: hunter2",
+        "env: [A=hunter2]",
+        "env: hunter2",
+    ] {
+        let error = seeds(yaml).unwrap_err();
+
+        assert!(!error.to_string().contains("hunter2"), "{yaml}: {error}");
+    }
+}
+
+#[test]
 fn the_schema_has_every_key_that_a_file_may_have() {
     let schema = json_schema();
 

@@ -13,7 +13,9 @@ use super::ResolveError;
 use super::project::host_path;
 use crate::host::HostView;
 use crate::mount_source::is_variable_name;
-use crate::settings::{EnvValue, Origin, Place, SecretSource, Settings, Sourced, parse_env_file};
+use crate::settings::{
+    EnvValue, MASK, Origin, Place, SecretSource, Settings, Sourced, parse_env_file,
+};
 
 /// Names that begin like this are ours.
 const OUR_PREFIX: &str = "DARK_FACTORY_";
@@ -94,10 +96,14 @@ pub(super) fn environment(
     let mut set = |name: &str, value: &EnvValue, origin: &Origin| {
         let refused = |problem| ResolveError::Env {
             origin: origin.clone(),
-            name: name.to_owned(),
+            name: match value {
+                // It may be a value whose name was forgotten.
+                EnvValue::FromHost if problem == EnvProblem::Name => MASK.to_owned(),
+                EnvValue::FromHost | EnvValue::Text(_) => name.to_owned(),
+            },
             problem,
         };
-        let (value, is_from_host) = match value {
+        let (text, is_from_host) = match value {
             EnvValue::Text(text) => (Some(text.as_str()), false),
             EnvValue::FromHost => (host.var(name), true),
         };
@@ -107,16 +113,16 @@ pub(super) fn environment(
         if name.starts_with(OUR_PREFIX) {
             return Err(refused(EnvProblem::Ours));
         }
-        let value = value
+        let text = text
             .ok_or_else(|| refused(EnvProblem::NotOnHost))?
             .to_owned();
-        if value.contains('\0') {
+        if text.contains('\0') {
             return Err(refused(EnvProblem::Nul));
         }
         env.insert(
             name.to_owned(),
             Variable {
-                value,
+                value: text,
                 origin: origin.clone(),
                 is_from_host,
             },

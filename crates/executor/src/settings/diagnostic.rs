@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::{is_secret_name, nearest};
+
 /// Characters of a source line that are shown at most.
 const WINDOW: usize = 120;
 
@@ -58,6 +60,7 @@ impl Fault {
     /// Names the file that the problem is in, and takes the line to show from its text.
     pub(crate) fn in_file(self, file: &str, text: &str) -> Diagnostic {
         let source_line = match self.source {
+            Source::Shown if may_hold_secret(text, self.place.line) => None,
             Source::Shown => text.lines().nth(self.place.line.saturating_sub(1)),
             Source::Hidden => None,
         };
@@ -153,6 +156,45 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// What values that may be secrets stand below, and what is near to it.
+const SECRET_BLOCKS: [&str; 4] = ["env", "environment", "secret", "secrets"];
+
+/// Tells whether a line of a YAML or TOML text, counted from 1, may hold a secret: by the names in it, or because it is
+/// part of the environment or of secrets. In doubt it may.
+pub(super) fn may_hold_secret(text: &str, line: usize) -> bool {
+    let lines: Vec<&str> = text.lines().take(line).collect();
+    if lines.last().is_some_and(|line| is_secret_name(line)) {
+        return true;
+    }
+    let is_block = |name: &str| {
+        let mut parts = name
+            .split('.')
+            .map(|part| part.trim().trim_matches(['"', '\'']));
+        parts.any(|part| nearest(part, SECRET_BLOCKS).is_some())
+    };
+    let mut is_owner_known = false;
+    for above in lines.iter().rev() {
+        let trimmed = above.trim();
+        if trimmed.starts_with('#') {
+            continue;
+        }
+        if let Some(table) = trimmed.strip_prefix('[')
+            && let Some((table, _)) = table.trim_start_matches('[').split_once(']')
+        {
+            return is_block(table);
+        }
+        let Some((name, _)) = trimmed.split_once([':', '=']) else {
+            continue;
+        };
+        if !is_owner_known && is_block(name) {
+            return true;
+        }
+        // Above the outermost key only a table of TOML may still be around the line.
+        is_owner_known |= !above.starts_with([' ', '\t', '-']);
+    }
+    false
+}
+
 /// Keeps the caret below its character and control characters away from the terminal.
 fn printable(c: char) -> char {
     match c {
@@ -205,6 +247,31 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1].len(), "  1 | ".len() + WINDOW);
         assert_eq!(lines[1].find("BAD"), lines[2].find("^^^"));
+    }
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_not_shown() {
+        for (text, line) in [
+            ("memory: 1\nMY_TOKEN: x", 2),
+            ("env:\n  # a comment\n  A: x\n  B: y", 4),
+            ("env:\n- A=x", 2),
+            ("envs: {A: x}", 1),
+            ("env: |\n  a\n  b", 3),
+            ("[profile.a.env]\nA = 1\nB = 2", 3),
+            ("[profile.a]\nenv.A = 1", 2),
+            ("env = {\n  A = 1,\n  B = 2\n}", 3),
+            ("secrets.a = 1", 1),
+        ] {
+            assert!(may_hold_secret(text, line), "{text}");
+        }
+        for (text, line) in [
+            ("env: {A: x}\nmemory: 1", 2),
+            ("env.A = 1\nmemory = 4g", 2),
+            ("[env]\nA = 1\n[profile.a]\nmemory = 4g", 4),
+            ("# env\nmount:\n  - a:/b", 3),
+        ] {
+            assert!(!may_hold_secret(text, line), "{text}");
+        }
     }
 
     #[test]

@@ -168,7 +168,7 @@ keys! {
         |r, n, slot| r.texts(n, slot);
     Run run.env = "env": Shape::Map, "a map of names to texts, or a list of NAME=VALUE",
         "environment of the agent, visible in inspect; a name without a value takes the host's",
-        |r, n, slot| r.map(n, slot, env_value, text::parse_env);
+        |r, n, slot| r.map(n, slot, env_value, text::parse_env).map_err(Fault::hidden);
     Run run.env_file = "env-file" or "env-files": Shape::Texts, "a path or a list of paths",
         "files with further environment, one NAME=VALUE a line",
         |r, n, slot| r.list(n, slot, |r, n| r.scalar(n, PATH, plain));
@@ -423,6 +423,10 @@ impl Reader<'_> {
     }
 
     fn wrong(&self, node: &Node, expected: &str) -> Fault {
+        self.not(node, expected, &node.describe())
+    }
+
+    fn not(&self, node: &Node, expected: &str, found: &str) -> Fault {
         let name = &self.name.name;
         // A missing value has no place of its own that could be shown.
         let place = if node.value == Value::Null {
@@ -430,10 +434,7 @@ impl Reader<'_> {
         } else {
             node.place
         };
-        Fault::new(
-            place,
-            format!("{name} must be {expected}, not {}", node.describe()),
-        )
+        Fault::new(place, format!("{name} must be {expected}, not {found}"))
     }
 
     fn refused(&self, place: Place, error: &SettingError) -> Fault {
@@ -527,8 +528,10 @@ impl Reader<'_> {
                     }
                 }
             }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {
-                return Err(self.wrong(node, self.key.value));
+            Value::Null => return Err(self.wrong(node, self.key.value)),
+            // It may be a secret.
+            Value::Bool(_) | Value::Number(_) | Value::Text(_) => {
+                return Err(self.not(node, self.key.value, "one text"));
             }
         }
         Ok(())

@@ -239,7 +239,7 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
         ("mount: [{source: a}]", "p.md:2:10: a mount has no source"),
         (
             "env: A=1",
-            "p.md:2:6: env must be a map of names to texts, or a list of NAME=VALUE, not \"A=1\"",
+            "p.md:2:6: env must be a map of names to texts, or a list of NAME=VALUE, not one text",
         ),
         ("env: {A: [x]}", "p.md:2:10: env must be a text, not a list"),
         ("env: [A=1, A=2]", "p.md:2:12: env has A twice"),
@@ -255,6 +255,39 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
         ),
     ] {
         assert_eq!(error(front_matter), message);
+    }
+}
+
+#[test]
+fn what_may_be_a_secret_is_in_no_message() {
+    for front_matter in [
+        "env: API_KEY=hunter2",
+        "env: hunter2",
+        "env: [API_KEY=hunter2, API_KEY=hunter2]",
+        "env: [=hunter2]",
+        "env: {A: hunter2, A: hunter2}",
+        "env:\n  A: @hunter2",
+        "env:\n  A: *hunter2",
+        "env:\n  A: hunter2: hunter2",
+        "env:\n  A:hunter2\n  B: 1",
+        "env: {A: \"hunter2\nmemory: 1g",
+        "env:\n  API_KEY: \"hunter2",
+        "API_KEY: \"hunter2",
+        "API_KEY: hunter2\nAPI_KEY: hunter2",
+        "secrets: {A: env:B, A: \"hunter2\"}",
+        "secrets: [hunter2]",
+        "secrets:\n  A: @hunter2",
+        "secrets:\n  - A: B: hunter2",
+    ] {
+        let error = error(front_matter);
+
+        assert!(!error.contains("hunter2"), "{front_matter}: {error}");
+    }
+    let text = "---\nenvs: {A: hunter2}\nAPI_KEY: hunter2\n---\ndo it\n";
+    let warnings = Prompt::parse("p.md", text.as_bytes()).unwrap().warnings;
+    assert_eq!(warnings.len(), 2);
+    for warning in warnings {
+        assert!(!warning.to_string().contains("hunter2"), "{warning}");
     }
 }
 

@@ -38,17 +38,32 @@ pub(super) const TRANSPORT: &str = "spool or attach";
 
 /// A text that a setting does not accept; its message continues "the setting …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be {expected}, not {found}")]
+#[error(
+    "must be {expected}{}",
+    .found.as_ref().map_or_else(
+        || " (what was written may be a secret, so it is not shown)".to_owned(),
+        |found| format!(", not {found}")
+    )
+)]
 pub struct SettingError {
     expected: &'static str,
-    found: String,
+    /// `None` if it may be a secret.
+    found: Option<String>,
 }
 
 impl SettingError {
     fn new(expected: &'static str, text: &str) -> Self {
         Self {
             expected,
-            found: quoted(text),
+            found: Some(quoted(text)),
+        }
+    }
+
+    /// Is about a text that may be a secret.
+    fn hidden(expected: &'static str) -> Self {
+        Self {
+            expected,
+            found: None,
         }
     }
 }
@@ -95,20 +110,11 @@ parsers! {
     parse_signal(text) -> String, SIGNAL, signal(text);
     /// Parses `SRC:DST`, `SRC:DST:ro` or `SRC:DST:rw`.
     parse_mount(text) -> ExtraMount, MOUNT, mount(text);
-    /// Parses `NAME=VALUE`, or `NAME` for the host's value.
-    parse_env(text) -> (String, EnvValue), ENV, match text.split_once('=') {
-        Some((name, value)) => named(name, EnvValue::Text(value.to_owned())),
-        None => named(text, EnvValue::FromHost),
-    };
     /// Parses `NAME=VALUE`, or `NAME` for an empty value.
     parse_label(text) -> (String, String), LABEL, {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         named(name, value.to_owned())
     };
-    /// Parses `NAME=env:VAR` or `NAME=file:PATH`.
-    parse_secret(text) -> (String, SecretSource), SECRET, text
-        .split_once('=')
-        .and_then(|(name, source)| named(name, secret_source(source)?));
     /// Parses `none` or `open`.
     parse_network(text) -> NetworkMode, NETWORK, match text {
         "none" => Some(NetworkMode::None),
@@ -150,9 +156,34 @@ parsers! {
     };
 }
 
+/// Parses `NAME=VALUE`, or `NAME` for the host's value.
+///
+/// # Errors
+///
+/// [`SettingError`] if it is none of that; the text is not in it.
+pub fn parse_env(text: &str) -> Result<(String, EnvValue), SettingError> {
+    let pair = match text.split_once('=') {
+        Some((name, value)) => named(name, EnvValue::Text(value.to_owned())),
+        None => named(text, EnvValue::FromHost),
+    };
+    pair.ok_or_else(|| SettingError::hidden(ENV))
+}
+
+/// Parses `NAME=env:VAR` or `NAME=file:PATH`.
+///
+/// # Errors
+///
+/// [`SettingError`] if it is none of that; the text is not in it.
+pub fn parse_secret(text: &str) -> Result<(String, SecretSource), SettingError> {
+    let pair = text
+        .split_once('=')
+        .and_then(|(name, source)| named(name, secret_source(source)?));
+    pair.ok_or_else(|| SettingError::hidden(SECRET))
+}
+
 /// Parses `env:VAR` or `file:PATH`.
 pub(super) fn parse_secret_source(text: &str) -> Result<SecretSource, SettingError> {
-    secret_source(text).ok_or_else(|| SettingError::new(SECRET_SOURCE, text))
+    secret_source(text).ok_or_else(|| SettingError::hidden(SECRET_SOURCE))
 }
 
 /// A line of an environment file: its number, counted from 1, and what it sets.
@@ -174,13 +205,15 @@ pub fn parse_env_file(text: &str) -> Result<Vec<EnvLine>, (usize, SettingError)>
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let name = line.split_once('=').map_or(line, |(name, _)| name);
-        // The value may be a secret, so an error shows the name only.
-        let error = || (index + 1, SettingError::new(ENV, name));
+        // The value may be a secret, so an error shows the name only; without a value, that may be one.
+        let (name, error) = match line.split_once('=') {
+            Some((name, _)) => (name, SettingError::new(ENV, name)),
+            None => (line, SettingError::hidden(ENV)),
+        };
         if name.contains(char::is_whitespace) {
-            return Err(error());
+            return Err((index + 1, error));
         }
-        let (name, value) = parse_env(line).map_err(|_| error())?;
+        let (name, value) = parse_env(line).map_err(|_| (index + 1, error))?;
         found.push((index + 1, name, value));
     }
     Ok(found)

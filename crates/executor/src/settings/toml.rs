@@ -9,7 +9,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::diagnostic::{Fault, Place};
+use super::diagnostic::{Fault, Place, may_hold_secret};
 use super::node::{KeyNode, Node, Value};
 
 /// Reads a whole TOML file.
@@ -117,7 +117,8 @@ impl<'a> Source<'a> {
             }
             _ => {
                 let fault = Fault::new(place, format!("this is not valid TOML: {message}"));
-                match hint(line) {
+                let is_secret = may_hold_secret(self.text, place.line);
+                match hint(line, |value| if is_secret { "…" } else { value }) {
                     Some(hint) => fault.help(hint),
                     None => fault,
                 }
@@ -126,8 +127,8 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Guesses from a line that is not TOML what was meant.
-fn hint(line: &str) -> Option<String> {
+/// Guesses from a line that is not TOML what was meant; `shown` is what may be said of a value.
+fn hint(line: &str, shown: impl Fn(&str) -> &str) -> Option<String> {
     let is_key = |text: &str| {
         let key = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         !text.is_empty() && text.chars().all(key)
@@ -136,7 +137,7 @@ fn hint(line: &str) -> Option<String> {
         let (key, value) = (key.trim(), value.trim());
         let is_bare = !value.is_empty() && !value.contains(['"', '\'', '[', '{', '#', '\\']);
         return (is_key(key) && is_bare)
-            .then(|| format!("put a text in quotes: {key} = \"{value}\""));
+            .then(|| format!("put a text in quotes: {key} = \"{}\"", shown(value)));
     }
     let (key, _) = line.split_once(':')?;
     is_key(key.trim()).then(|| format!("TOML has = where YAML has a colon: {} = …", key.trim()))

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, Spanned};
 
-use super::diagnostic::{Fault, Place};
+use super::diagnostic::{Fault, Place, may_hold_secret};
 use super::node::{KeyNode, Node, Value};
 
 /// Reads `yaml`, which begins on the line behind the first `lines_before` lines of its file.
@@ -117,6 +117,15 @@ impl Source<'_> {
         fault
     }
 
+    /// Returns what may be said of a value on a line.
+    fn shown<'v>(&self, line: usize, value: &'v str) -> &'v str {
+        if may_hold_secret(self.yaml, line) {
+            "…"
+        } else {
+            value
+        }
+    }
+
     /// Guesses from the text what was meant on a line that is not YAML.
     fn hint(&self, line: usize) -> Option<String> {
         let index = line.checked_sub(1)?;
@@ -137,8 +146,9 @@ impl Source<'_> {
             && value.starts_with(|c: char| !c.is_whitespace())
         {
             return Some(format!(
-                "write a space behind the colon: {}: {value}",
-                key.trim()
+                "write a space behind the colon: {}: {}",
+                key.trim(),
+                self.shown(index, value)
             ));
         }
         let (key, value) = text.split_once(':').filter(|(key, _)| is_key(key))?;
@@ -149,7 +159,10 @@ impl Source<'_> {
             || value.starts_with(['@', '`', '%', '&', '*', '!', '|', '>', '-', '?']);
         let quoted = value.starts_with(['"', '\'']);
         (needs_quotes && !quoted).then(|| {
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+            let value = self
+                .shown(line, value)
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"");
             format!("put the value in quotes: {}: \"{value}\"", key.trim())
         })
     }

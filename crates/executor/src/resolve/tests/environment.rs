@@ -53,6 +53,7 @@ fn layers_of_the_environment_win_in_order() {
 fn bad_environments_are_refused_without_their_values() {
     let fixture = Fixture::new();
     fixture.file("proj/bad.env", "A=1\nB C=hunter2\n");
+    fixture.file("proj/nameless.env", "hun-ter2\n");
     fixture.file("proj/reserved.env", "DARK_FACTORY_MANAGED=hunter2\n");
     let p = "prompts/p.md:4: the environment variable";
     for (front_matter, message) in [
@@ -88,6 +89,12 @@ fn bad_environments_are_refused_without_their_values() {
             "env-file: bad.env",
             "BASE/proj/bad.env:2: this line must be NAME=VALUE, or NAME alone for the host's value, \
              not \"B C\""
+                .to_owned(),
+        ),
+        (
+            "env-file: nameless.env",
+            "BASE/proj/nameless.env:1: the environment variable \"***\" is not a variable's name: \
+             write letters, digits and _, no digit in front"
                 .to_owned(),
         ),
         (
