@@ -42,6 +42,7 @@ pub mod host;
 pub mod lease;
 pub mod mount_source;
 pub mod nudge;
+mod plain_file;
 pub mod prompt;
 mod readable;
 pub mod recorder;

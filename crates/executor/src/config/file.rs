@@ -1,19 +1,17 @@
 //! Configuration files.
 //!
-//! Owns: where they are, how they are read, and the errors of a TOML file.
+//! Owns: where they are, and the errors of a TOML file.
 //! Reads: the file system.
-//! Never: waits for a pipe, or reads more than a person would write.
+//! Never: takes a file that is there and cannot be read for one that is not.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::{ConfigError, seed};
 use crate::host::HostView;
+use crate::plain_file::{self, PlainFile, PlainFileError};
 use crate::resolve::BUILT_IN_PROFILES;
 use crate::settings::{
     Diagnostic, Fault, KeyNode, Layer, Level, Node, Place, ProfileName, Settings, Source, Value,
@@ -24,9 +22,6 @@ use crate::settings::{
 pub const PROJECT_FILE: &str = "dark-factory.toml";
 /// The configuration of a project of the seed, in its root.
 pub const SEED_FILE: &str = ".dark-factory.yaml";
-
-/// The most bytes of a configuration file.
-const MOST: u64 = 1 << 20;
 
 /// A configuration file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,21 +123,9 @@ fn read(path: &Path, file: &str) -> Result<Option<Content>, ConfigError> {
         reason: reason.to_owned(),
         way_out,
     };
-    let failed = |error: &io::Error| {
-        refused(
-            &error.to_string(),
-            "make it a file that you may read, or remove it",
-        )
-    };
-    // A pipe would be waited for until somebody writes to it.
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path);
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
+    let PlainFile { bytes, mode } = match plain_file::read(path) {
+        Ok(found) => found,
+        Err(PlainFileError::Io(error)) => {
             let is_missing = matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -153,33 +136,21 @@ fn read(path: &Path, file: &str) -> Result<Option<Content>, ConfigError> {
                     "make what it leads to, or remove it",
                 )),
                 Err(_) if is_missing => Ok(None),
-                _ => Err(failed(&error)),
+                _ => Err(refused(
+                    &error.to_string(),
+                    "make it a file that you may read, or remove it",
+                )),
             };
         }
+        Err(error) => {
+            let way_out = match error {
+                PlainFileError::TooLarge => "look whether it is the right file",
+                _ => "make it a plain file, or remove it",
+            };
+            return Err(refused(&error.to_string(), way_out));
+        }
     };
-    let found = opened.metadata().map_err(|error| failed(&error))?;
-    if found.is_dir() {
-        return Err(refused("it is a folder", "make it a file, or remove it"));
-    }
-    if !found.is_file() {
-        return Err(refused(
-            "it is no plain file",
-            "make it a plain file, or remove it",
-        ));
-    }
-    let mut bytes = Vec::new();
-    opened
-        .take(MOST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(&error))?;
-    if u64::try_from(bytes.len()).is_ok_and(|len| len > MOST) {
-        return Err(refused(
-            "it is larger than 1 MiB",
-            "look whether it is the right file",
-        ));
-    }
     let text = decode(file, bytes)?;
-    let mode = found.mode();
     Ok(Some(Content { text, mode }))
 }
 

@@ -5,7 +5,6 @@
 //! Never: knows how an agent is called; that is its adapter's.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use dark_factory_agents::{
@@ -16,6 +15,7 @@ use super::defaults::AGENT as DEFAULT_AGENT;
 use super::environment::{self, Env};
 use super::{ResolveError, SEED_HOST_CLAUDE_DIR, SEED_PROMPT, Warnings};
 use crate::host::HostView;
+use crate::plain_file;
 use crate::settings::{Origin, Settings, Sourced, nearest, quoted};
 use crate::spec::{CONTAINER_PROMPT, HARDENED_HOME, PROMPT_FILE_ENV, Profile, User};
 
@@ -157,7 +157,7 @@ pub(super) fn check_auth(
     if is_claude {
         environment::refuse_empty_credentials(user_env)?;
     }
-    let read = |path: &Path| fs::read(path);
+    let read = |path: &Path| Ok(plain_file::read(path)?.bytes);
     let view = AuthView {
         host_env: &host.env,
         container_env,

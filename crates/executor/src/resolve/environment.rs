@@ -5,7 +5,6 @@
 //! Never: puts a value into an error.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::ResolveError;
 use super::project::host_path;
 use crate::host::HostView;
 use crate::mount_source::is_variable_name;
+use crate::plain_file::read_text;
 use crate::settings::{
     EnvValue, MASK, Origin, Place, SecretSource, Settings, Sourced, parse_env_file,
 };
@@ -133,7 +133,7 @@ pub(super) fn environment(
         for file in &layer.env_file {
             let base = file.origin.folder(root, &host.cwd);
             let path = host_path(&file.value, base, host);
-            let text = fs::read_to_string(&path).map_err(|source| ResolveError::EnvFile {
+            let text = read_text(&path).map_err(|source| ResolveError::EnvFile {
                 origin: file.origin.clone(),
                 path: path.clone(),
                 source,
@@ -254,7 +254,7 @@ fn secret(
         },
         SecretSource::File(path) => {
             let path = host_path(path, base, host);
-            let text = match fs::read_to_string(&path) {
+            let text = match read_text(&path) {
                 Ok(text) => text,
                 Err(error) => return Err(SecretProblem::File { path, error }),
             };

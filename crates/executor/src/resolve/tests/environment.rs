@@ -1,6 +1,7 @@
 //! Tests of environment, secrets and credentials.
 
 use super::Fixture;
+use crate::error::sentence;
 use crate::resolve::secrets_again;
 use crate::settings::{EnvValue, Origin, Place, SecretSource, Sourced};
 
@@ -105,6 +106,27 @@ fn bad_environments_are_refused_without_their_values() {
         ),
     ] {
         assert_eq!(fixture.error(front_matter), message);
+    }
+}
+
+#[test]
+fn a_pipe_or_a_device_is_no_file_of_environment_or_of_a_secret() {
+    let fixture = Fixture::new();
+    let mode = rustix::fs::Mode::RWXU;
+    let fifo = fixture.path("proj/fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+
+    for file in ["fifo", "/dev/zero"] {
+        let env_file = fixture.resolve(&format!("env-file: {file}")).unwrap_err();
+        assert!(
+            sentence(&env_file).contains("it is no plain file"),
+            "{env_file}"
+        );
+        let secret = fixture.error(&format!("secrets: {{a: file:{file}}}"));
+        assert!(
+            secret.contains("it is no plain file; make it a readable UTF-8 file"),
+            "{secret}"
+        );
     }
 }
 
