@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use dark_factory_types::NetworkMode;
 use serde_json::{Value, json};
 
-use crate::settings::{MASK, is_secret_name};
+use crate::settings::{MASK, is_secret_name, without_passwords};
 use crate::spec::LaunchSpec;
 
 /// The shortest value that is also looked for outside the environment: a shorter one is in too many words.
@@ -22,9 +22,9 @@ pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
 
 /// Returns a spec without the values that look secret; nothing can be launched from it.
 ///
-/// Values of the environment are masked where the name has `KEY`, `TOKEN`, `SECRET`, `PASSWORD` or `CREDENTIAL` in it,
-/// in any case, and where it is one of `hidden`. In command, labels and other variables such a value is masked wherever
-/// it occurs, unless it is shorter than 6 bytes.
+/// Values of the environment are masked where the name looks secret (`KEY`, `TOKEN`, `PASS` and others in it, in any
+/// case), and where it is one of `hidden`. In command, labels and other variables such a value is masked wherever it
+/// occurs, unless it is shorter than 6 bytes; so is the password of a URL.
 pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
     let mut masked = spec.clone();
     let mut values: Vec<&str> = Vec::new();
@@ -44,6 +44,7 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
                 *text = text.replace(value, MASK);
             }
         }
+        *text = without_passwords(text);
     }
     masked
 }

@@ -15,14 +15,53 @@ use super::{
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
 /// Parts of names whose values are probably secrets.
-const SECRET_WORDS: [&str; 5] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL"];
+const SECRET_WORDS: [&str; 7] = [
+    "KEY",
+    "TOKEN",
+    "SECRET",
+    "PASS",
+    "CREDENTIAL",
+    "AUTH",
+    "PWD",
+];
+/// Words of names that have such a part and tell no secret.
+const PLAIN_WORDS: [&str; 2] = ["AUTHOR", "AUTHORS"];
+/// The working directory, which a shell names.
+const PLAIN_NAMES: [&str; 2] = ["PWD", "OLDPWD"];
 /// What stands for a secret.
 pub(crate) const MASK: &str = "***";
 
 /// Tells whether a variable of this name is probably a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
-    SECRET_WORDS.iter().any(|word| upper.contains(word))
+    let is_secret = |word: &str| {
+        word == "PAT"
+            || !PLAIN_WORDS.contains(&word) && SECRET_WORDS.iter().any(|part| word.contains(part))
+    };
+    let mut words = upper.split(|c: char| !c.is_ascii_alphanumeric());
+    !PLAIN_NAMES.contains(&upper.as_str()) && words.any(is_secret)
+}
+
+/// Returns a text in which the passwords of URLs are masked: `://USER:PASSWORD@`.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("://").map(|at| at + "://".len()) {
+        let (before, authority) = rest.split_at(start);
+        let end = authority.find(|c: char| c.is_whitespace() || "/?#\"'".contains(c));
+        let (authority, behind) = authority.split_at(end.unwrap_or(authority.len()));
+        shown.push_str(before);
+        match authority.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') => {
+                let (name, _) = user.split_once(':').unwrap_or((user, ""));
+                shown.extend([name, ":", MASK, "@", host]);
+            }
+            _ => shown.push_str(authority),
+        }
+        rest = behind;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 /// One value of a key.
@@ -111,7 +150,7 @@ words! {
 
 impl Shown for String {
     fn shown(&self) -> String {
-        self.clone()
+        without_passwords(self)
     }
 }
 
@@ -171,7 +210,7 @@ impl Shown for Duration {
 impl Shown for Vec<String> {
     fn shown(&self) -> String {
         let texts: Vec<String> = self.iter().map(|text| format!("{text:?}")).collect();
-        format!("[{}]", texts.join(", "))
+        without_passwords(&format!("[{}]", texts.join(", ")))
     }
 }
 
@@ -216,7 +255,7 @@ impl Shown for EnvValue {
         match self {
             Self::FromHost => "(the host's)".to_owned(),
             Self::Text(_) if is_secret_name(name) => MASK.to_owned(),
-            Self::Text(text) => text.clone(),
+            Self::Text(text) => without_passwords(text),
         }
     }
 }
@@ -259,5 +298,38 @@ mod tests {
         assert_eq!(value.shown_as("my_token"), "***");
         assert_eq!(value.shown(), "***");
         assert_eq!(value.shown_as("LANG"), "x");
+    }
+
+    #[test]
+    fn a_name_that_looks_secret_is_told_from_one_that_does_not() {
+        for name in [
+            "DB_PASS",
+            "PASSWORD",
+            "GITHUB_PAT",
+            "AUTH",
+            "NPM_AUTH",
+            "MYSQL_PWD",
+            "Authorization",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["PWD", "OLDPWD", "GIT_AUTHOR_NAME", "PATH", "LANG"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_password_in_a_url_is_masked() {
+        for (text, shown) in [
+            ("postgres://u:pw@h/db", "postgres://u:***@h/db"),
+            (
+                "a=redis://:p:w@h b=http://h:80/x@y",
+                "a=redis://:***@h b=http://h:80/x@y",
+            ),
+            ("http://u@h", "http://u@h"),
+            ("a://", "a://"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 }

@@ -512,7 +512,7 @@ fn the_record_of_a_launch_masks_what_looks_secret() {
 #[test]
 fn a_masked_value_is_hidden_wherever_else_it_occurs() {
     let spec = Fixture::new().spec(
-        "env: {MY_KEY: hunter2, A_TOKEN: x, HOME_TOWN: kyoto22, PLAIN: shown, URL: '//u:hunter2@h'}\n\
+        "env: {MY_KEY: hunter2, A_TOKEN: x, HOME_TOWN: kyoto22, PLAIN: shown, URL: '//u:hunter2@h', DB: 'pg://u:pw@h'}\n\
          command: [curl, -H, 'Bearer hunter2', kyoto22, x, shown]\nlabel: {a: hunter2}",
     );
     let hidden = BTreeSet::from(["HOME_TOWN".to_owned()]);
@@ -527,5 +527,6 @@ fn a_masked_value_is_hidden_wherever_else_it_occurs() {
     assert_eq!(masked.env["HOME_TOWN"], "***");
     assert_eq!(masked.env["A_TOKEN"], "***");
     assert_eq!(masked.env["URL"], "//u:***@h");
+    assert_eq!(masked.env["DB"], "pg://u:***@h");
     assert_eq!(masked.env["PLAIN"], "shown");
 }
