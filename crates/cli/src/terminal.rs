@@ -2,7 +2,7 @@
 //!
 //! Owns: standard output and standard error.
 //! Reads: nothing.
-//! Never: holds up a run: a terminal that does not take its lines loses some, and is told how many.
+//! Never: holds up a run: a terminal that does not take its lines loses some, and is told how many events these were.
 
 use std::ffi::OsString;
 use std::fmt;
