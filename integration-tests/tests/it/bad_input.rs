@@ -17,7 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use crate::support::{Ended, Watched, Workshop, attempt_text, wait_for};
+use crate::support::{Ended, Watched, Workshop, attempt_text, for_agent, wait_for};
 
 /// Checks that a command is refused with this exit code and that its one message tells all of this.
 #[track_caller]
@@ -492,6 +492,25 @@ fn only_a_file_of_a_sensible_length_is_a_prompt_file() {
     refuses(workshop.run(&[]).args(["-", "-"]), 2, &twice);
     refuses(workshop.run(&[]).arg("-"), 2, &["-: the prompt is empty"]);
     nothing_ran(&workshop);
+}
+
+#[test]
+fn a_name_that_would_drive_the_terminal_is_shown_as_pictures_everywhere() {
+    let workshop = Workshop::new();
+    let names = ["a\u{1b}[2J.md", "b\u{1b}]0;x\u{7}.md"];
+    for name in names {
+        workshop.project.write(name, for_agent("agent: command\n", "exit 0"));
+    }
+
+    let validated = Ended::of(workshop.command(&["config", "validate"]).args(names));
+    let ran = Ended::of(workshop.run(&["--jobs", "2"]).args(names));
+
+    assert_eq!(validated.code, 0, "{}", validated.stderr);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for text in [validated.stdout, ran.stdout, ran.stderr] {
+        assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+        assert!(text.contains("a\u{241b}[2J.md"), "{text:?}");
+    }
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl Checks {
                 continue;
             }
             match &check.checked {
-                Ok(()) => terminal::print(&format!("{}: ok\n", check.name)),
+                Ok(()) => terminal::print(&format!("{}: ok\n", neutralise(&check.name))),
                 Err(error) => error.print(),
             }
             for warning in &check.warnings {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dark_factory_agents::neutralise;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::daemon::Ask;
 use dark_factory_executor::engine::EngineError;
@@ -481,7 +482,7 @@ async fn run_one(
         number => format!(", attempt {number}"),
     };
     let prefix = match show.events {
-        Events::ShownWithName => format!("[{}] ", job.name),
+        Events::ShownWithName => format!("[{}] ", neutralise(&job.name)),
         Events::Hidden | Events::Shown => String::new(),
     };
     let subject = Subject {

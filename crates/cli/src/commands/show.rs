@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dark_factory_agents::neutralise;
 use dark_factory_executor::attempt::Progress;
 use dark_factory_executor::report_md::summary_of_changes;
 use dark_factory_executor::store::AttemptState;
@@ -97,9 +98,7 @@ fn last_words(name: &str, report: &Report, dir: &Path) -> String {
     facts.extend(report.changes.as_ref().and_then(summary_of_changes));
     if report.outcome != OutcomeKind::Succeeded {
         let tool = report.last_tool.as_deref();
-        facts.extend(
-            tool.map(|tool| format!("last tool {}", dark_factory_agents::neutralise(tool))),
-        );
+        facts.extend(tool.map(|tool| format!("last tool {tool}")));
     }
     if report.log != LogState::Complete {
         facts.push("log incomplete".to_owned());
@@ -111,5 +110,5 @@ fn last_words(name: &str, report: &Report, dir: &Path) -> String {
     for warning in &report.warnings {
         text = format!("{text}  warning: {warning}\n");
     }
-    format!("{text}  {}\n", dir.display())
+    neutralise(&format!("{text}  {}\n", dir.display())).into_owned()
 }
