@@ -17,7 +17,7 @@ use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, enviro
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
-use dark_factory_executor::settings::{ToolSettings, parse_timeout};
+use dark_factory_executor::settings::{Layer, Origin, Sourced, ToolSettings, parse_timeout};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_factory::changes::GitChanges;
 
@@ -28,6 +28,9 @@ use crate::helper::HELPER;
 /// The environment variable that names the state folder.
 pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
 
+/// The environment variable that names the engine to Docker's own tools.
+const DOCKER_HOST_ENV: &str = "DOCKER_HOST";
+
 /// The environment variable that says how long a full disk is waited out.
 const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
 
@@ -37,7 +40,7 @@ pub(crate) struct Context {
     pub(crate) host: HostView,
     pub(crate) state_dir: PathBuf,
     /// The endpoint that the command line, the environment or the configuration names, if they do.
-    pub(crate) endpoint: Option<String>,
+    pub(crate) endpoint: Option<Sourced<String>>,
     /// What is wrong with the user's configuration is told by what needs it.
     user: Result<Option<ConfigFile>, ConfigError>,
     environment: Result<Environment, ConfigError>,
@@ -70,7 +73,11 @@ impl Context {
             environment: environment(&host),
             host,
             state_dir,
-            endpoint: global.host.clone(),
+            endpoint: global
+                .host
+                .clone()
+                .filter(|host| !host.is_empty())
+                .map(|host| Sourced::flag("--host", host)),
             disk_patience,
             told: Arc::default(),
         };
@@ -81,19 +88,44 @@ impl Context {
     }
 
     /// Returns the endpoint that no flag names; `DOCKER_HOST` is over a file's, as the environment is.
-    fn configured_endpoint(&self) -> Option<String> {
+    fn configured_endpoint(&self) -> Option<Sourced<String>> {
         let in_environment = self.environment.as_ref().ok()?.layer.tool.host.as_ref();
         if let Some(host) = in_environment {
-            return Some(host.value.clone());
+            return Some(host.clone());
         }
-        let is_dockers = self
-            .host
-            .var("DOCKER_HOST")
-            .is_some_and(|host| !host.is_empty());
-        let in_file = self.user.as_ref().ok()?.as_ref()?.layer.tool.host.as_ref();
-        in_file
-            .filter(|_| !is_dockers)
-            .map(|host| host.value.clone())
+        let of_docker = self.host.var(DOCKER_HOST_ENV);
+        if let Some(host) = of_docker.filter(|host| !host.is_empty()) {
+            return Some(Sourced {
+                value: host.to_owned(),
+                origin: Origin::Variable {
+                    variable: DOCKER_HOST_ENV.to_owned(),
+                },
+            });
+        }
+        self.user.as_ref().ok()?.as_ref()?.layer.tool.host.clone()
+    }
+
+    /// Returns the endpoint that is named, if one is.
+    fn named_endpoint(&self) -> Option<&str> {
+        self.endpoint
+            .as_ref()
+            .map(|endpoint| endpoint.value.as_str())
+    }
+
+    /// Returns the flags that are not a command's own as settings, and `DOCKER_HOST`, which no other layer has.
+    pub(crate) fn global_flags(&self) -> Layer {
+        let is_in_no_layer = |endpoint: &&Sourced<String>| match &endpoint.origin {
+            Origin::Flag { .. } => true,
+            Origin::Variable { variable } => variable == DOCKER_HOST_ENV,
+            Origin::File { .. } => false,
+        };
+        Layer {
+            tool: ToolSettings {
+                host: self.endpoint.as_ref().filter(is_in_no_layer).cloned(),
+                ..ToolSettings::default()
+            },
+            ..Layer::default()
+        }
     }
 
     /// Returns the user's configuration file.
@@ -126,7 +158,7 @@ impl Context {
             default_images: default_images(),
             host_cpus: std::thread::available_parallelism().ok(),
             // A wrong endpoint is told where an engine is needed; there is no run then.
-            engine_socket: DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env)
+            engine_socket: DockerEndpoint::resolve(self.named_endpoint(), &self.host.env)
                 .ok()
                 .and_then(|endpoint| endpoint.socket()),
         }
@@ -189,7 +221,7 @@ impl Context {
         &self,
         endpoint: Option<&str>,
     ) -> Result<EngineIdentity, EngineError> {
-        let named = endpoint.or(self.endpoint.as_deref());
+        let named = endpoint.or(self.named_endpoint());
         let endpoint = DockerEndpoint::resolve(named, &self.host.env)?;
         let engine = DockerEngine::connect(&endpoint, self.host.clone(), Arc::new(SystemClock));
         engine.identity().await
@@ -200,7 +232,7 @@ impl Context {
         // Broken configuration might have named another engine.
         self.tool()?;
         // It was not even looked for: what names it is wrong.
-        DockerEndpoint::resolve(self.endpoint.as_deref(), &self.host.env).map_err(|error| {
+        DockerEndpoint::resolve(self.named_endpoint(), &self.host.env).map_err(|error| {
             CommandError::usage(error.sentence())
                 .hint("--host, DARK_FACTORY_HOST, DOCKER_HOST or `host` in config.toml names it")
         })

@@ -150,7 +150,7 @@ pub(crate) async fn start_daemon(
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(&context.state_dir);
     if let Some(host) = &context.endpoint {
-        command.args(["--host", host]);
+        command.args(["--host", &host.value]);
     }
     let mut child = command
         .args(["daemon", "start", "--foreground", "--detached"])

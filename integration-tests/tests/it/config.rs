@@ -454,3 +454,39 @@ fn a_projects_jobs_count_for_its_runs_and_the_users_for_the_daemon() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(daemon.one()["jobs"], 3, "{}", daemon.stderr);
 }
+
+#[test]
+fn the_engine_in_use_is_shown_with_who_names_it() {
+    let workshop = Workshop::new();
+    let user = user_file(&workshop);
+    fs::write(&user, "host = 'unix:///f'\n").unwrap();
+    let show = |flags: &[&str]| {
+        let mut command = workshop.command(&[flags, &["config", "show"]].concat());
+        command.env("DOCKER_HOST", "unix:///d");
+        command
+    };
+
+    let by_flag = shown(&mut show(&["--host", "unix:///h"]), "host");
+    let by_docker = shown(&mut show(&[]), "host");
+    let by_variable = shown(show(&[]).env("DARK_FACTORY_HOST", "unix:///v"), "host");
+    let by_file = shown(show(&[]).env_remove("DOCKER_HOST"), "host");
+
+    let file = format!("{}:1:8", user.display());
+    let docker = "default (DOCKER_HOST, else the default socket)";
+    assert_eq!(
+        by_flag,
+        format!("host = unix:///h --host (overrides {file}, {docker})")
+    );
+    assert_eq!(
+        by_docker,
+        format!("host = unix:///d DOCKER_HOST (overrides {file}, {docker})")
+    );
+    assert_eq!(
+        by_variable,
+        format!("host = unix:///v DARK_FACTORY_HOST (overrides {file}, {docker})")
+    );
+    assert_eq!(
+        by_file,
+        format!("host = unix:///f {file} (overrides {docker})")
+    );
+}

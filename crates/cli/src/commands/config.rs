@@ -38,7 +38,7 @@ pub(crate) fn show(
     for warning in prompt.iter().flat_map(|prompt| &prompt.warnings) {
         tell::warning_in_file(warning);
     }
-    let stack = config::stack(context, prompt.as_ref(), &Layer::default())?;
+    let stack = config::stack(context, prompt.as_ref(), &context.global_flags())?;
     let rows = stack.rows(&context.resolve_context(context.state_dir.clone()));
     match format {
         Format::Json => rows

@@ -199,7 +199,7 @@ fn execute_anew(
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(&context.state_dir);
     if let Some(host) = &context.endpoint {
-        command.args(["--host", host]);
+        command.args(["--host", &host.value]);
     }
     command.args(["daemon", "start", "--foreground", "--inherit"]);
     command.args(["--jobs", &options.jobs.to_string()]);

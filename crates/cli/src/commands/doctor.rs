@@ -12,7 +12,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dark_factory_agents::agent;
-use dark_factory_engines::docker::NamedBy;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::doctor::{self, Bench, Finding, Status, Trial};
@@ -171,11 +170,9 @@ impl Examination<'_> {
     }
 
     async fn engine(&self, ledger: &mut Ledger) -> Option<Description> {
-        let host = self.context.endpoint.as_deref();
-        let named_by = match NamedBy::of(host, &self.context.host.env) {
-            NamedBy::Flag => "from --host",
-            NamedBy::Environment => "from DOCKER_HOST",
-            NamedBy::Default => "the default socket",
+        let named_by = match &self.context.endpoint {
+            Some(endpoint) => format!("from {}", endpoint.origin),
+            None => "the default socket".to_owned(),
         };
         let engine = match self.context.engine() {
             Ok(engine) => engine,
@@ -185,7 +182,7 @@ impl Examination<'_> {
                 return None;
             }
         };
-        let mut contact = doctor::contact(&engine, named_by).await;
+        let mut contact = doctor::contact(&engine, &named_by).await;
         if let Some(advice) = &mut contact.engine.advice
             && let Some(socket) = local::rootless_socket(self.context)
         {

@@ -18,17 +18,6 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's port without TLS, where the endpoint names none.
 const DEFAULT_PORT: u16 = 2375;
 
-/// Who says where the engine is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NamedBy {
-    /// A flag of the command line.
-    Flag,
-    /// `DOCKER_HOST`.
-    Environment,
-    /// Nobody: it is the default socket.
-    Default,
-}
-
 /// Where a Docker engine is: a Unix socket, or a host and port without TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerEndpoint(pub(super) Address);
@@ -54,7 +43,8 @@ impl DockerEndpoint {
         flag: Option<&str>,
         env: &BTreeMap<String, String>,
     ) -> Result<Self, EngineError> {
-        let Some((text, _)) = named(flag, env) else {
+        let flag = flag.filter(|flag| !flag.is_empty());
+        let Some(text) = flag.or_else(|| set(env, HOST_ENV)) else {
             return Ok(Self(Address::Unix(DEFAULT_SOCKET.to_owned())));
         };
         let unsupported = |reason: &str| EngineError::Unsupported {
@@ -85,22 +75,6 @@ impl DockerEndpoint {
             Address::Tcp(_) => None,
         }
     }
-}
-
-impl NamedBy {
-    /// Returns who says it to [`DockerEndpoint::resolve`].
-    pub fn of(flag: Option<&str>, env: &BTreeMap<String, String>) -> Self {
-        named(flag, env).map_or(Self::Default, |(_, by)| by)
-    }
-}
-
-fn named<'a>(
-    flag: Option<&'a str>,
-    env: &'a BTreeMap<String, String>,
-) -> Option<(&'a str, NamedBy)> {
-    let flag = flag.filter(|flag| !flag.is_empty());
-    let by_flag = flag.map(|text| (text, NamedBy::Flag));
-    by_flag.or_else(|| Some((set(env, HOST_ENV)?, NamedBy::Environment)))
 }
 
 /// Returns a variable's value, unless it is empty.
@@ -161,19 +135,6 @@ mod tests {
             "unix:///var/run/docker.sock"
         );
         assert_eq!(resolve(None, &[]).unwrap(), "unix:///var/run/docker.sock");
-    }
-
-    #[test]
-    fn who_names_the_endpoint_is_known() {
-        let env = |host: &str| BTreeMap::from([("DOCKER_HOST".to_owned(), host.to_owned())]);
-
-        for (flag, host, by) in [
-            (Some("tcp://a:1"), "unix:///b", NamedBy::Flag),
-            (Some(""), "unix:///b", NamedBy::Environment),
-            (None, "", NamedBy::Default),
-        ] {
-            assert_eq!(NamedBy::of(flag, &env(host)), by);
-        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod tail;
 mod usage;
 mod workload;
 
-pub use endpoint::{DockerEndpoint, NamedBy};
+pub use endpoint::DockerEndpoint;
 pub use engine::DockerEngine;
 pub use identity::EngineIdentity;
 pub use lower::{Wrapping, launch_opts, wrapping};
