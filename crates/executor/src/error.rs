@@ -192,6 +192,12 @@ pub enum ExecutorError {
         /// The run.
         run: RunId,
     },
+    /// The next attempt of a run was begun, and the store does not know it.
+    #[error("attempt {attempt} was begun already, and the store does not know it")]
+    Forgotten {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// There is no such run.
     #[error("there is no run {text}")]
     NoSuchRun {
@@ -234,6 +240,7 @@ impl ExecutorError {
             | Self::PromptNotKept { .. }
             | Self::SecretNotKept { .. }
             | Self::TooManyAttempts { .. }
+            | Self::Forgotten { .. }
             | Self::NotFollowable { .. } => exit_code::USAGE,
             Self::StateDir(_)
             | Self::AttemptDir { .. }
@@ -303,6 +310,9 @@ impl ExecutorError {
                 "secrets are not kept after a run's end: they are read again, from where they were taken".to_owned(),
             ),
             Self::TooManyAttempts { .. } => Some("run its file anew with `dark-factory run`".to_owned()),
+            Self::Forgotten { .. } => Some(
+                "its folder is kept: `dark-factory prune` says what is in it, and removes it with --apply".to_owned(),
+            ),
             Self::SupervisorHangs { .. } => Some(
                 "kill that process; then `dark-factory recover` records the end, with nothing lost".to_owned(),
             ),

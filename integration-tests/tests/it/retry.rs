@@ -118,6 +118,39 @@ fn a_retry_whose_process_dies_is_recovered() {
 }
 
 #[test]
+fn an_attempt_that_the_store_has_forgotten_is_not_overwritten() {
+    let scene = Scene::new();
+    let first = ended_run(&scene, &[], "print hello\nexit 1");
+    let run = text(&first, "run_id");
+    let state = scene.installation.state_dir();
+    let stores = ["state.db", "state.db-wal", "state.db-shm"].map(|name| state.join(name));
+    let copies = stores.clone().map(|store| fs::read(store).ok());
+    command(&scene, &["retry", &run]);
+    for (store, copy) in stores.iter().zip(copies) {
+        match copy {
+            Some(copy) => fs::write(store, copy).unwrap(),
+            None => fs::remove_file(store).unwrap_or_default(),
+        }
+    }
+
+    let refused = command(&scene, &["retry", &run]);
+
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let told = format!("error: attempt {run}-2 was begun already, and the store does not know it");
+    assert_eq!(refused.stderr.lines().next(), Some(told.as_str()));
+    assert!(refused.stderr.contains("dark-factory prune"));
+    let raw = state
+        .join("runs")
+        .join(format!("{run}-2"))
+        .join("raw.jsonl");
+    assert_eq!(fs::read_to_string(raw).unwrap(), "hello\n");
+    // A folder of one that died before it had recorded anything keeps nobody from it.
+    fs::remove_dir_all(state.join("runs").join(format!("{run}-2"))).unwrap();
+    fs::create_dir(state.join("runs").join(format!("{run}-2"))).unwrap();
+    assert_eq!(command(&scene, &["retry", "--quiet", &run]).code, 1);
+}
+
+#[test]
 fn a_retry_that_cannot_be_as_it_was_is_refused_with_what_is_missing() {
     let scene = Scene::new();
     let file = scene.project.write(

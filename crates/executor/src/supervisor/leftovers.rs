@@ -167,7 +167,7 @@ impl Supervisor {
     }
 
     /// Returns whether an attempt's folder holds anything that is made only after the attempt was recorded.
-    fn has_output(&self, attempt: AttemptId) -> bool {
+    pub(super) fn has_output(&self, attempt: AttemptId) -> bool {
         let dir = self.state.attempt(attempt);
         // What cannot be looked at may be there.
         [dir.spool(), dir.raw_log(), dir.report_json()]

@@ -285,7 +285,7 @@ impl Supervisor {
                 return Err(self.refusal(open, spec.file.clone()).await);
             }
             Ok(Added::NotNext) => {
-                discard(&dir);
+                self.discard_unrecorded(&dir).await;
                 return Err(ExecutorError::Busy { run: id.run() });
             }
             Err(error) => {

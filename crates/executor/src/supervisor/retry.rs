@@ -106,9 +106,28 @@ impl Supervisor {
             return Err(ExecutorError::TooManyAttempts { run });
         }
         let id = run.attempt(number);
-        // Of one that died before it had recorded its attempt.
-        discard(&self.state.attempt(id));
+        self.discard_unbegun(id).await?;
         self.record(id, &retry.resolved, state).await
+    }
+
+    /// Removes the folder of whoever died before it had recorded its attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::Forgotten`] if the attempt was begun all the same: a store that was put back from a copy does
+    /// not know it.
+    async fn discard_unbegun(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
+        let dir = self.state.attempt(attempt);
+        if !dir.path().exists() {
+            return Ok(());
+        }
+        let lease = Lease::acquire(&dir);
+        let lease = lease.map_err(|source| ExecutorError::AttemptDir { attempt, source })?;
+        if matches!(lease, Acquired::Held) || self.has_output(attempt) {
+            return Err(ExecutorError::Forgotten { attempt });
+        }
+        discard(&dir);
+        Ok(())
     }
 
     /// Takes the lease of an attempt that has ended, so that nobody else does anything to it meanwhile.
