@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -300,6 +301,71 @@ fn an_agent_without_an_image_names_the_command_that_makes_it_and_uses_it_once_it
         2,
         &["image dark-factory/claude:latest was not made by dark-factory and is left alone"],
     );
+}
+
+#[test]
+fn a_debian_base_that_cannot_be_made_is_said_and_one_from_the_registry_takes_its_place() {
+    let engine = PrivateEngine::start(LiveRestore::Off);
+    let mut studio = Studio::new();
+    studio.scene = Scene::on(&engine);
+    let wheel = studio.wheel(&[(CLAUDE, STAND_IN.as_bytes())]);
+    let programs = studio.scene.installation.folder().join("programs");
+    fs::create_dir(&programs).unwrap();
+    let failing = "#!/bin/sh\n[ \"$1\" = --version ] || { echo no mirror; exit 7; }\n";
+    for (name, content) in [("debootstrap", failing), ("apt-get", "#!/bin/sh\n")] {
+        let path = programs.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", programs.display(), env!("PATH"));
+    let build = |flags: &[&str]| {
+        let mut build = studio
+            .scene
+            .dark_factory(&["image", "build", "claude", "--from"]);
+        build.arg(&wheel).args(["--tag", &studio.tag]).args(flags);
+        Ended::of(build.env("PATH", &path))
+    };
+    // It has no shell, which is enough to see what is built on.
+    let pulled = "debian:bookworm-slim";
+    studio.scene.docker(&["tag", &agent_image(), pulled]);
+    let failed = "debootstrap failed: exit status: 7: no mirror";
+    let unfit = |base: &str| format!("does not get ready in an image based on {base}: ");
+
+    let automatic = build(&[]);
+    let asked_for = build(&["--base", "debootstrap"]);
+    let release = fs::read_to_string("/etc/os-release").unwrap();
+    let codename = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let base = format!(
+        "dark-factory/base:{}-1",
+        codename.unwrap().trim_matches('"')
+    );
+    studio.scene.docker(&["tag", &agent_image(), &base]);
+    let kept = build(&["--base", "debootstrap"]);
+    let forced = build(&["--base", "debootstrap", "--force"]);
+
+    let words = [
+        &format!("{failed}; going on with {pulled}\n"),
+        &unfit(pulled),
+    ];
+    assert_says(&automatic, 4, &words);
+    let advice = "name another folder with TMPDIR".to_owned();
+    assert_says(&asked_for, 5, &[&failed.to_owned(), &advice]);
+    assert_says(&kept, 4, &[&unfit(&base)]);
+    assert_says(&forced, 5, &[&failed.to_owned()]);
+}
+
+#[track_caller]
+fn assert_says(ended: &Ended, code: i32, words: &[&String]) {
+    assert_eq!(ended.code, code, "{}", ended.stderr);
+    for words in words {
+        assert!(
+            ended.stderr.contains(*words),
+            "{words} is not in {}",
+            ended.stderr
+        );
+    }
 }
 
 #[test]

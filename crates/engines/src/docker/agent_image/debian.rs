@@ -35,6 +35,8 @@ const LAST_LINES: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Debian {
     codename: String,
+    /// What tells its publisher's archive from others; `None` if that is neither Debian's nor Ubuntu's.
+    origin: Option<&'static str>,
 }
 
 impl Debian {
@@ -51,7 +53,7 @@ impl Debian {
             return Err(cannot("this machine is not Debian"));
         }
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let codename = codename(&release)
+        let codename = value(&release, "VERSION_CODENAME")
             .ok_or_else(|| cannot("/etc/os-release names no VERSION_CODENAME"))?;
         let asked = program("debootstrap", &["--version"]).await;
         if !asked.is_ok_and(|output| output.status.success()) {
@@ -61,6 +63,11 @@ impl Debian {
         }
         Ok(Self {
             codename: codename.to_owned(),
+            origin: match value(&release, "ID") {
+                Some("debian") => Some("Origin: Debian"),
+                Some("ubuntu") => Some("Origin: Ubuntu"),
+                _ => None,
+            },
         })
     }
 
@@ -137,7 +144,8 @@ impl Debian {
 
     /// Returns the mirror that this machine itself installs from; without one, debootstrap uses its own.
     async fn mirror(&self) -> Option<String> {
-        if let Some(mirror) = self.known_mirror().await {
+        let origin = self.origin?;
+        if let Some(mirror) = self.known_mirror(origin).await {
             return Some(mirror);
         }
         // Which release a mirror carries is known only from its lists, which a fresh machine has none of.
@@ -145,10 +153,10 @@ impl Debian {
         if let Err(error) = updated {
             tracing::debug!(%error, "apt-get update");
         }
-        self.known_mirror().await
+        self.known_mirror(origin).await
     }
 
-    async fn known_mirror(&self) -> Option<String> {
+    async fn known_mirror(&self, origin: &str) -> Option<String> {
         let codename = format!("Codename: {}", self.codename);
         let query = [
             "indextargets",
@@ -157,6 +165,8 @@ impl Debian {
             "Created-By: Packages",
             "Component: main",
             &codename,
+            // Another publisher's archive may have the same release and component, and has no Debian in it.
+            origin,
         ];
         let output = program("apt-get", &query).await.ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -164,10 +174,11 @@ impl Debian {
     }
 }
 
-fn codename(os_release: &str) -> Option<&str> {
+/// Returns a value of `/etc/os-release`, if it is not empty.
+fn value<'a>(os_release: &'a str, name: &str) -> Option<&'a str> {
     let value = os_release
         .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?
         .trim_matches('"');
     (!value.is_empty()).then_some(value)
 }
@@ -196,13 +207,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_codename_is_read_with_and_without_quotes() {
-        assert_eq!(
-            codename("ID=debian\nVERSION_CODENAME=bookworm\n"),
-            Some("bookworm")
-        );
-        assert_eq!(codename("VERSION_CODENAME=\"noble\""), Some("noble"));
-        assert_eq!(codename("VERSION_CODENAME=\n"), None);
-        assert_eq!(codename("ID=arch"), None);
+    fn a_value_of_the_release_is_read_with_and_without_quotes() {
+        let debian = "VERSION_ID=\"12\"\nID=debian\nVERSION_CODENAME=bookworm\n";
+
+        assert_eq!(value(debian, "VERSION_CODENAME"), Some("bookworm"));
+        assert_eq!(value(debian, "ID"), Some("debian"));
+        assert_eq!(value("ID=\"ubuntu\"", "ID"), Some("ubuntu"));
+        assert_eq!(value("VERSION_CODENAME=\n", "VERSION_CODENAME"), None);
+        assert_eq!(value("ID=arch", "VERSION_CODENAME"), None);
     }
 }

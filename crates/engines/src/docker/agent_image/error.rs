@@ -205,6 +205,11 @@ impl AgentImageError {
                  debian:bookworm-slim"
                     .to_owned()
             }
+            Self::Program { .. } => {
+                "name another folder with TMPDIR, if in this one nothing can be executed; or build on an image with \
+                 --base IMAGE"
+                    .to_owned()
+            }
             Self::Base { .. } => {
                 "name another with --base IMAGE (`docker load` brings one without a registry); as root on Debian, \
                  `apt-get install debootstrap` and --base debootstrap need no registry"
@@ -223,7 +228,6 @@ impl AgentImageError {
             Self::Engine(error) => return error.advice(),
             Self::UnknownAgent { .. }
             | Self::Architecture { .. }
-            | Self::Program { .. }
             | Self::Interrupted
             | Self::Local { .. } => return None,
         })

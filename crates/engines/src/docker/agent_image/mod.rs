@@ -96,7 +96,7 @@ pub enum AgentFiles {
 /// What an agent's files are put on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
-    /// A minimal Debian made here if this machine can, else Debian from the registry.
+    /// A minimal Debian made here if this machine can and that does not fail, else Debian from the registry.
     Automatic,
     /// A minimal Debian made here: on Debian, as root.
     Debootstrap,
@@ -109,7 +109,7 @@ pub enum Base {
 pub enum Rebuild {
     /// Unless the one that has the name was made of the same things.
     IfOutdated,
-    /// Anyhow.
+    /// Anyhow, and with it a Debian base that is made here.
     Always,
 }
 
@@ -357,8 +357,25 @@ impl AgentImages {
         latest: &str,
         progress: BuildProgress<'_>,
     ) -> Result<Plan, AgentImageError> {
-        let recipe = request.recipe;
         let base = ChosenBase::choose(&request.base).await?;
+        match self.plan_on(base, request, latest, &mut *progress).await {
+            Err(error @ AgentImageError::Program { .. }) if request.base == Base::Automatic => {
+                progress(&format!("{error}; going on with {PULLED_BASE}"));
+                let base = ChosenBase::Image(PULLED_BASE.to_owned());
+                self.plan_on(base, request, latest, progress).await
+            }
+            planned => planned,
+        }
+    }
+
+    async fn plan_on(
+        &self,
+        base: ChosenBase,
+        request: &AgentImageRequest,
+        latest: &str,
+        progress: BuildProgress<'_>,
+    ) -> Result<Plan, AgentImageError> {
+        let recipe = request.recipe;
         let docker = self.client.docker().await?;
         let version = self.client.call(VERSION, docker.version()).await;
         let arch = version.map_err(EngineError::from)?.arch.unwrap_or_default();
@@ -488,7 +505,7 @@ impl AgentImages {
         }))
     }
 
-    /// Makes the Debian base, unless the engine has it from an earlier build.
+    /// Makes the Debian base, unless the engine has it from an earlier build and may keep it.
     async fn provide_debian(
         &self,
         debian: &Debian,
@@ -496,7 +513,8 @@ impl AgentImages {
         progress: BuildProgress<'_>,
     ) -> Result<(), AgentImageError> {
         let image = debian.image();
-        if images::inspect(&self.client, &image).await?.is_some() {
+        let before = images::inspect(&self.client, &image).await?;
+        if before.is_some() && request.rebuild == Rebuild::IfOutdated {
             return Ok(());
         }
         let folder = debian.make_root(&request.temp_dir, &mut *progress).await?;
@@ -522,6 +540,9 @@ impl AgentImages {
         let imported = self.client.call_slow(IMPORT, import).await;
         finish(writing, "pack the Debian base").await?;
         imported.map_err(EngineError::from)?;
+        if let Some(before) = before.and_then(|before| before.id) {
+            images::remove_unused(&self.client, &before).await;
+        }
         Ok(())
     }
 
