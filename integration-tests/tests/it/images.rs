@@ -428,7 +428,8 @@ fn what_is_no_wheel_of_the_agent_is_refused_with_what_is_wrong_with_it() {
                 told,
                 from.to_str().unwrap(),
                 "is not usable for claude",
-                "help: --from takes the claude-agent-sdk wheel",
+                "help: --from takes the claude-agent-sdk wheel (pip download --no-deps --ignore-requires-python \
+                 --only-binary=:all: --platform manylinux_2_17_",
             ],
         );
     }

