@@ -369,6 +369,33 @@ fn assert_says(ended: &Ended, code: i32, words: &[&String]) {
 }
 
 #[test]
+fn the_images_of_an_agent_go_with_older_ones_that_have_no_name_left() {
+    let engine = PrivateEngine::start(LiveRestore::Off);
+    let scene = Scene::on(&engine);
+    let empty = scene.installation.folder().join("empty.tar");
+    fs::write(&empty, [0; 1024]).unwrap();
+    let nameless = |agent: &str| {
+        let agent = format!("LABEL dark-factory.agent={agent}");
+        let changes = [
+            "--change",
+            "LABEL dark-factory.image=agent",
+            "--change",
+            &agent,
+        ];
+        let id = scene.docker(&[&["import"], &changes[..], &[empty.to_str().unwrap()]].concat());
+        id.trim().to_owned()
+    };
+    let (claude, codex) = (nameless("claude"), nameless("codex"));
+
+    let removed = Ended::of(&mut scene.dark_factory(&["image", "rm", "claude"]));
+
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert_eq!(removed.stdout, format!("removed {claude}\n"));
+    let left = scene.docker(&["images", "--no-trunc", "--quiet"]);
+    assert!(left.contains(&codex) && !left.contains(&claude), "{left}");
+}
+
+#[test]
 fn what_is_no_wheel_of_the_agent_is_refused_with_what_is_wrong_with_it() {
     let studio = Studio::new();
     let helper = fs::read(helper()).unwrap();

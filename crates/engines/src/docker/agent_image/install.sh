@@ -44,15 +44,18 @@ if ! id -u agent >/dev/null 2>&1; then
     fi
 fi
 mkdir -p /workspace
+chmod 1777 /workspace
 
 if [ -n "$link" ]; then
     ln -sfn "$link" "/usr/local/bin/$agent"
 fi
 # Whether it starts here: a base without glibc, or for another machine, shows now.
-version=$("/usr/local/bin/$agent" --version </dev/null 2>/tmp/errors) || {
+limit=
+has timeout && limit="timeout 120"
+version=$($limit "/usr/local/bin/$agent" --version </dev/null 2>/tmp/errors) || {
     echo "$version"
     cat /tmp/errors
-    echo "/usr/local/bin/$agent --version failed"
+    echo "/usr/local/bin/$agent --version failed, or did not end within 120 s"
     exit 1
 }
 echo "version:" $version

@@ -60,6 +60,8 @@ const IMAGE_ROOM: ByteSize = ByteSize(1 << 30);
 const LABEL_KIND: &str = "dark-factory.image";
 const KIND_AGENT: &str = "agent";
 const KIND_BASE: &str = "base";
+/// Said by a container in which an image is made; the image itself says otherwise.
+const KIND_WORKSHOP: &str = "workshop";
 /// Label: the agent, and its version.
 const LABEL_AGENT: &str = "dark-factory.agent";
 const LABEL_AGENT_VERSION: &str = "dark-factory.agent.version";
@@ -275,12 +277,14 @@ impl AgentImages {
     pub async fn remove(&self, name: &str) -> Result<Vec<String>, AgentImageError> {
         let references = match recipe(name) {
             Some(recipe) => {
-                let listed = self.list().await?.into_iter();
                 let prefix = format!("{}:", recipe.repository());
-                listed
-                    .map(|image| image.reference)
-                    .filter(|reference| reference.starts_with(&prefix))
-                    .collect()
+                // One that has lost its names while a container had it has its id for a name.
+                let is_asked_for = |image: &ListedImage| {
+                    image.reference.starts_with(&prefix)
+                        || image.reference == image.id && image.agent.as_deref() == Some(name)
+                };
+                let listed = self.list().await?.into_iter().filter(is_asked_for);
+                listed.map(|image| image.reference).collect()
             }
             None => vec![name.to_owned()],
         };

@@ -208,7 +208,9 @@ impl Source {
 
 impl Member {
     fn append(&self, archive: &mut tar::Builder<impl Write>, content: impl Read) -> io::Result<()> {
-        let mut content = BufReader::with_capacity(PIECE, content);
+        // One byte more shows that there is more than was said.
+        let most = self.size.saturating_add(1);
+        let mut content = BufReader::with_capacity(PIECE, content.take(most));
         let start = io::BufRead::fill_buf(&mut content)?;
         let mode = if start.starts_with(ELF) || start.starts_with(SCRIPT) {
             0o755
@@ -218,7 +220,12 @@ impl Member {
         let mut header = tar::Header::new_gnu();
         header.set_mode(mode);
         header.set_size(self.size);
-        archive.append_data(&mut header, &self.target, content)
+        archive.append_data(&mut header, &self.target, &mut content)?;
+        if most - content.get_ref().limit() == self.size {
+            return Ok(());
+        }
+        let reason = format!("{} is not as large as it was said to be", self.name);
+        Err(io::Error::new(io::ErrorKind::InvalidData, reason))
     }
 }
 
@@ -318,4 +325,28 @@ pub(super) fn write_root(root: &Path, output: impl Write) -> io::Result<()> {
         }
     }
     archive.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_as_large_as_was_said_is_refused_and_not_read_to_its_end() {
+        let member = Member {
+            name: "agent".to_owned(),
+            target: "usr/local/bin/agent".to_owned(),
+            size: 4,
+        };
+        let append = |content: &mut dyn Read| {
+            let mut archive = tar::Builder::new(Vec::new());
+            member.append(&mut archive, content)
+        };
+
+        append(&mut &b"four"[..]).unwrap();
+        for mut content in [&b"one"[..], &b"fives"[..]] {
+            assert!(append(&mut content).is_err());
+        }
+        assert!(append(&mut io::repeat(0)).is_err());
+    }
 }

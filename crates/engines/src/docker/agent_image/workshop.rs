@@ -22,7 +22,7 @@ use super::super::client::{CREATE, Client, Fault, LOGS, Operation, REMOVE, START
 use super::error::{AgentImageError, expected};
 use super::recipe::{Extent, Recipe};
 use super::source::Source;
-use super::{BuildProgress, LABEL_AGENT_VERSION, archive};
+use super::{BuildProgress, KIND_WORKSHOP, LABEL_AGENT_VERSION, LABEL_KIND, archive};
 
 /// Makes git, certificates and the user be there, and starts the agent once.
 const SCRIPT: &str = include_str!("install.sh");
@@ -80,6 +80,10 @@ impl<'a> Workshop<'a> {
             user: Some("0:0".to_owned()),
             entrypoint: Some(Vec::new()),
             cmd: Some(words.map(str::to_owned).to_vec()),
+            labels: Some(HashMap::from([(
+                LABEL_KIND.to_owned(),
+                KIND_WORKSHOP.to_owned(),
+            )])),
             host_config: Some(HostConfig {
                 // What the agent's first start writes is no part of the image.
                 tmpfs: Some(HashMap::from([("/tmp".to_owned(), String::new())])),
