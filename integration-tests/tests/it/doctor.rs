@@ -543,6 +543,9 @@ fn a_token_that_has_expired_is_told_before_a_run_fails_with_it() {
     assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(failed(&ended), ["auth"]);
     assert_probe(&ended, "auth", "failed", &["has expired", "/login"]);
+    for name in ["owner", "agent starts", "agent works"] {
+        assert_probe(&ended, name, "skipped", &["profile: seed"]);
+    }
     assert!(!ended.stdout.contains(KEY), "{}", ended.stdout);
 }
 

@@ -18,7 +18,7 @@ use dark_factory_executor::doctor::{self, Bench, Finding, Status, Trial};
 use dark_factory_executor::engine::{Description, Engine, EngineError};
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::Resolved;
-use dark_factory_executor::spec::{PullPolicy, User};
+use dark_factory_executor::spec::{Profile, PullPolicy, User};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::exit_code;
 use serde_json::json;
@@ -38,6 +38,8 @@ use crate::terminal;
 const NAME: &str = "dark-factory-doctor";
 /// What is younger than this may be in use; as `prune` has it.
 const GRACE: Duration = Duration::from_secs(600);
+/// Why what depends on the profile is not probed under the seed's.
+const UNLIKE_SEED: &str = "probes run hardened, and a run under profile: seed does not";
 /// The configuration of a project of the seed.
 const SEED_CONFIG: &str = ".dark-factory.yaml";
 
@@ -241,10 +243,13 @@ impl Examination<'_> {
             Ok(_) => self.import(&image).await,
             Err(_) => Ok(()),
         };
+        let was_tried = bench.is_ok();
         if let Err(error) = images {
             bench = Err(Finding::from(error));
         }
         let workspace = launch.workspace.as_path();
+        let spec = launch.resolved.as_ref().map(|resolved| &resolved.spec);
+        let is_seed = spec.is_some_and(|spec| spec.profile == Profile::Seed);
         match &bench {
             Ok(bench) => ledger.tell(
                 "limits",
@@ -257,10 +262,16 @@ impl Examination<'_> {
         ledger.tell("image", &own_image);
         match &bench {
             Ok(bench) => {
-                let spec = launch.resolved.as_ref().map(|resolved| &resolved.spec);
                 let project = spec.map_or(workspace, |spec| &spec.workspace.source);
                 let user = spec.map(|spec| &spec.user);
-                let Trial { boot, mount, owner } = bench.boot(&image, project, user).await;
+                let Trial {
+                    boot,
+                    mount,
+                    mut owner,
+                } = bench.boot(&image, project, user).await;
+                if is_seed {
+                    owner = Finding::skipped(UNLIKE_SEED);
+                }
                 for (probe, finding) in OURS.iter().zip([boot, mount, owner]) {
                     ledger.tell(probe, &finding);
                 }
@@ -277,6 +288,7 @@ impl Examination<'_> {
         }
         match (&bench, &launch.resolved) {
             (Err(_), _) => ledger.skip(&AGENTS, "no container can be started"),
+            _ if is_seed => ledger.skip(&AGENTS, UNLIKE_SEED),
             (_, None) => ledger.skip(&AGENTS, "it is not known what would be launched"),
             (Ok(_), _) if own_image.status != Status::Ok => {
                 ledger.skip(&AGENTS, "there is no image");
@@ -285,7 +297,7 @@ impl Examination<'_> {
                 self.agent(ledger, bench, resolved, workspace).await;
             }
         }
-        if bench.is_ok()
+        if was_tried
             && let Ok(images) = self.context.images()
             && let Err(error) = images.remove_image(&image).await
         {
