@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use integration_tests::{MockModel, PROJECT_OWNER, claude_image};
-use serde_json::Value;
 
 use crate::scene::{Running, Scene, report, text};
 use crate::support::{Ended, Wrapper, wait_for_words};
@@ -32,20 +31,6 @@ fn run(scene: &Scene, model: &MockModel) -> Command {
     command
 }
 
-/// Returns the objects of the one run's raw log.
-fn stream(scene: &Scene) -> Vec<Value> {
-    let raw = fs::read_to_string(scene.folder().join("raw.jsonl")).expect("the stream is UTF-8");
-    let parse =
-        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    raw.lines().map(parse).collect()
-}
-
-fn assert_ended(scene: &Scene, outcome: &str) -> Value {
-    let raw = fs::read(scene.folder().join("raw.jsonl")).expect("there is a log");
-    let stderr = fs::read(scene.folder().join("stderr.log")).expect("there is a log");
-    scene.assert_ended(outcome, &raw, &stderr)
-}
-
 #[test]
 fn a_prompt_file_is_worked_on() {
     let (scene, model) = (Scene::new(), MockModel::start("success"));
@@ -62,8 +47,8 @@ fn a_prompt_file_is_worked_on() {
         (written.uid(), written.gid()),
         (PROJECT_OWNER, PROJECT_OWNER)
     );
-    let report = assert_ended(&scene, "succeeded");
-    let stream = stream(&scene);
+    let report = scene.assert_agent_ended("succeeded");
+    let stream = scene.stream();
     let (first, last) = (
         stream.first().expect("an event"),
         stream.last().expect("an event"),
@@ -120,7 +105,7 @@ fn a_completion_report_is_the_verdict() {
     let run = Ended::of(&mut run(&scene, &model));
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "succeeded");
+    let report = scene.assert_agent_ended("succeeded");
     let claim = &report["verdict"]["report"];
     assert_eq!(
         (&claim["status"], &claim["summary"]),
@@ -135,7 +120,7 @@ fn a_report_of_blocked_work_is_a_failure() {
     let run = Ended::of(&mut run(&scene, &model));
 
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "failed");
+    let report = scene.assert_agent_ended("failed");
     assert!(
         report["cause"]
             .as_str()
@@ -151,7 +136,7 @@ fn an_overloaded_model_is_the_cause() {
     let run = Ended::of(&mut run(&scene, &model));
 
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "failed");
+    let report = scene.assert_agent_ended("failed");
     let cause = report["cause"].as_str().expect("a cause");
     assert!(
         cause.starts_with("the model's service failed or is overloaded: API Error: 529"),
@@ -168,7 +153,7 @@ fn a_key_that_is_refused_is_the_cause() {
     let run = Ended::of(&mut run(&scene, &model));
 
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "failed");
+    let report = scene.assert_agent_ended("failed");
     let cause = report["cause"].as_str().expect("a cause");
     assert!(
         cause.starts_with("the agent could not authenticate"),
@@ -188,9 +173,9 @@ fn a_crash_while_claude_works_loses_nothing() {
     let recover = scene.recover();
 
     assert_eq!(recover.code, 0, "{}", recover.stderr);
-    let report = assert_ended(&scene, "succeeded");
+    let report = scene.assert_agent_ended("succeeded");
     assert_eq!(report, crate::scene::report(&scene.folder()));
-    assert_eq!(stream(&scene).last().expect("an event")["type"], "result");
+    assert_eq!(scene.stream().last().expect("an event")["type"], "result");
     assert_eq!(
         scene.project.read("hello.txt"),
         "Hello, world!\nline 2 (edited)\n"
@@ -218,12 +203,12 @@ fn the_seeds_lines_come_from_the_recorded_stream() {
 /// What a user knows of a run that failed: its exit code, outcome, cause, and what it used.
 fn assert_failed(scene: &Scene, run: &Ended, class: &str, cause: &str) {
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(scene, "failed");
+    let report = scene.assert_agent_ended("failed");
     assert_eq!(report["verdict"]["class"], class, "{report}");
     let found = report["cause"].as_str().expect("a cause");
     assert!(found.starts_with(cause), "{found}");
     assert!(run.stdout.contains(found), "{}", run.stdout);
-    let last = stream(scene).pop().expect("an event");
+    let last = scene.stream().pop().expect("an event");
     assert_eq!(last["type"], "result", "{last}");
     let cost = report["usage"]["cost_usd"].as_f64();
     assert_eq!(cost, last["total_cost_usd"].as_f64(), "{report}");
@@ -296,7 +281,7 @@ fn the_agents_own_turn_limit_is_the_cause() {
     );
     assert_eq!(
         report(&scene.folder())["usage"]["turns"],
-        stream(&scene).last().expect("an event")["num_turns"]
+        scene.stream().last().expect("an event")["num_turns"]
     );
 }
 
@@ -311,7 +296,7 @@ fn a_stop_while_a_tool_runs_is_a_cancel() {
 
     assert_eq!(stop.code, 0, "{}", stop.stderr);
     assert_eq!(run.code, 130, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "cancelled");
+    let report = scene.assert_agent_ended("cancelled");
     assert_eq!(
         report["cause"], "cancelled by dark-factory stop",
         "{report}"
@@ -326,7 +311,7 @@ fn a_time_limit_ends_a_tool_that_hangs() {
     let run = Ended::of(run(&scene, &model).args(["--timeout", "8s"]));
 
     assert_eq!(run.code, 124, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "timed_out");
+    let report = scene.assert_agent_ended("timed_out");
     assert_eq!(report["cause"], "the time limit of 8s passed", "{report}");
 }
 
@@ -340,7 +325,7 @@ fn a_sigterm_from_outside_is_named() {
     let run = run.ended();
 
     assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "killed");
+    let report = scene.assert_agent_ended("killed");
     assert_eq!(
         report["cause"], "SIGTERM from outside ended the agent (exit code 143)",
         "{report}"
@@ -367,7 +352,7 @@ fn a_sigkill_from_outside_is_named_and_what_was_printed_before_is_kept() {
     );
     // The helper was killed with the agent, so nobody can say that this is all.
     assert_eq!(report["log"], "incomplete", "{report}");
-    assert_eq!(stream(&scene)[0]["subtype"], "init");
+    assert_eq!(scene.stream()[0]["subtype"], "init");
     assert!(scene.containers().is_empty(), "containers are left");
 }
 
@@ -378,7 +363,7 @@ fn a_tool_that_eats_all_memory_is_said_though_claude_goes_on() {
     let run = Ended::of(run(&scene, &model).args(["--memory", "512m"]));
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "succeeded");
+    let report = scene.assert_agent_ended("succeeded");
     assert_eq!(report["exit"]["oom"], "child", "{report}");
     let warnings = report["warnings"].to_string();
     assert!(
@@ -410,12 +395,12 @@ fn claude_itself_without_memory_is_out_of_memory() {
     );
 
     assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "out_of_memory");
+    let report = scene.assert_agent_ended("out_of_memory");
     let cause = report["cause"].as_str().expect("a cause");
     let facts = "the kernel killed the agent for lack of memory (limit 512 MiB, peak 5";
     assert!(cause.starts_with(facts), "{cause}");
     assert_eq!(report["exit"]["oom"], "certain", "{report}");
-    assert_eq!(stream(&scene)[0]["subtype"], "init");
+    assert_eq!(scene.stream()[0]["subtype"], "init");
 }
 
 #[test]
@@ -426,7 +411,7 @@ fn a_workspace_that_claude_may_not_write_is_warned_of() {
 
     // Claude Code ends with a success, whatever its tools said: the warning is what tells a person.
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    assert_ended(&scene, "succeeded");
+    scene.assert_agent_ended("succeeded");
     assert!(
         run.stderr.contains(
             "the project belongs to uid 1000 and the agent runs as uid 1234, which may not write"

@@ -52,22 +52,9 @@ fn run_to_failure(scene: &Scene, scenario: &str) -> Ended {
     Ended::of(run(scene, &model).args(["--mount", &mount]))
 }
 
-fn stream(scene: &Scene) -> Vec<Value> {
-    let raw = fs::read_to_string(scene.folder().join("raw.jsonl")).expect("the stream is UTF-8");
-    let parse =
-        |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    raw.lines().map(parse).collect()
-}
-
-fn assert_ended(scene: &Scene, outcome: &str) -> Value {
-    let raw = fs::read(scene.folder().join("raw.jsonl")).expect("there is a log");
-    let stderr = fs::read(scene.folder().join("stderr.log")).expect("there is a log");
-    scene.assert_ended(outcome, &raw, &stderr)
-}
-
 fn assert_failed(scene: &Scene, run: &Ended, class: &str, cause: &str) {
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(scene, "failed");
+    let report = scene.assert_agent_ended("failed");
     assert_eq!(report["verdict"]["class"], class, "{report}");
     let found = report["cause"].as_str().expect("a cause");
     assert!(found.starts_with(cause), "{found}");
@@ -90,12 +77,12 @@ fn a_prompt_file_is_worked_on() {
         (written.uid(), written.gid()),
         (PROJECT_OWNER, PROJECT_OWNER)
     );
-    let report = assert_ended(&scene, "succeeded");
+    let report = scene.assert_agent_ended("succeeded");
     assert_eq!(
         report["verdict"]["report"]["summary"],
         "Created and edited hello.txt."
     );
-    let stream = stream(&scene);
+    let stream = scene.stream();
     let (first, last) = (&stream[0], &stream[stream.len() - 1]);
     assert_eq!(report["session_id"], first["thread_id"]);
     let (usage, theirs) = (&report["usage"], &last["usage"]);
@@ -189,7 +176,7 @@ fn a_stop_while_a_command_runs_is_a_cancel() {
 
     assert_eq!(stop.code, 0, "{}", stop.stderr);
     assert_eq!(run.code, 130, "{}{}", run.stdout, run.stderr);
-    let report = assert_ended(&scene, "cancelled");
+    let report = scene.assert_agent_ended("cancelled");
     assert_eq!(
         report["cause"], "cancelled by dark-factory stop",
         "{report}"

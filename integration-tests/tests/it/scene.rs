@@ -287,6 +287,21 @@ impl Scene {
         text(&self.only_run(), "dir").into()
     }
 
+    /// Returns the objects of the one run's raw log.
+    pub(crate) fn stream(&self) -> Vec<Value> {
+        let raw = fs::read_to_string(self.folder().join("raw.jsonl")).expect("the stream is UTF-8");
+        let parse = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
+        raw.lines().map(parse).collect()
+    }
+
+    /// Checks the same as [`Scene::assert_ended`], whatever was printed: a real agent's words are its own.
+    pub(crate) fn assert_agent_ended(&self, outcome: &str) -> Value {
+        let log = |name: &str| fs::read(self.folder().join(name)).expect("there is a log");
+        self.assert_ended(outcome, &log("raw.jsonl"), &log("stderr.log"))
+    }
+
     /// Checks that the one run has ended once, that its logs hold these bytes, and that nothing is left to do; returns
     /// its report.
     pub(crate) fn assert_ended(&self, outcome: &str, stdout: &[u8], stderr: &[u8]) -> Value {
