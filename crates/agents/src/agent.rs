@@ -174,6 +174,15 @@ pub enum AuthError {
         /// What to do about it.
         advice: String,
     },
+    /// An address that goes into the command line has a user or a password in it.
+    #[error(
+        "{name} has a user or a password in it, which the agent's command line would show; write it without, and pass \
+         the key with --env OPENAI_API_KEY"
+    )]
+    SecretInAddress {
+        /// The variable.
+        name: &'static str,
+    },
 }
 
 #[cfg(test)]

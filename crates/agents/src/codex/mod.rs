@@ -73,6 +73,13 @@ impl Agent for Codex {
     }
 
     fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {
+        if view
+            .container_env
+            .get(BASE_URL)
+            .is_some_and(|url| has_user(url))
+        {
+            return Err(AuthError::SecretInAddress { name: BASE_URL });
+        }
         // Another provider's key has the name that the user's configuration gives it.
         let is_key = |name: &str| {
             let is_others = || OTHERS.iter().any(|others| name.starts_with(others));
@@ -103,6 +110,13 @@ impl Agent for Codex {
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(decode::CodexDecoder::default())
     }
+}
+
+/// Returns whether an address has a user or a password before its host.
+fn has_user(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next();
+    authority.is_some_and(|authority| authority.contains('@'))
 }
 
 #[cfg(test)]
@@ -173,6 +187,29 @@ mod tests {
         }
         for name in ["ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"] {
             assert!(check(&[], &[(name, "x")]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_without_showing_it() {
+        let check = |url| check(&[], &[("OPENAI_API_KEY", "x"), ("OPENAI_BASE_URL", url)]);
+
+        for url in [
+            "https://me:secret@proxy/v1",
+            "https://token@proxy",
+            "me:secret@proxy",
+        ] {
+            let error = check(url).unwrap_err().to_string();
+            assert!(error.starts_with("OPENAI_BASE_URL has a user"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for url in [
+            "",
+            "https://proxy/v1",
+            "https://proxy/@team",
+            "https://proxy?to=a@b",
+        ] {
+            assert_eq!(check(url), Ok(()), "{url}");
         }
     }
 
