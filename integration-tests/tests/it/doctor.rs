@@ -513,6 +513,8 @@ fn a_probe_that_is_interrupted_takes_no_slot_and_leaves_nothing() {
         panic!("not one container: {containers:?}")
     };
     let labels = docker(&["inspect", "--format", "{{json .Config.Labels}}", container]);
+    let image = docker(&["inspect", "--format", "{{.Config.Image}}", container]);
+    let listed = Ended::of(&mut practice.workshop.command(&["image", "list"]));
     doctor.signal(Signal::SIGINT);
     proxy.release();
     let ended = doctor.ended();
@@ -520,6 +522,8 @@ fn a_probe_that_is_interrupted_takes_no_slot_and_leaves_nothing() {
     assert_eq!(ended.code, 130, "{}{}", ended.stdout, ended.stderr);
     assert!(labels.contains("dark-factory.owner"), "{labels}");
     assert!(!labels.contains("dark-factory.project"), "{labels}");
+    // If doctor were killed now, this is where its image would be found.
+    assert!(listed.stdout.contains(image.trim()), "{}", listed.stdout);
     assert_eq!(images_made_and_removed(&proxy), (1, 1));
     practice.assert_left_nothing();
 }

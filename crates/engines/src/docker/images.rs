@@ -20,6 +20,7 @@ use dark_factory_types::ImageRecord;
 use futures_util::{Stream, StreamExt};
 use tokio::time::timeout;
 
+use super::agent_image::LABEL_KIND;
 use super::client::{Client, Fault, INSPECT_IMAGE, Operation, PULL};
 use super::endpoint::DockerEndpoint;
 
@@ -38,6 +39,9 @@ const REMOVE_IMAGE: Operation = Operation {
     deadline: Duration::from_secs(60),
 };
 
+/// What an imported image says of itself: it is needed for a moment, as by a probe.
+const KIND_SCRATCH: &str = "scratch";
+
 /// The images of one Docker engine.
 #[derive(Debug, Clone)]
 pub struct DockerImages {
@@ -54,7 +58,7 @@ impl DockerImages {
 
     /// Makes an image of a root file system, given as a tar archive, plain or compressed with gzip.
     ///
-    /// The image has no configuration. One that had the reference before loses it, and stays without a name.
+    /// The image has no configuration but the label by which `image list` finds it. One that had the reference before loses it, and stays without a name.
     ///
     /// # Errors
     ///
@@ -69,6 +73,7 @@ impl DockerImages {
             .from_src("-")
             .repo(name)
             .tag(tag)
+            .changes(vec![format!("LABEL {LABEL_KIND}={KIND_SCRATCH}")])
             .build();
         let docker = self.client.docker().await?;
         let body = bollard::body_full(Bytes::from(tar));

@@ -57,7 +57,7 @@ const PULLED_BASE: &str = "debian:bookworm-slim";
 const IMAGE_ROOM: ByteSize = ByteSize(1 << 30);
 
 /// Label of every image that is made here; its value says what it is.
-const LABEL_KIND: &str = "dark-factory.image";
+pub(super) const LABEL_KIND: &str = "dark-factory.image";
 const KIND_AGENT: &str = "agent";
 const KIND_BASE: &str = "base";
 /// Said by a container in which an image is made; the image itself says otherwise.
