@@ -460,6 +460,11 @@ impl AttemptDir {
         self.path.join("changes.stat")
     }
 
+    /// Returns the file that says that a person, or the retention, has given up the attempt's run.
+    pub fn removed(&self) -> PathBuf {
+        self.path.join("removed")
+    }
+
     /// Returns the report.
     pub fn report_json(&self) -> PathBuf {
         self.path.join("report.json")

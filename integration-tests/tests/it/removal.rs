@@ -145,6 +145,22 @@ fn what_is_kept_no_longer_is_listed_by_prune_and_removed_with_apply() {
 }
 
 #[test]
+fn what_a_crash_leaves_of_a_removed_run_has_nothing_at_stake() {
+    let scene = Scene::new();
+    let [run] = ended_runs(&scene, 1).try_into().unwrap();
+    let mut remove = scene.dark_factory(&["rm", &run]);
+    remove.env("FAILPOINTS", "store.remove_run.after=return(kill)");
+
+    let removed = remove.status().unwrap();
+    let listed = command(&scene, &["prune", "--grace", "0s", "--json"]).one();
+
+    assert_eq!(removed.code(), None, "it was killed");
+    assert_eq!((left(&scene).len(), folders(&scene)), (0, 1));
+    assert_eq!(text(&listed, "attempt_id"), format!("{run}-1"));
+    assert_eq!(listed["at_stake"], json!(null));
+}
+
+#[test]
 fn a_daemon_removes_what_is_kept_no_longer_and_leaves_open_runs_alone() {
     let scene = Scene::new();
     let [old, newest] = ended_runs(&scene, 2).try_into().unwrap();

@@ -166,9 +166,13 @@ impl Supervisor {
         (is_unknown && self.has_output(attempt)).then_some(Stake::Output)
     }
 
-    /// Returns whether an attempt's folder holds anything that is made only after the attempt was recorded.
+    /// Returns whether an attempt's folder holds anything that is made only after the attempt was recorded, and that
+    /// nobody has given up.
     pub(super) fn has_output(&self, attempt: AttemptId) -> bool {
         let dir = self.state.attempt(attempt);
+        if dir.removed().exists() {
+            return false;
+        }
         // What cannot be looked at may be there.
         [dir.spool(), dir.raw_log(), dir.report_json()]
             .iter()

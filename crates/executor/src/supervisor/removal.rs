@@ -4,8 +4,9 @@
 //! Reads: the store; the engine, if it has anything of the run.
 //! Never: removes a run that is open, or that another process has in its hands.
 //!
-//! First what the engine has, then the run's rows, all at once, then its folders. Whoever dies in between leaves the run, or
-//! a folder that the store does not know, which is a [`Leftover`](super::Leftover).
+//! First what the engine has, then the run's rows, all at once, then its folders, which were marked before. Whoever dies in
+//! between leaves the run, or a folder that the store does not know, which is a [`Leftover`](super::Leftover) with nothing
+//! at stake.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::Supervisor;
 use super::retry::ended;
 use crate::error::ExecutorError;
 use crate::spec::Disposal;
+use crate::state_dir::write_durably;
 use crate::store::Attempt;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -78,10 +80,11 @@ impl Supervisor {
             return Err(ExecutorError::Busy { run });
         }
         self.remove_containers(&attempts).await?;
+        let ids: Vec<AttemptId> = attempts.iter().map(|attempt| attempt.id).collect();
+        self.mark_removed(ids.clone()).await?;
         if !self.store.remove_run(run).await? {
             return Err(ExecutorError::Busy { run });
         }
-        let ids: Vec<AttemptId> = attempts.iter().map(|attempt| attempt.id).collect();
         let state = self.state.clone();
         let removed = tokio::task::spawn_blocking(move || {
             ids.into_iter().try_fold(0, |room, attempt| {
@@ -91,6 +94,20 @@ impl Supervisor {
         });
         let room = removed.await?.map_err(ExecutorError::StateDir)?;
         Ok(ByteSize(room))
+    }
+
+    /// Writes into folders that they are given up.
+    async fn mark_removed(&self, attempts: Vec<AttemptId>) -> Result<(), ExecutorError> {
+        let state = self.state.clone();
+        let mark = move || {
+            for attempt in attempts {
+                // A full disk keeps nobody from making room; a folder that stays is then removed by a person.
+                if let Err(error) = write_durably(&state.attempt(attempt).removed(), b"") {
+                    tracing::warn!(%error, "the folder is not marked");
+                }
+            }
+        };
+        Ok(tokio::task::spawn_blocking(mark).await?)
     }
 
     /// Removes what the engine has of attempts that have ended; it is not asked if it has nothing.
