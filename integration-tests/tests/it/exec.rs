@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use integration_tests::claude_image;
+use integration_tests::{EngineProxy, Fault, claude_image};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -284,6 +284,61 @@ fn a_kept_container_can_be_looked_into_after_its_end_until_its_run_is_removed() 
         ]),
         ""
     );
+}
+
+#[test]
+fn nothing_is_left_of_a_copy_that_was_being_made_when_the_command_was_told_to_end() {
+    let proxy = EngineProxy::new();
+    let scene = Scene::behind(&proxy);
+    let run = Ended::of(&mut scene.run_with(&["--keep", "--json", "--quiet"], "exit 0")).one();
+    let run = text(&run, "run_id");
+    let kept = scene.containers();
+    proxy.next("POST /commit", Fault::HoldReply);
+    let mut exec = scene.dark_factory(&["exec", &run, "--", "/bin/agent", "-e", "exit 0"]);
+    let mut exec = exec.stderr(Stdio::null()).spawn().unwrap();
+    proxy.wait_until_held();
+
+    kill(Pid::from_raw(exec.id().cast_signed()), Signal::SIGINT).unwrap();
+    proxy.release();
+    let ended = exec.wait().unwrap();
+
+    assert_eq!(ended.code(), Some(130));
+    assert_eq!(scene.containers(), kept);
+    assert_eq!(proxy.count("POST /containers/*/exec"), 0);
+    let copies = format!("reference=dark-factory-reopened:*{run}*");
+    assert_eq!(docker(&["images", "--quiet", "--filter", &copies]), "");
+    assert_eq!(command(&scene, &["rm", &run]).code, 0);
+}
+
+#[test]
+fn a_copy_whose_command_was_killed_has_nothing_at_stake() {
+    let proxy = EngineProxy::new();
+    let scene = Scene::behind(&proxy);
+    let run = Ended::of(&mut scene.run_with(&["--keep", "--json", "--quiet"], "exit 0")).one();
+    let run = text(&run, "run_id");
+    proxy.next("POST /containers/*/exec", Fault::HoldRequest);
+    let exec = ["exec", &run, "--", "/bin/agent", "-e", "exit 0"];
+    let exec = Running::start(&mut scene.dark_factory(&exec));
+    proxy.wait_until_held();
+    exec.crash();
+    proxy.break_held();
+
+    let listed = command(&scene, &["prune", "--grace", "0s", "--json"]).json();
+    let applied = command(&scene, &["prune", "--grace", "0s", "--apply"]);
+
+    let stakes: Vec<bool> = listed
+        .iter()
+        .map(|found| found["at_stake"].is_null())
+        .collect();
+    assert_eq!(
+        stakes.iter().filter(|is_null| **is_null).count(),
+        1,
+        "{listed:?}"
+    );
+    assert_eq!(stakes.len(), 2, "the kept container and its copy");
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    let copies = format!("reference=dark-factory-reopened:*{run}*");
+    assert_eq!(docker(&["images", "--quiet", "--filter", &copies]), "");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! Never: touches the agent.
 
 use std::collections::BTreeMap;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io::{self, Read, Write};
 use std::pin::pin;
 
@@ -46,8 +46,9 @@ pub(crate) async fn exec(context: &Context, args: &ExecArgs) -> Result<u8, Comma
     }
     let supervisor = context.supervisor()?;
     let run = supervisor.find_run(&args.run.run).await?;
+    let mut signals = Signals::listen().map_err(terminal_failed)?;
     let inside = open(&supervisor, run).await?;
-    let code = execute(context, &inside, args.command.clone()).await;
+    let code = execute(context, &inside, args.command.clone(), &mut signals).await;
     supervisor.close(inside).await?;
     code
 }
@@ -55,15 +56,17 @@ pub(crate) async fn exec(context: &Context, args: &ExecArgs) -> Result<u8, Comma
 pub(crate) async fn shell(context: &Context, name: &RunName) -> Result<u8, CommandError> {
     let supervisor = context.supervisor()?;
     let run = supervisor.find_run(&name.run).await?;
+    let mut signals = Signals::listen().map_err(terminal_failed)?;
     let inside = open(&supervisor, run).await?;
     let code = match find_shell(&inside, run).await {
-        Ok(shell) => execute(context, &inside, vec![shell]).await,
+        Ok(shell) => execute(context, &inside, vec![shell], &mut signals).await,
         Err(error) => Err(error),
     };
     supervisor.close(inside).await?;
     code
 }
 
+/// Opens a container. Whoever calls it listens for signals already: one must not end us before a copy is closed.
 async fn open(supervisor: &Supervisor, run: RunId) -> Result<Inside, CommandError> {
     let inside = supervisor.open_container(run).await?;
     if inside.is_copy() {
@@ -110,9 +113,11 @@ async fn execute(
     context: &Context,
     inside: &Inside,
     argv: Vec<String>,
+    signals: &mut Signals,
 ) -> Result<u8, CommandError> {
-    let failed = |error| CommandError::internal("use the terminal", error);
-    let mut signals = Signals::listen().map_err(failed)?;
+    if let Some(signal) = signals.told().await {
+        return Ok(ended_by(signal));
+    }
     let is_terminal = RawTerminal::is_there();
     let size = is_terminal.then(RawTerminal::size);
     let term = context.host.var("TERM").filter(|_| is_terminal);
@@ -120,12 +125,16 @@ async fn execute(
     let execution = Execution {
         argv,
         env: term.into_iter().collect(),
-        terminal: size.transpose().map_err(failed)?,
+        terminal: size.transpose().map_err(terminal_failed)?,
     };
     let executed = inside.exec(&execution).await?;
     let raw = is_terminal.then(RawTerminal::enter);
-    let _raw = raw.transpose().map_err(failed)?;
-    talk(executed, &mut signals).await
+    let _raw = raw.transpose().map_err(terminal_failed)?;
+    talk(executed, signals).await
+}
+
+fn terminal_failed(error: io::Error) -> CommandError {
+    CommandError::internal("use the terminal", error)
 }
 
 /// Passes on what is typed and shown until the program has ended; returns its exit code.
@@ -245,6 +254,19 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Returns the signal by which we were told to end before anything was executed.
+    async fn told(&mut self) -> Option<Number> {
+        loop {
+            tokio::select! {
+                biased;
+                happened = self.next() => if let Happened::Told(signal) = happened {
+                    return Some(signal);
+                },
+                () = ready(()) => return None,
+            }
+        }
     }
 
     /// Waits for the next one. Cancel-safe.

@@ -155,6 +155,15 @@ impl Supervisor {
         attempts: &BTreeMap<AttemptId, Attempt>,
     ) -> Option<Stake> {
         let attempt = container.attempt?;
+        // Of `exec`, whose copy of it has another name.
+        let is_itself = |attempt: &Attempt| {
+            let handle = attempt.handle.as_ref();
+            handle.is_some_and(|handle| handle.container == container.name)
+        };
+        let is_copy = |attempt: &Attempt| attempt.report.is_some() && !is_itself(attempt);
+        if attempts.get(&attempt).is_some_and(is_copy) {
+            return None;
+        }
         if container.is_running && self.state.attempt(attempt).path().exists() {
             return Some(Stake::Agent);
         }
