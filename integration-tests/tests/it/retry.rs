@@ -6,7 +6,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::scene::{Running, Scene, eventually, text};
@@ -115,6 +118,35 @@ fn a_retry_whose_process_dies_is_recovered() {
     assert_eq!(scene.only_run()["state"], "finished");
     assert_eq!(scene.project.read("tries"), "xx");
     assert!(scene.containers().is_empty());
+}
+
+#[test]
+fn ctrl_c_does_to_a_retry_what_the_configuration_says() {
+    let scene = Scene::new();
+    let go = scene.project.write("go", "");
+    let script = "append tries x\nwait-file go\nexit 0";
+    let run = text(&ended_run(&scene, &[], script), "run_id");
+    fs::remove_file(go).unwrap();
+    scene
+        .project
+        .write("dark-factory.toml", "on-interrupt = \"detach\"\n");
+    let mut retry = scene.dark_factory(&["retry", "--quiet", &run]);
+    let mut retry = retry
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the second attempt", || {
+        (scene.project.read("tries") == "xx").then_some(())
+    });
+
+    kill(Pid::from_raw(retry.id().cast_signed()), Signal::SIGINT).unwrap();
+    let code = retry.wait().unwrap().code();
+
+    assert_eq!(code, Some(130));
+    assert_eq!(scene.only_run()["state"], "running");
+    scene.project.write("go", "");
+    assert_eq!(command(&scene, &["wait", &run]).code, 0);
 }
 
 #[test]

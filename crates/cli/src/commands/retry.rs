@@ -1,7 +1,7 @@
 //! `retry`: another attempt of a run that has ended.
 //!
 //! Owns: nothing else.
-//! Reads: the environment, for secrets.
+//! Reads: the environment, for secrets; the configuration, for what Ctrl-C does.
 //! Never: reads the prompt's file.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use dark_factory_executor::settings::OnInterrupt;
 use super::Format;
 use super::run::{Events, Job, Launch, Manner, carry_out, queue};
 use crate::args::RetryArgs;
+use crate::config;
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -22,6 +23,8 @@ pub(crate) async fn retry(
     let supervisor = Arc::new(context.supervisor()?);
     let run = supervisor.find_run(&args.run.run).await?;
     let retry = supervisor.retry(run, &context.host).await?;
+    let project = [&retry.resolved.spec.workspace.source];
+    let tool = config::tool(context, project.into_iter())?;
     let jobs = vec![Job {
         name: retry.resolved.spec.file.clone(),
         launch: Launch::Again(retry),
@@ -36,7 +39,9 @@ pub(crate) async fn retry(
         } else {
             Events::Shown
         },
-        on_interrupt: OnInterrupt::Stop,
+        on_interrupt: tool
+            .on_interrupt
+            .map_or_else(OnInterrupt::default, |what| what.value),
         format,
     };
     carry_out(context, &supervisor, jobs, manner).await
