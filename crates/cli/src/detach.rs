@@ -12,7 +12,7 @@ use dark_factory_executor::daemon::{Ask, AskError, Mode, Seat, Status, ask};
 use dark_factory_executor::engine::OnRestart;
 use dark_factory_executor::error::{ExecutorError, sentence};
 use dark_factory_executor::resolve::DAEMON_JOBS;
-use dark_factory_executor::supervisor::{Retention, Supervisor};
+use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{RunId, exit_code};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -21,7 +21,6 @@ use tokio::time::{Instant, timeout};
 use crate::args::RetentionArgs;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::flags::retention;
 use crate::tell;
 
 /// How long a daemon may take to listen.
@@ -125,8 +124,7 @@ pub(crate) async fn ensure_daemon(context: &Context) -> Result<Status, CommandEr
                 ));
             }
             None => {
-                let retention = retention(context, RetentionArgs::default())?;
-                start_daemon(context, daemon_jobs(context)?, retention).await?;
+                start_daemon(context, None, RetentionArgs::default()).await?;
             }
         }
     }
@@ -140,10 +138,12 @@ pub(crate) fn daemon_jobs(context: &Context) -> Result<u16, CommandError> {
 
 /// Starts a daemon in a session of its own and returns its process id once it listens; `None` if another one turns out
 /// to live.
+///
+/// It is given only the flags that a person typed: a reload finds what the configuration says by then.
 pub(crate) async fn start_daemon(
     context: &Context,
-    jobs: u16,
-    retention: Retention,
+    jobs: Option<u16>,
+    retention: RetentionArgs,
 ) -> Result<Option<u32>, CommandError> {
     let failed = |error| CommandError::internal("start a daemon", error);
     let program = std::env::current_exe().map_err(failed)?;
@@ -154,8 +154,7 @@ pub(crate) async fn start_daemon(
     }
     let mut child = command
         .args(["daemon", "start", "--foreground", "--detached"])
-        .args(["--jobs", &jobs.to_string()])
-        .args(retention_flags(retention))
+        .args(daemon_flags(jobs, retention))
         // What it says is told as a part of our own error.
         .env_remove("CLICOLOR_FORCE")
         // No folder is kept from being unmounted by it.
@@ -196,12 +195,13 @@ pub(crate) async fn start_daemon(
     ))
 }
 
-/// Returns the flags that tell a daemon how long runs are kept.
-pub(crate) fn retention_flags(retention: Retention) -> Vec<String> {
+/// Returns the flags of a daemon that were typed.
+pub(crate) fn daemon_flags(jobs: Option<u16>, retention: RetentionArgs) -> Vec<String> {
     let flag = |name: &str, value: Option<u32>| value.map(|value| format!("{name}={value}"));
     [
-        flag("--keep-days", retention.days),
-        flag("--keep-runs", retention.runs),
+        flag("--jobs", jobs.map(u32::from)),
+        flag("--keep-days", retention.keep_days),
+        flag("--keep-runs", retention.keep_runs),
     ]
     .into_iter()
     .flatten()

@@ -237,6 +237,31 @@ fn a_reloaded_daemon_is_the_same_process_and_goes_on_with_its_runs() {
 }
 
 #[test]
+fn a_reload_finds_what_the_configuration_says_by_then() {
+    let scene = Scene::new();
+    let folder = scene.installation.state_dir().with_file_name("config");
+    fs::create_dir_all(folder.join("dark-factory")).unwrap();
+    let file = folder.join("dark-factory/config.toml");
+    fs::write(&file, "jobs = 2\n").unwrap();
+    let start = |arguments: &[&str]| {
+        let mut command = scene.dark_factory(arguments);
+        assert_eq!(Ended::of(command.env("XDG_CONFIG_HOME", &folder)).code, 0);
+    };
+    start(&["daemon", "start"]);
+    let before = status(&scene)["jobs"].clone();
+
+    fs::write(&file, "jobs = 3\n").unwrap();
+    succeeds(&scene, &["daemon", "reload"]);
+    let after = status(&scene)["jobs"].clone();
+    succeeds(&scene, &["daemon", "stop"]);
+    start(&["daemon", "start", "--jobs", "5"]);
+    succeeds(&scene, &["daemon", "reload"]);
+
+    assert_eq!((before, after), (json!(2), json!(3)));
+    assert_eq!(status(&scene)["jobs"], 5, "what was typed stays");
+}
+
+#[test]
 fn a_draining_daemon_ends_once_its_runs_have_and_begins_no_more() {
     let scene = Scene::new();
     let first = detach(&scene, &waiting());

@@ -63,8 +63,9 @@ async fn start(
     if let Some(holder) = holder {
         return Err(taken(holder.pid));
     }
-    let retention = retention(context, args.retention)?;
-    let ours = detach::start_daemon(context, jobs(context, args)?, retention).await?;
+    // What is wrong with the configuration is told here rather than by the daemon.
+    context.tool()?;
+    let ours = detach::start_daemon(context, args.jobs, args.retention).await?;
     let status = required(ask_daemon(&context.state_dir, Ask::Status).await?, context)?;
     if ours != Some(status.pid) {
         return Err(taken(Some(status.pid)));
@@ -167,7 +168,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
             return Ok(exit_code::SUCCEEDED);
         }
         tracing::info!(program = %program.display(), "the daemon executes its program anew");
-        let error = execute_anew(&program, context, args, &options, &seat);
+        let error = execute_anew(&program, context, args, &seat);
         tracing::error!(%error, "the program cannot be executed anew, so this one goes on");
         options.note = Some(format!(
             "{} could not be executed: {error}",
@@ -189,7 +190,6 @@ fn execute_anew(
     program: &Path,
     context: &Context,
     args: &DaemonStartArgs,
-    options: &DaemonOptions,
     seat: &Seat,
 ) -> io::Error {
     let lock = match seat.lock().try_clone() {
@@ -202,8 +202,7 @@ fn execute_anew(
         command.args(["--host", &host.value]);
     }
     command.args(["daemon", "start", "--foreground", "--inherit"]);
-    command.args(["--jobs", &options.jobs.to_string()]);
-    command.args(detach::retention_flags(options.retention));
+    command.args(detach::daemon_flags(args.jobs, args.retention));
     if args.detached {
         command.arg("--detached");
     }
