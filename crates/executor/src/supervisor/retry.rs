@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use dark_factory_types::{AttemptId, RunId};
+use dark_factory_types::{AttemptId, RunId, Transport};
 
 use super::{Submitted, Supervisor, discard};
 use crate::error::ExecutorError;
@@ -43,7 +43,14 @@ impl Supervisor {
     pub async fn retry(&self, run: RunId, host: &HostView) -> Result<Retry, ExecutorError> {
         let Attempt { id, mut spec, .. } = ended(self.latest(run).await?)?;
         let path = self.state.attempt(id).recorded_prompt();
-        let prompt_text = tokio::fs::read_to_string(path).await.map_err(|error| {
+        let prompt_text = match tokio::fs::read_to_string(path).await {
+            // A container that somebody else started was adopted without its prompt.
+            Ok(prompt) if prompt.is_empty() && spec.transport == Transport::Attach => {
+                Err(io::Error::from(io::ErrorKind::NotFound))
+            }
+            read => read,
+        };
+        let prompt_text = prompt_text.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 ExecutorError::PromptNotKept {
                     attempt: id,
