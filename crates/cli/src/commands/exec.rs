@@ -177,8 +177,11 @@ async fn talk(executed: Executed, signals: &mut Signals) -> Result<u8, CommandEr
             },
             happened = signals.next() => match happened {
                 Happened::Resized => {
-                    if let Ok(size) = RawTerminal::size() {
-                        program.resize(size).await?;
+                    // A wrong size is no reason to end the session.
+                    if let Ok(size) = RawTerminal::size()
+                        && let Err(error) = program.resize(size).await
+                    {
+                        tracing::debug!(%error, "the terminal in the container keeps its size");
                     }
                 }
                 Happened::Told(signal) => return Ok(ended_by(signal)),

@@ -26,6 +26,9 @@ use super::hijack::{self, Duplex};
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The exit code of a program that SIGKILL ended.
+const KILLED: i64 = 128 + 9;
+
 /// Most of what a terminal shows at once.
 const CHUNK: usize = 32 * 1024;
 
@@ -139,7 +142,12 @@ impl Program for DockerProgram {
         // The engine sees the end of the output before that of the program.
         for _ in 0..TRIES {
             let inspect = docker.inspect_exec(&self.id);
-            let found = self.client.call(INSPECT_EXEC, inspect).await?;
+            let found = match self.client.call(INSPECT_EXEC, inspect).await {
+                Ok(found) => found,
+                // It went with its container, which kills whatever lives in it.
+                Err(Fault::Status { code: 404, .. }) => return Ok(KILLED),
+                Err(fault) => return Err(fault.into()),
+            };
             match found.exit_code {
                 Some(code) if found.running != Some(true) => return Ok(code),
                 _ => tokio::time::sleep(PAUSE).await,
