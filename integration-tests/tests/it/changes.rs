@@ -112,6 +112,7 @@ fn inspect_names_every_file_and_what_to_do_next_while_the_engine_is_down() {
     let text = inspect(&[]).stdout;
 
     for (name, file) in [
+        ("prompt", "prompt.md"),
         ("raw_log", "raw.jsonl"),
         ("stderr_log", "stderr.log"),
         ("run_log", "run.log"),

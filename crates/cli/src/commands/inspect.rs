@@ -17,6 +17,7 @@ use super::Format;
 use crate::args::RunName;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::shell;
 use crate::terminal;
 
 pub(crate) async fn inspect(
@@ -100,8 +101,9 @@ pub(crate) async fn inspect(
 }
 
 /// Returns what may be in an attempt's folder: its name in JSON, its path, and what it is.
-fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 9] {
+fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 10] {
     [
+        ("prompt", dir.recorded_prompt(), "what it was told to do"),
         (
             "raw_log",
             dir.raw_log(),
@@ -146,10 +148,8 @@ fn next(attempt: &Attempt, dir: &AttemptDir) -> Vec<String> {
                 commands.push(command("retry"));
             }
             if dir.changes_patch().exists() {
-                commands.push(format!(
-                    "git apply --stat {}",
-                    dir.changes_patch().display()
-                ));
+                let patch = dir.changes_patch().display().to_string();
+                commands.push(shell::line(["git", "apply", "--stat", &patch]));
             }
             commands
         }
