@@ -47,4 +47,16 @@ pub struct Recorded {
     pub files: Vec<ChangedFile>,
     /// What went wrong, if something did.
     pub warning: Option<String>,
+    /// Whether a full disk was what went wrong, so that the same may succeed later.
+    pub room: Room,
+}
+
+/// Whether there was room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Room {
+    /// There was.
+    #[default]
+    Enough,
+    /// The disk is full.
+    Missing,
 }

@@ -267,6 +267,48 @@ fn a_step_that_the_store_of_a_full_disk_cannot_take_waits_for_room() {
     small.scene.assert_started_once();
 }
 
+#[test]
+fn a_patch_that_a_full_disk_has_no_room_for_waits_for_it() {
+    let small = SmallDisk::new();
+    let project = small.scene.project.path();
+    let init = Command::new("git")
+        .arg("init")
+        .arg("--quiet")
+        .arg(project)
+        .status();
+    assert!(init.unwrap().success());
+    let run = Watched::of(&mut small.scene.run("write one x\nwait-file go\nexit 3"));
+    small.scene.wait_for_file("one");
+    let mut noise = vec![0; 3 << 20];
+    fill_with_noise(&mut noise);
+    fs::write(project.join("noise"), noise).unwrap();
+    fill_up(&small.disk.0);
+    let rest = fs::File::options()
+        .write(true)
+        .open(small.disk.0.join("the-rest"))
+        .unwrap();
+    let length = rest.metadata().unwrap().len();
+    rest.set_len(length - (256 << 10)).unwrap();
+
+    small.scene.project.write("go", "");
+    eventually("word of the full disk", || {
+        run.stderr().contains(FULL).then_some(())
+    });
+    small.make_room();
+    let run = run.ended();
+
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let report = fs::read_to_string(small.scene.folder().join("report.json")).unwrap();
+    assert!(report.contains("changes.patch"), "{report}");
+    assert!(small.scene.folder().join("changes.patch").exists());
+}
+
+fn fill_with_noise(noise: &mut [u8]) {
+    use std::io::Read;
+    let mut random = fs::File::open("/dev/urandom").unwrap();
+    random.read_exact(noise).unwrap();
+}
+
 /// Writes until there is no room for a single byte more.
 fn fill_up(disk: &Path) {
     use std::io::Write;

@@ -149,7 +149,9 @@ impl Drive<'_> {
         {
             return;
         }
-        let recorded = recorder.after(&spec.workspace, &self.dir).await;
+        let recorded = self
+            .record_patiently(|| recorder.after(&spec.workspace, &self.dir))
+            .await;
         report.changes = Some(recorded.changes);
         report.changed_files = recorded.files;
         report.warnings.extend(recorded.warning);

@@ -15,6 +15,7 @@ use super::drive::{Drive, RETRY};
 use crate::clock::Moment;
 use crate::engine::EngineError;
 use crate::error::ExecutorError;
+use crate::recorder::{Recorded, Room};
 use crate::store::{Silence, StoreError, Transition};
 
 /// What the caller was told about the disk.
@@ -110,6 +111,26 @@ impl Drive<'_> {
                     return result.map_err(|error| self.output_error(error));
                 }
             }
+        }
+    }
+
+    /// Finds out what was changed as often as it takes for a full disk to have room; without patience left, what was
+    /// found out without it counts.
+    pub(super) async fn record_patiently<F>(&self, record: impl Fn() -> F) -> Recorded
+    where
+        F: Future<Output = Recorded>,
+    {
+        let began = self.clock.moment();
+        let mut told = Told::Nothing;
+        loop {
+            let recorded = record().await;
+            if recorded.room == Room::Missing
+                && self.bear_full_disk(&began, &mut told).await.is_ok()
+            {
+                continue;
+            }
+            self.tell_of_room_again(told);
+            return recorded;
         }
     }
 

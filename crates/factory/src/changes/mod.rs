@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::recorder::{Recorded, WorkspaceRecorder};
+use dark_factory_executor::recorder::{Recorded, Room, WorkspaceRecorder};
 use dark_factory_executor::spec::{AttemptDir, Workspace};
 use dark_factory_executor::state_dir::write_durably;
 use dark_factory_types::{ByteSize, ChangedFile, Changes};
@@ -70,6 +70,25 @@ enum ChangesError {
     Forged,
     #[error("{} of files would have to be kept, and {} are the most", ByteSize(*.bytes), ByteSize(MOST_BYTES))]
     TooMuch { bytes: u64 },
+}
+
+impl ChangesError {
+    fn room(&self) -> Room {
+        let is_full = match self {
+            Self::Io(error) | Self::Git(GitError::Io { source: error, .. }) => matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            // Git has no other way to say it.
+            Self::Git(GitError::Failed { complaint, .. }) => {
+                ["No space left on device", "Disk quota exceeded"]
+                    .iter()
+                    .any(|words| complaint.contains(words))
+            }
+            _ => false,
+        };
+        if is_full { Room::Missing } else { Room::Enough }
+    }
 }
 
 /// What is kept of a baseline beside its index.
@@ -230,18 +249,20 @@ impl WorkspaceRecorder for GitChanges {
     async fn after(&self, workspace: &Workspace, dir: &AttemptDir) -> Recorded {
         let folder = dir.path().join(FOLDER);
         // What an earlier try left is not of this one.
-        for file in [dir.changes_patch(), dir.changes_stat()] {
-            let _removed = fs::remove_file(file);
-        }
+        remove_results(dir);
         if !folder.exists() {
             return unknown("there is no record of the project as it was before", None);
         }
         match self.compare(&workspace.source, &folder, dir).await {
             Ok(recorded) => recorded,
-            Err(error) => failed(
-                "what was changed could not be found out",
-                &error.to_string(),
-            ),
+            Err(error) => {
+                remove_results(dir);
+                let what = "what was changed could not be found out";
+                Recorded {
+                    room: error.room(),
+                    ..failed(what, &error.to_string())
+                }
+            }
         }
     }
 
@@ -436,6 +457,9 @@ impl Comparison<'_> {
             return Ok(no_changes());
         }
         if let Err(error) = self.fetch_old(differences).await {
+            if error.room() == Room::Missing {
+                return Err(error);
+            }
             let mut recorded = failed("what was there before cannot be used", &error.to_string());
             recorded.changes.files = Some(differences.len() as u64);
             return Ok(recorded);
@@ -493,7 +517,7 @@ impl Comparison<'_> {
                 patch: kept,
             },
             files: named(files),
-            warning: None,
+            ..Recorded::default()
         })
     }
 
@@ -558,6 +582,14 @@ async fn blocking<T: Send + 'static>(
     match timeout_at(deadline, tokio::task::spawn_blocking(work)).await {
         Ok(done) => Ok(done.map_err(io::Error::other)?),
         Err(_) => Err(ChangesError::TimedOut),
+    }
+}
+
+fn remove_results(dir: &AttemptDir) {
+    let patch = dir.changes_patch();
+    let unfinished = patch.with_added_extension("new");
+    for file in [patch, unfinished, dir.changes_stat()] {
+        let _removed = fs::remove_file(file);
     }
 }
 
