@@ -5,11 +5,12 @@
 //! Never: knows how changes are found, or fails an attempt over them.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use dark_factory_types::{ChangedFile, Changes};
 
-use crate::spec::{AttemptDir, Workspace};
+use crate::spec::{Access, AttemptDir, LaunchSpec};
 
 /// Finds out what attempts change in their workspaces.
 ///
@@ -20,7 +21,7 @@ pub trait WorkspaceRecorder: fmt::Debug + Send + Sync {
     /// Records the workspace as it is; the attempt's agent was not started yet.
     ///
     /// A baseline that is there already is replaced. Dropping the future leaves none, or the whole one.
-    async fn before(&self, workspace: &Workspace, dir: &AttemptDir);
+    async fn before(&self, touched: &Touched, dir: &AttemptDir);
 
     /// Returns whether there is a baseline to compare with, or a word on why there is none.
     fn is_recorded(&self, dir: &AttemptDir) -> bool;
@@ -28,7 +29,7 @@ pub trait WorkspaceRecorder: fmt::Debug + Send + Sync {
     /// Compares the workspace with the baseline; the agent has ended.
     ///
     /// It may be called again, by another process, until [`WorkspaceRecorder::forget`].
-    async fn after(&self, workspace: &Workspace, dir: &AttemptDir) -> Recorded;
+    async fn after(&self, touched: &Touched, dir: &AttemptDir) -> Recorded;
 
     /// Removes what only it needs from the attempt's folder. Blocks.
     ///
@@ -36,6 +37,29 @@ pub trait WorkspaceRecorder: fmt::Debug + Send + Sync {
     ///
     /// The operating system's error.
     fn forget(&self, dir: &AttemptDir) -> std::io::Result<()>;
+}
+
+/// What an attempt can write to on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// The workspace.
+    pub workspace: PathBuf,
+    /// The sources of its other mounts that can be written to.
+    pub mounts: Vec<PathBuf>,
+}
+
+impl Touched {
+    /// Returns what the attempts of a launch spec can write to.
+    pub fn by(spec: &LaunchSpec) -> Self {
+        let mounts = spec.mounts.iter();
+        Self {
+            workspace: spec.workspace.source.clone(),
+            mounts: mounts
+                .filter(|mount| mount.access == Access::ReadWrite)
+                .map(|mount| mount.source.clone())
+                .collect(),
+        }
+    }
 }
 
 /// What was found out.

@@ -21,7 +21,7 @@ use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
 use crate::nudge::Nudges;
-use crate::recorder::WorkspaceRecorder;
+use crate::recorder::{Touched, WorkspaceRecorder};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{StartStamp, is_started, started_at};
@@ -324,8 +324,8 @@ impl Drive<'_> {
     fn begin_baseline(&self, spec: &LaunchSpec, tasks: &mut JoinSet<()>) {
         if let Some(recorder) = self.recorder {
             let (recorder, dir) = (Arc::clone(recorder), self.dir.clone());
-            let workspace = spec.workspace.clone();
-            tasks.spawn(async move { recorder.before(&workspace, &dir).await });
+            let touched = Touched::by(spec);
+            tasks.spawn(async move { recorder.before(&touched, &dir).await });
         }
     }
 
@@ -335,7 +335,7 @@ impl Drive<'_> {
         if let Some(recorder) = self.recorder
             && !recorder.is_recorded(&self.dir)
         {
-            recorder.before(&spec.workspace, &self.dir).await;
+            recorder.before(&Touched::by(spec), &self.dir).await;
         }
     }
 

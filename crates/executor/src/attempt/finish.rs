@@ -20,6 +20,7 @@ use super::pump::Collected;
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
+use crate::recorder::Touched;
 use crate::report_md::report_md;
 use crate::spec::{Disposal, LaunchSpec, StopPolicy};
 use crate::state_dir::write_durably;
@@ -149,8 +150,9 @@ impl Drive<'_> {
         {
             return;
         }
+        let touched = Touched::by(spec);
         let recorded = self
-            .record_patiently(|| recorder.after(&spec.workspace, &self.dir))
+            .record_patiently(|| recorder.after(&touched, &self.dir))
             .await;
         report.changes = Some(recorded.changes);
         report.changed_files = recorded.files;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use dark_factory_executor::host::HostView;
+use dark_factory_executor::recorder::Touched;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
@@ -57,7 +58,7 @@ const RAW_BYTES: &str =
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GitError {
     /// There is no git on this machine that may be used.
-    #[error("there is no git in PATH outside of the project")]
+    #[error("there is no git in PATH outside of what the agent can write to")]
     Missing,
     /// It could not be started, or its files could not be used.
     #[error("git cannot {operation}: {source}")]
@@ -129,14 +130,14 @@ impl Git {
     pub(super) fn find(
         host: &HostView,
         dir: &Path,
-        workspace: &Path,
+        touched: &Touched,
         objects: &Path,
         deadline: Instant,
     ) -> Result<Self, GitError> {
         Ok(Self {
-            program: program(host, workspace).ok_or(GitError::Missing)?,
+            program: program(host, touched).ok_or(GitError::Missing)?,
             dir: dir.to_owned(),
-            workspace: workspace.to_owned(),
+            workspace: touched.workspace.clone(),
             objects: objects.to_owned(),
             deadline,
         })
@@ -200,14 +201,19 @@ fn quoted(path: &Path) -> OsString {
     OsString::from_vec(quoted)
 }
 
-/// Finds git; not in a relative folder or one of the workspace, where it could be the agent's.
-fn program(host: &HostView, workspace: &Path) -> Option<PathBuf> {
+/// Finds git; not in a relative folder or one that the agent can write to, where it could be the agent's.
+fn program(host: &HostView, touched: &Touched) -> Option<PathBuf> {
+    let writable = touched.mounts.iter().chain([&touched.workspace]);
+    let writable: Vec<PathBuf> = writable
+        .filter_map(|folder| folder.canonicalize().ok())
+        .collect();
+    let is_safe = |program: &Path| !writable.iter().any(|folder| program.starts_with(folder));
     let path = host.var("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin");
     path.split(':')
         .map(Path::new)
         .filter(|folder| folder.is_absolute())
         .filter_map(|folder| folder.join("git").canonicalize().ok())
-        .find(|program| program.is_file() && !program.starts_with(workspace))
+        .find(|program| program.is_file() && is_safe(program))
 }
 
 /// One call of git, not made yet.

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::recorder::{Recorded, Room, WorkspaceRecorder};
-use dark_factory_executor::spec::{AttemptDir, Workspace};
+use dark_factory_executor::recorder::{Recorded, Room, Touched, WorkspaceRecorder};
+use dark_factory_executor::spec::AttemptDir;
 use dark_factory_executor::state_dir::write_durably;
 use dark_factory_types::{ByteSize, ChangedFile, Changes};
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,7 @@ pub struct GitChanges {
 }
 
 impl GitChanges {
-    /// Uses the git that the host's `PATH` names, outside of the project, and keeps what it knows of projects in a
+    /// Uses the git that the host's `PATH` names, outside of what an agent can write to, and keeps what it knows of projects in a
     /// state folder.
     pub fn new(host: HostView, state_dir: &Path) -> Self {
         Self {
@@ -137,10 +137,11 @@ impl GitChanges {
     }
 
     /// Makes a baseline in a new folder.
-    async fn record(&self, project: &Path, folder: &Path) -> Result<Baseline, ChangesError> {
+    async fn record(&self, touched: &Touched, folder: &Path) -> Result<Baseline, ChangesError> {
+        let project = &touched.workspace;
         let deadline = Instant::now() + self.time_limit;
         let (index, theirs) = (folder.join("index"), folder.join("theirs"));
-        let (host, root) = (self.host.clone(), project.to_owned());
+        let (host, root) = (self.host.clone(), project.clone());
         let (ours, copy) = (folder.to_owned(), theirs.clone());
         let prepare =
             move || Repository::find(&root, &host).map(|found| found.take(&host, &ours, &copy));
@@ -151,7 +152,7 @@ impl GitChanges {
             });
         };
         let Taken { objects, format } = taken?;
-        let git = Git::find(&self.host, folder, project, &objects, deadline)?;
+        let git = Git::find(&self.host, folder, touched, &objects, deadline)?;
         let kept = self.kept.of(project, format);
         kept.copy_to(&index)?;
         let refresh = Refresh {
@@ -180,10 +181,11 @@ impl GitChanges {
     /// Compares the workspace with the baseline in `folder`.
     async fn compare(
         &self,
-        project: &Path,
+        touched: &Touched,
         folder: &Path,
         dir: &AttemptDir,
     ) -> Result<Recorded, ChangesError> {
+        let project = &touched.workspace;
         let deadline = Instant::now() + self.time_limit;
         let baseline: Baseline = serde_json::from_slice(&fs::read(folder.join("baseline.json"))?)?;
         match baseline.state {
@@ -196,7 +198,7 @@ impl GitChanges {
                 ));
             }
         }
-        let git = Git::find(&self.host, folder, project, &baseline.objects, deadline)?;
+        let git = Git::find(&self.host, folder, touched, &baseline.objects, deadline)?;
         // Another process may have died over it, and its git may still be at work.
         let scratch = tempfile::tempdir_in(folder)?;
         let index = scratch.path().join("index");
@@ -236,8 +238,8 @@ impl GitChanges {
 
 #[async_trait]
 impl WorkspaceRecorder for GitChanges {
-    async fn before(&self, workspace: &Workspace, dir: &AttemptDir) {
-        if let Err(error) = self.try_before(&workspace.source, dir).await {
+    async fn before(&self, touched: &Touched, dir: &AttemptDir) {
+        if let Err(error) = self.try_before(touched, dir).await {
             tracing::warn!(%error, "what this attempt changes will not be known");
         }
     }
@@ -246,14 +248,14 @@ impl WorkspaceRecorder for GitChanges {
         dir.path().join(FOLDER).exists()
     }
 
-    async fn after(&self, workspace: &Workspace, dir: &AttemptDir) -> Recorded {
+    async fn after(&self, touched: &Touched, dir: &AttemptDir) -> Recorded {
         let folder = dir.path().join(FOLDER);
         // What an earlier try left is not of this one.
         remove_results(dir);
         if !folder.exists() {
             return unknown("there is no record of the project as it was before", None);
         }
-        match self.compare(&workspace.source, &folder, dir).await {
+        match self.compare(touched, &folder, dir).await {
             Ok(recorded) => recorded,
             Err(error) => {
                 remove_results(dir);
@@ -283,11 +285,11 @@ impl WorkspaceRecorder for GitChanges {
 }
 
 impl GitChanges {
-    async fn try_before(&self, project: &Path, dir: &AttemptDir) -> Result<(), ChangesError> {
+    async fn try_before(&self, touched: &Touched, dir: &AttemptDir) -> Result<(), ChangesError> {
         let new = tempfile::Builder::new()
             .prefix(&format!("{FOLDER}."))
             .tempdir_in(dir.path())?;
-        let baseline = match self.record(project, new.path()).await {
+        let baseline = match self.record(touched, new.path()).await {
             Ok(baseline) => baseline,
             Err(error) => Baseline {
                 state: State::Failed(error.to_string()),

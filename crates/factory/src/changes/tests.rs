@@ -3,7 +3,6 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-use dark_factory_executor::spec::GitVisibility;
 use dark_factory_types::RunId;
 
 use super::*;
@@ -58,12 +57,10 @@ impl Scene {
         self.folder.path().join("canary")
     }
 
-    fn workspace(&self) -> Workspace {
-        Workspace {
-            source: self.project(),
-            target: "/workspace".to_owned(),
-            git: GitVisibility::Visible,
-            git_is_file: false,
+    fn touched(&self) -> Touched {
+        Touched {
+            workspace: self.project(),
+            mounts: vec![self.folder.path().join("mounted")],
         }
     }
 
@@ -108,11 +105,11 @@ impl Scene {
     }
 
     async fn before(&self) {
-        self.recorder.before(&self.workspace(), &self.dir).await;
+        self.recorder.before(&self.touched(), &self.dir).await;
     }
 
     async fn after(&self) -> Recorded {
-        self.recorder.after(&self.workspace(), &self.dir).await
+        self.recorder.after(&self.touched(), &self.dir).await
     }
 
     fn patch(&self) -> String {
@@ -577,7 +574,7 @@ async fn what_was_recorded_is_found_by_another_process_and_compared_again() {
     let patch = scene.patch();
 
     let other = GitChanges::new(scene.recorder.host.clone(), scene.folder.path());
-    let again = other.after(&scene.workspace(), &scene.dir).await;
+    let again = other.after(&scene.touched(), &scene.dir).await;
 
     assert_eq!(again, first);
     assert_eq!(scene.patch(), patch);

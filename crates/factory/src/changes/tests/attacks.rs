@@ -144,12 +144,19 @@ async fn configuration_that_is_included_or_of_another_worktree_is_not_read() {
 #[tokio::test]
 async fn a_git_that_the_agent_put_into_the_path_is_not_executed() {
     let mut scene = Scene::new();
-    let path = format!("{}:.:/usr/bin:/bin", scene.project().join("bin").display());
+    let mounted = scene.folder.path().join("mounted");
+    let path = format!(
+        "{}:{}:.:/usr/bin:/bin",
+        scene.project().join("bin").display(),
+        mounted.display()
+    );
     scene.recorder.host.env.insert("PATH".to_owned(), path);
 
     let recorded = attacked(&scene, |scene| {
         let trap = trap(scene);
         fs::create_dir_all(scene.project().join("bin")).unwrap();
+        fs::create_dir_all(&mounted).unwrap();
+        fs::copy(&trap, mounted.join("git")).unwrap();
         for name in ["bin/git", "git"] {
             let _replaced = fs::remove_file(scene.project().join(name));
             fs::copy(&trap, scene.project().join(name)).unwrap();
