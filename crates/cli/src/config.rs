@@ -51,11 +51,19 @@ fn files(
     prompt: Option<&Prompt>,
     flags: &Layer,
 ) -> Result<Vec<ConfigFile>, CommandError> {
-    let mut files: Vec<_> = context.user_config()?.cloned().into_iter().collect();
     let root = root(context, prompt, flags)?;
     let of_project = load_project(&root, &context.host);
-    files.extend(of_project.map_err(|error| CommandError::from(&error))?);
-    Ok(files)
+    match (context.user_config(), of_project) {
+        (Ok(of_user), Ok(of_project)) => {
+            Ok(of_user.cloned().into_iter().chain(of_project).collect())
+        }
+        (of_user, of_project) => {
+            let of_project = of_project.err().map(|error| CommandError::from(&error));
+            Err(CommandError::all(
+                of_user.err().into_iter().chain(of_project),
+            ))
+        }
+    }
 }
 
 fn over_each_other(

@@ -37,6 +37,8 @@ const LEAST_EXCERPT: usize = 16;
 pub(crate) struct CommandError {
     code: u8,
     problem: Problem,
+    /// What else is wrong, as in a file with several problems.
+    more: Vec<Problem>,
 }
 
 /// What is wrong, and where, and what to do about it.
@@ -63,9 +65,14 @@ enum Place {
 
 impl CommandError {
     pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self::of(code, Problem::new(message))
+    }
+
+    fn of(code: u8, problem: Problem) -> Self {
         Self {
             code,
-            problem: Problem::new(message),
+            problem,
+            more: Vec::new(),
         }
     }
 
@@ -104,10 +111,7 @@ impl CommandError {
         match error {
             PromptError::FrontMatter { problems } => problems
                 .into_iter()
-                .map(|diagnostic| Self {
-                    code,
-                    problem: Problem::in_file(diagnostic),
-                })
+                .map(|diagnostic| Self::of(code, Problem::in_file(diagnostic)))
                 .collect(),
             other => vec![Self::new(code, sentence(&other))],
         }
@@ -126,18 +130,14 @@ impl CommandError {
         self
     }
 
-    /// Makes one error of several; they should not be none.
+    /// Makes one error of several, with the first one's code; they should not be none.
     pub(crate) fn all(errors: impl IntoIterator<Item = Self>) -> Self {
-        let mut errors: Vec<Self> = errors.into_iter().collect();
-        match errors.pop() {
-            Some(only) if errors.is_empty() => only,
-            last => {
-                errors.extend(last);
-                let code = errors.first().map_or(exit_code::INTERNAL, Self::code);
-                let texts: Vec<String> = errors.iter().map(Self::text).collect();
-                Self::new(code, texts.join("\n"))
-            }
-        }
+        let all = errors.into_iter().reduce(|mut first, error| {
+            first.more.push(error.problem);
+            first.more.extend(error.more);
+            first
+        });
+        all.unwrap_or_else(|| Self::new(exit_code::INTERNAL, "there is an error without a message"))
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -148,32 +148,30 @@ impl CommandError {
         self.code
     }
 
-    /// Returns what is wrong and what to do about it.
-    pub(crate) fn text(&self) -> String {
-        let Problem {
-            message,
-            hints,
-            place,
-        } = &self.problem;
-        match place {
-            Place::Exact(diagnostic) => diagnostic.to_string(),
-            Place::None | Place::Line { .. } => {
-                let parts = std::iter::once(message).chain(hints);
-                parts.map(String::as_str).collect::<Vec<_>>().join("; ")
-            }
-        }
+    fn problems(&self) -> impl Iterator<Item = &Problem> {
+        std::iter::once(&self.problem).chain(&self.more)
     }
 
-    /// Prints the error to standard error; a closed one is not worth another error.
+    /// Returns what is wrong and what to do about it.
+    pub(crate) fn text(&self) -> String {
+        self.problems()
+            .map(Problem::text)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Prints the error to standard error, each problem by itself; a closed one is not worth another error.
     pub(crate) fn print(&self) {
-        match tell::reader() {
-            Format::Text => self.problem.show(Severity::Error),
-            Format::Json => {
-                let mut fields = Map::new();
-                fields.insert("code".to_owned(), self.code.into());
-                fields.insert("kind".to_owned(), kind(self.code).into());
-                fields.extend(self.problem.fields());
-                tell::object(&json!({ "error": fields }));
+        for problem in self.problems() {
+            match tell::reader() {
+                Format::Text => problem.show(Severity::Error),
+                Format::Json => {
+                    let mut fields = Map::new();
+                    fields.insert("code".to_owned(), self.code.into());
+                    fields.insert("kind".to_owned(), kind(self.code).into());
+                    fields.extend(problem.fields());
+                    tell::object(&json!({ "error": fields }));
+                }
             }
         }
     }
@@ -194,6 +192,16 @@ impl Problem {
             message: diagnostic.message.clone(),
             hints: diagnostic.help.iter().cloned().collect(),
             place: Place::Exact(Box::new(diagnostic)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match &self.place {
+            Place::Exact(diagnostic) => diagnostic.to_string(),
+            Place::None | Place::Line { .. } => {
+                let parts = std::iter::once(&self.message).chain(&self.hints);
+                parts.map(String::as_str).collect::<Vec<_>>().join("; ")
+            }
         }
     }
 
@@ -317,14 +325,14 @@ impl From<ExecutorError> for CommandError {
     fn from(error: ExecutorError) -> Self {
         match error {
             ExecutorError::Resolve(error) => error.into(),
-            error => Self {
-                code: error.exit_code(),
-                problem: Problem {
+            error => Self::of(
+                error.exit_code(),
+                Problem {
                     message: sentence(&error),
                     hints: error.advice().into_iter().collect(),
                     place: Place::None,
                 },
-            },
+            ),
         }
     }
 }
@@ -342,10 +350,7 @@ impl From<ResolveError> for CommandError {
                 column: *column,
             };
         }
-        Self {
-            code: error.exit_code(),
-            problem,
-        }
+        Self::of(error.exit_code(), problem)
     }
 }
 
@@ -353,10 +358,8 @@ impl From<&ConfigError> for CommandError {
     fn from(error: &ConfigError) -> Self {
         match error {
             ConfigError::File { problems } => {
-                Self::all(problems.iter().cloned().map(|problem| Self {
-                    code: error.exit_code(),
-                    problem: Problem::in_file(problem),
-                }))
+                let problems = problems.iter().cloned().map(Problem::in_file);
+                Self::all(problems.map(|problem| Self::of(error.exit_code(), problem)))
             }
             _ => Self::new(error.exit_code(), error.to_string()),
         }
@@ -365,14 +368,14 @@ impl From<&ConfigError> for CommandError {
 
 impl From<AgentImageError> for CommandError {
     fn from(error: AgentImageError) -> Self {
-        Self {
-            code: error.exit_code(),
-            problem: Problem {
+        Self::of(
+            error.exit_code(),
+            Problem {
                 message: sentence(&error),
                 hints: error.advice().into_iter().collect(),
                 place: Place::None,
             },
-        }
+        )
     }
 }
 
@@ -384,6 +387,9 @@ impl From<EngineError> for CommandError {
 
 impl From<CommandError> for Finding {
     fn from(error: CommandError) -> Self {
+        if !error.more.is_empty() {
+            return Self::failed(error.code, error.text(), None);
+        }
         let Problem {
             message,
             hints,

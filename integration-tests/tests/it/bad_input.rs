@@ -22,6 +22,12 @@ use crate::support::{Ended, Watched, Workshop, attempt_text, for_agent, wait_for
 /// Checks that a command is refused with this exit code and that its one message tells all of this.
 #[track_caller]
 pub(crate) fn refuses(command: &mut Command, code: i32, told: &[&str]) {
+    assert_eq!(errors_of(command, code, told), 1, "{command:?}");
+}
+
+/// Checks that a command is refused with this exit code and that its errors tell all of this; returns how many there are.
+#[track_caller]
+pub(crate) fn errors_of(command: &mut Command, code: i32, told: &[&str]) -> usize {
     let ended = Ended::of(command);
     assert_eq!(
         (ended.code, ended.stdout.as_str()),
@@ -30,14 +36,14 @@ pub(crate) fn refuses(command: &mut Command, code: i32, told: &[&str]) {
         ended.stderr
     );
     let text: String = ended.stderr.lines().map(as_text).collect();
-    let errors = text.lines().filter(|line| line.starts_with("error: "));
-    assert_eq!(errors.count(), 1, "{command:?}: {}", ended.stderr);
     for told in told {
         assert!(
             text.contains(told),
             "{command:?}: {told:?} is not in {text}"
         );
     }
+    let errors = text.lines().filter(|line| line.starts_with("error: "));
+    errors.count()
 }
 
 /// Returns an error that `--json` printed as the lines that a person would have read; other lines as they are.

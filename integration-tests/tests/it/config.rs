@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
-use crate::bad_input::{nothing_ran, refuses};
+use crate::bad_input::{errors_of, nothing_ran, refuses};
 use crate::support::{Ended, Workshop, attempt_text, for_agent, report};
 
 /// Returns where the user's configuration file of an installation is, in a folder that is there.
@@ -196,8 +196,9 @@ fn configuration_that_is_broken_is_told_with_its_place_at_each_layer_and_nothing
         ),
     ] {
         let path = workshop.project.write(file, content);
-        refuses(&mut workshop.script(&[], "exit 0"), 2, told);
-        refuses(&mut workshop.command(&["config", "validate"]), 2, told);
+        let of_run = errors_of(&mut workshop.script(&[], "exit 0"), 2, told);
+        let of_validate = errors_of(&mut workshop.command(&["config", "validate"]), 2, told);
+        assert_eq!(of_run, of_validate);
         fs::remove_file(path).unwrap();
     }
     fs::write(&user, "memory = '1x'\n").unwrap();
@@ -489,4 +490,47 @@ fn the_engine_in_use_is_shown_with_who_names_it() {
         by_file,
         format!("host = unix:///f {file} (overrides {docker})")
     );
+}
+
+#[test]
+fn every_problem_of_the_configuration_is_an_error_of_its_own_and_told_once_for_all_files() {
+    let workshop = Workshop::new();
+    fs::write(user_file(&workshop), "pids = 'x'\n").unwrap();
+    let broken = "memory = '1x'\ncpus = 'x'\n";
+    workshop.project.write("dark-factory.toml", broken);
+    workshop.project.write("a.md", "Do it.\n");
+    workshop.project.write("b.md", "Do it.\n");
+
+    let ended = Ended::of(&mut workshop.command(&["run", "--json", "a.md", "b.md"]));
+
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    let errors: Vec<Value> = ended
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let places: Vec<_> = errors
+        .iter()
+        .map(|error| {
+            (
+                error["error"]["line"].clone(),
+                error["error"]["column"].clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        places,
+        [
+            (json!(1), json!(8)),
+            (json!(1), json!(10)),
+            (json!(2), json!(8))
+        ]
+    );
+    for error in errors {
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(
+            !message.contains('\n') && error["error"]["file"].is_string(),
+            "{error}"
+        );
+    }
 }

@@ -366,6 +366,8 @@ pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, Com
             Err(several) => errors.extend(several),
         }
     }
+    // What is wrong with configuration is wrong for every file.
+    errors.retain(|error| context.is_news(&error.text()));
     let Some(last) = errors.pop() else {
         return Ok(jobs);
     };
