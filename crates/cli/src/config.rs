@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use dark_factory_executor::config::{ConfigFile, Stack, load_project};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
-use dark_factory_executor::resolve::project_root;
-use dark_factory_executor::settings::{Layer, ToolSettings};
+use dark_factory_executor::resolve::{ResolveError, project_root, resolve_layers};
+use dark_factory_executor::settings::{Layer, Settings, ToolSettings};
 
 use crate::context::Context;
 use crate::error::CommandError;
@@ -39,11 +39,22 @@ pub(crate) fn stack(
     over_each_other(context, &files, prompt, flags)
 }
 
-/// Checks that there are layers of such a run, and prints nothing.
+/// Checks that there are layers of such a run, and that a prompt could be launched with them but for what flags may
+/// still add: an image and credentials. Prints nothing.
 pub(crate) fn check(context: &Context, prompt: Option<&Prompt>) -> Result<(), CommandError> {
     let flags = Layer::default();
     let files = files(context, prompt, &flags)?;
-    over_each_other(context, &files, prompt, &flags).map(drop)
+    let stack = over_each_other(context, &files, prompt, &flags)?;
+    let Some(prompt) = prompt else {
+        return Ok(());
+    };
+    let layers = stack.layers();
+    let layers: Vec<&Settings> = layers.iter().collect();
+    let grounds = context.resolve_context(context.state_dir.clone());
+    match resolve_layers(prompt, &layers, &context.host, &grounds) {
+        Ok(_) | Err(ResolveError::NoImage { .. } | ResolveError::Auth(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn files(

@@ -534,3 +534,29 @@ fn every_problem_of_the_configuration_is_an_error_of_its_own_and_told_once_for_a
         );
     }
 }
+
+#[test]
+fn validate_tells_of_a_prompt_what_its_run_would_be_refused_for() {
+    let workshop = Workshop::new();
+    let project = &workshop.project;
+    project.write("a.md", "---\nmount: [/nowhere:/n]\n---\nDo it.\n");
+    project.write("b.md", "Do it without credentials.\n");
+
+    let refused = ["a.md:2:9: ", "/nowhere does not exist"];
+    assert_eq!(
+        errors_of(
+            &mut workshop.command(&["config", "validate", "a.md"]),
+            2,
+            &refused
+        ),
+        1
+    );
+    let sound = Ended::of(&mut workshop.command(&["config", "validate", "b.md"]));
+
+    assert_eq!(
+        (sound.code, sound.stdout.as_str()),
+        (0, "b.md: ok\n"),
+        "{}",
+        sound.stderr
+    );
+}

@@ -10,12 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{ConfigError, seed};
+use crate::error::sentence;
 use crate::host::HostView;
 use crate::plain_file::{self, PlainFile, PlainFileError};
-use crate::resolve::BUILT_IN_PROFILES;
+use crate::resolve::{self, BUILT_IN_PROFILES, ResolveError};
 use crate::settings::{
-    Diagnostic, Fault, KeyNode, Layer, Level, Node, Place, ProfileName, Settings, Source, Value,
-    nearest, parse_toml, quoted, read_settings,
+    Diagnostic, Fault, KeyNode, Layer, Level, Node, Origin, Place, ProfileName, Settings, Source,
+    Value, nearest, parse_toml, quoted, read_settings,
 };
 
 /// The project's configuration, in its root.
@@ -224,7 +225,24 @@ fn settings(source: Source<'_>, root: Node, faults: &mut Vec<Fault>) -> Layer {
             None => fault.help("`dark-factory config schema` has all keys; remove it"),
         });
     }
+    faults.extend(resolve::faults(&reading.layer.run).iter().filter_map(fault));
     reading.layer
+}
+
+/// Returns an error of resolving as a problem of the file that its setting stands in.
+fn fault(error: &ResolveError) -> Option<Fault> {
+    let origin = error.origin()?;
+    let Origin::File { line, column, .. } = origin else {
+        return None;
+    };
+    let place = Place {
+        line: usize::try_from(*line).ok()?,
+        column: usize::try_from(*column).ok()?,
+        len: 1,
+    };
+    let text = sentence(error);
+    let message = text.strip_prefix(&format!("{origin}: "));
+    Some(Fault::new(place, message.unwrap_or(&text)))
 }
 
 fn profile(name: &KeyNode, node: Node, source: Source<'_>, faults: &mut Vec<Fault>) -> Settings {

@@ -461,6 +461,39 @@ fn what_may_be_a_secret_is_in_no_message() {
 }
 
 #[test]
+fn what_every_run_would_refuse_is_a_problem_of_the_file_also_in_a_profile() {
+    for (line, column, told) in [
+        ("agent = 'clade'", 9, "there is no agent \"clade\""),
+        ("memory = '1k'", 10, "memory must be at least 6m"),
+        ("image = 'A B'", 9, "is not an image reference"),
+        ("workdir = 'x'", 11, "must begin with /"),
+        ("mount = ['/a:x']", 10, "must begin with /"),
+        (
+            "env = { DARK_FACTORY_X = '1' }",
+            26,
+            "\"DARK_FACTORY_X\" cannot be set",
+        ),
+        (
+            "label = { 'dark-factory.x' = '1' }",
+            30,
+            "belong to dark-factory",
+        ),
+    ] {
+        for text in [format!("\n{line}"), format!("[profile.x]\n{line}")] {
+            let error = toml("c.toml", &text, None, Level::User)
+                .unwrap_err()
+                .to_string();
+
+            assert!(
+                error.starts_with(&format!("c.toml:2:{column}: ")),
+                "{error}"
+            );
+            assert!(error.contains(told), "{error}");
+        }
+    }
+}
+
+#[test]
 fn the_schema_has_every_key_that_a_file_may_have() {
     let schema = json_schema();
 

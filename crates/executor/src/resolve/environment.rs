@@ -84,6 +84,34 @@ pub(super) struct Variable {
     pub(super) is_from_host: bool,
 }
 
+/// Says why no variable can have this name, if none can.
+pub(super) fn name_problem(name: &str) -> Option<EnvProblem> {
+    if !is_variable_name(name) {
+        Some(EnvProblem::Name)
+    } else if name.starts_with(OUR_PREFIX) {
+        Some(EnvProblem::Ours)
+    } else {
+        None
+    }
+}
+
+pub(super) fn refused(
+    name: &str,
+    value: &EnvValue,
+    origin: &Origin,
+    problem: EnvProblem,
+) -> ResolveError {
+    ResolveError::Env {
+        origin: origin.clone(),
+        name: match value {
+            // It may be a value whose name was forgotten.
+            EnvValue::FromHost if problem == EnvProblem::Name => MASK.to_owned(),
+            EnvValue::FromHost | EnvValue::Text(_) => name.to_owned(),
+        },
+        problem,
+    }
+}
+
 /// Returns the environment that the layers give, lowest first.
 ///
 /// Within a layer the environment files come first, in order, and `env` wins over them.
@@ -94,24 +122,13 @@ pub(super) fn environment(
 ) -> Result<Env, ResolveError> {
     let mut env = Env::new();
     let mut set = |name: &str, value: &EnvValue, origin: &Origin| {
-        let refused = |problem| ResolveError::Env {
-            origin: origin.clone(),
-            name: match value {
-                // It may be a value whose name was forgotten.
-                EnvValue::FromHost if problem == EnvProblem::Name => MASK.to_owned(),
-                EnvValue::FromHost | EnvValue::Text(_) => name.to_owned(),
-            },
-            problem,
-        };
+        let refused = |problem| refused(name, value, origin, problem);
         let (text, is_from_host) = match value {
             EnvValue::Text(text) => (Some(text.as_str()), false),
             EnvValue::FromHost => (host.var(name), true),
         };
-        if !is_variable_name(name) {
-            return Err(refused(EnvProblem::Name));
-        }
-        if name.starts_with(OUR_PREFIX) {
-            return Err(refused(EnvProblem::Ours));
+        if let Some(problem) = name_problem(name) {
+            return Err(refused(problem));
         }
         let text = text
             .ok_or_else(|| refused(EnvProblem::NotOnHost))?

@@ -436,19 +436,20 @@ fn image(
         Profile::Seed => None,
     };
     match (&settings.image, default) {
-        (Some(Sourced { value, origin }), _) => match check_image(value) {
-            Ok(()) => Ok(value.clone()),
-            Err(problem) => Err(ResolveError::Image {
-                origin: origin.clone(),
-                image: quoted(value),
-                problem,
-            }),
-        },
+        (Some(image), _) => checked_image(image).map(|()| image.value.clone()),
         (None, Some(image)) => Ok(image.clone()),
         (None, None) => Err(ResolveError::NoImage {
             file: prompt.file.clone(),
         }),
     }
+}
+
+fn checked_image(image: &Sourced<String>) -> Result<(), ResolveError> {
+    check_image(&image.value).map_err(|problem| ResolveError::Image {
+        origin: image.origin.clone(),
+        image: quoted(&image.value),
+        problem,
+    })
 }
 
 /// Returns when the image is pulled: never one of ours, which no registry has, and somebody else's might.
@@ -466,11 +467,34 @@ fn pull(settings: &Settings, image: &str, warnings: &mut Warnings) -> PullPolicy
     PullPolicy::Never
 }
 
-fn limits(
-    settings: &Settings,
-    profile: Profile,
-    context: &ResolveContext,
-) -> Result<Limits, ResolveError> {
+/// Returns what every run of these settings would be refused for, whatever the host and other layers are.
+pub(crate) fn faults(settings: &Settings) -> Vec<ResolveError> {
+    let paths = [
+        container_path("workspace", settings.workspace.as_ref(), target::mountable),
+        container_path("workdir", settings.workdir.as_ref(), target::absolute),
+    ];
+    let one = [
+        agent::chosen(settings.agent.as_ref()).map(drop),
+        settings.image.as_ref().map_or(Ok(()), checked_image),
+        least(settings),
+        labels(&settings.labels).map(drop),
+    ];
+    let all = one.into_iter().chain(paths.map(|path| path.map(drop)));
+    let mut faults: Vec<ResolveError> = all.filter_map(Result::err).collect();
+    faults.extend(settings.mounts.iter().filter_map(mounts::fault));
+    faults.extend(settings.env.iter().filter_map(|(name, value)| {
+        let problem = environment::name_problem(name)?;
+        Some(environment::refused(
+            name,
+            &value.value,
+            &value.origin,
+            problem,
+        ))
+    }));
+    faults
+}
+
+fn least(settings: &Settings) -> Result<(), ResolveError> {
     let below = |origin: &Origin, setting, least, value: String| {
         Err(ResolveError::Limit {
             origin: origin.clone(),
@@ -502,6 +526,15 @@ fn limits(
     {
         return below(origin, "log-limit", "64k", value.to_string());
     }
+    Ok(())
+}
+
+fn limits(
+    settings: &Settings,
+    profile: Profile,
+    context: &ResolveContext,
+) -> Result<Limits, ResolveError> {
+    least(settings)?;
     let given = Limits {
         memory: chosen(settings.memory.as_ref()),
         cpus: chosen(settings.cpus.as_ref()),

@@ -94,6 +94,16 @@ pub(super) fn resolve(
     Ok(resolved)
 }
 
+/// Returns what is wrong with a mount whatever the host is.
+pub(super) fn fault(mount: &Sourced<ExtraMount>) -> Option<ResolveError> {
+    let problem = target::mountable(&mount.value.dst).err()?;
+    Some(ResolveError::Mount {
+        origin: mount.origin.clone(),
+        mount: format!("{}:{}", mount.value.src, mount.value.dst),
+        problem: problem.into(),
+    })
+}
+
 fn one(
     mount: &ExtraMount,
     origin: &Origin,
