@@ -158,8 +158,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) network: Option<String>,
     /// Hide the project's .git from the agent
-    #[arg(long)]
-    pub(crate) hide_git: bool,
+    #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) hide_git: Option<bool>,
     /// Label on the container
     #[arg(long, value_name = "K=V")]
     pub(crate) label: Vec<String>,
@@ -175,6 +175,30 @@ pub(crate) struct RunArgs {
     /// How output leaves the container: spool, or attach where an entrypoint can't be wrapped
     #[arg(long)]
     pub(crate) transport: Option<String>,
+    /// Secret, for a file below /run/secrets in the container
+    #[arg(long, alias = "secrets", value_name = "NAME=env:VAR|file:PATH")]
+    pub(crate) secret: Vec<String>,
+    /// How long an agent that has given its result may take to leave, such as 2m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) completion_grace: Option<String>,
+    /// Where the project is mounted in the container
+    #[arg(long, value_name = "PATH")]
+    pub(crate) workspace: Option<String>,
+    /// The agent's working directory in the container
+    #[arg(long, value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// First signal of a stop [default: SIGTERM]
+    #[arg(long, value_name = "SIGNAL")]
+    pub(crate) stop_signal: Option<String>,
+    /// How long a stop waits before it kills, such as 10s
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) stop_grace: Option<String>,
+    /// Credential folder of the seed profile
+    #[arg(long, value_name = "DIR")]
+    pub(crate) claude_dir: Option<String>,
+    /// Project's name in labels and container names [default: its folder's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project_name: Option<String>,
     /// Runs at the same time; they share the project, so it is your word that they do not collide [default: 1]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: Option<u16>,

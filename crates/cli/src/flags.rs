@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_label,
-    parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids, parse_profile,
-    parse_pull, parse_timeout, parse_transport, parse_user,
+    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_grace,
+    parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids,
+    parse_profile, parse_project_name, parse_pull, parse_secret, parse_signal, parse_timeout,
+    parse_transport, parse_user,
 };
 use dark_factory_executor::spec::GitVisibility;
 use dark_factory_executor::supervisor::Retention;
@@ -43,16 +44,35 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,
         user: one("--user", args.user.as_ref(), parse_user)?,
         network: one("--network", args.network.as_ref(), parse_network)?,
-        git: args
-            .hide_git
-            .then(|| Sourced::flag("--hide-git", GitVisibility::Hidden)),
+        git: args.hide_git.map(|is_hidden| {
+            let git = match is_hidden {
+                true => GitVisibility::Hidden,
+                false => GitVisibility::Visible,
+            };
+            Sourced::flag("--hide-git", git)
+        }),
         labels: map("--label", &args.label, parse_label)?,
         pull: one("--pull", args.pull.as_ref(), parse_pull)?,
         project: text("--project", args.project.as_ref()),
         profile: one("--profile", args.profile.as_ref(), parse_profile)?,
         transport: one("--transport", args.transport.as_ref(), parse_transport)?,
         command: (!args.command.is_empty()).then(|| Sourced::flag("--", args.command.clone())),
-        ..Settings::default()
+        secrets: map("--secret", &args.secret, parse_secret)?,
+        completion_grace: one(
+            "--completion-grace",
+            args.completion_grace.as_ref(),
+            parse_grace,
+        )?,
+        workspace: text("--workspace", args.workspace.as_ref()),
+        workdir: text("--workdir", args.workdir.as_ref()),
+        stop_signal: one("--stop-signal", args.stop_signal.as_ref(), parse_signal)?,
+        stop_grace: one("--stop-grace", args.stop_grace.as_ref(), parse_grace)?,
+        claude_dir: text("--claude-dir", args.claude_dir.as_ref()),
+        project_name: one(
+            "--project-name",
+            args.project_name.as_ref(),
+            parse_project_name,
+        )?,
     })
 }
 
@@ -122,5 +142,34 @@ fn parsed<T>(
     match parse(value) {
         Ok(value) => Ok(Sourced::flag(flag, value)),
         Err(error) => Err(CommandError::usage(format!("{flag} {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use dark_factory_executor::settings::{KEYS, Scope};
+
+    use crate::args::Args;
+
+    #[test]
+    fn every_key_of_a_run_is_a_flag_of_run_and_explain() {
+        let cli = Args::command();
+        for command in ["run", "explain"] {
+            let command = cli.find_subcommand(command).unwrap();
+            let flags: Vec<&str> = command
+                .get_arguments()
+                .flat_map(|flag| flag.get_long_and_visible_aliases().into_iter().flatten())
+                .collect();
+            let keys = KEYS
+                .iter()
+                .filter(|key| matches!(key.scope, Scope::Run | Scope::Project));
+            // The program and its arguments stand behind --.
+            for key in keys.filter(|key| key.name != "command") {
+                let is_flag = flags.contains(&key.name)
+                    || key.alias.is_some_and(|alias| flags.contains(&alias));
+                assert!(is_flag, "{}", key.name);
+            }
+        }
     }
 }

@@ -505,7 +505,9 @@ fn a_name_that_would_drive_the_terminal_is_shown_as_pictures_everywhere() {
     let workshop = Workshop::new();
     let names = ["a\u{1b}[2J.md", "b\u{1b}]0;x\u{7}.md"];
     for name in names {
-        workshop.project.write(name, for_agent("agent: command\n", "exit 0"));
+        workshop
+            .project
+            .write(name, for_agent("agent: command\n", "exit 0"));
     }
 
     let validated = Ended::of(workshop.command(&["config", "validate"]).args(names));

@@ -298,3 +298,46 @@ fn the_socket_of_the_engine_in_use_is_refused_as_a_mount_whatever_named_it() {
         assert!(ended.stderr.contains(told), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn what_a_front_matter_says_of_secrets_paths_stops_and_git_a_flag_can_say_otherwise() {
+    let workshop = Workshop::new();
+    let task =
+        "---\nagent: command\nimage: i\nhide-git: true\nworkdir: /a\nstop-grace: 1s\n---\nDo it.\n";
+    workshop.project.write("a.md", task);
+    workshop.project.write("key.txt", "hunter2");
+
+    let explained = explained(
+        &workshop,
+        "a.md",
+        &[
+            "--host",
+            NOWHERE,
+            "--hide-git=false",
+            "--workspace",
+            "/w",
+            "--workdir",
+            "/w/x",
+            "--stop-signal",
+            "int",
+            "--stop-grace",
+            "3s",
+            "--completion-grace",
+            "4s",
+            "--project-name",
+            "named",
+            "--secret",
+            "k=file:key.txt",
+        ],
+    );
+
+    let spec = &explained["spec"];
+    assert_eq!(spec["workspace"]["git"], "visible");
+    assert_eq!(spec["workspace"]["target"], "/w");
+    assert_eq!(spec["workdir"], "/w/x");
+    assert_eq!(spec["stop"]["signal"], "SIGINT");
+    assert_eq!(spec["project"], "named");
+    assert_eq!(spec["secrets"], json!(["k"]));
+    let raw = explained.to_string();
+    assert!(!raw.contains("hunter2"), "{raw}");
+}
