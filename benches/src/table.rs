@@ -46,16 +46,15 @@ pub(crate) fn table(title: &str, headings: &[&str], rows: &[Row]) -> String {
         push(&mut text, format_args!("\n  {:<34}", row.name));
         for (index, figures) in row.columns.iter().enumerate() {
             let others = against.map_or(figures, |row| &row.columns[index]);
-            let ratio = median(
-                figures
-                    .iter()
-                    .zip(others)
-                    .map(|(ours, theirs)| ours / theirs),
-            );
-            push(
-                &mut text,
-                format_args!("{:>16.2} {ratio:>6.2}x", median(figures.iter().copied())),
-            );
+            let figure = median(figures.iter().copied());
+            let rounds = figures.iter().zip(others);
+            let ratio = median(rounds.map(|(ours, theirs)| ours / theirs));
+            // There is none to what costs nothing.
+            let ratio = match ratio.is_finite() {
+                true => format!("{ratio:.2}x"),
+                false => "-".to_owned(),
+            };
+            push(&mut text, format_args!("{figure:>16.2} {ratio:>7}"));
         }
     }
     text.push('\n');

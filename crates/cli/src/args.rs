@@ -104,10 +104,6 @@ pub(crate) enum Command {
 
 /// Flags of `run`; each is also a key of a prompt file's front matter, which it beats.
 #[derive(Debug, ClapArgs)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "flags of a command line are there or not"
-)]
 pub(crate) struct RunArgs {
     /// Prompt files; - reads one from standard input
     #[arg(required = true, value_name = "FILE")]
