@@ -342,6 +342,27 @@ fn a_copy_whose_command_was_killed_has_nothing_at_stake() {
 }
 
 #[test]
+fn a_program_that_went_with_its_container_was_killed() {
+    let proxy = EngineProxy::new();
+    let scene = Scene::behind(&proxy);
+    let foreground = scene.run_until("begun", "write begun x\nwait-file go\nexit 0");
+    let run = text(&scene.only_run(), "run_id");
+    proxy.next("GET /exec/*/json", Fault::HoldRequest);
+    let script = "write inside x; wait-file never";
+    let exec = ["exec", &run, "--", "/bin/agent", "-e", script];
+    let exec = Running::start(&mut scene.dark_factory(&exec));
+    scene.wait_for_file("inside");
+
+    docker(&["rm", "--force", &scene.container()]);
+    proxy.wait_until_held();
+    proxy.release();
+    let exec = exec.ended();
+
+    assert_eq!(exec.code, 137, "{}", exec.stderr);
+    assert_ne!(foreground.ended().code, 0);
+}
+
+#[test]
 fn what_has_no_container_or_no_shell_is_told_so() {
     let scene = Scene::new();
     let foreground = scene.run_until("begun", "write begun x\nwait-file go\nexit 0");

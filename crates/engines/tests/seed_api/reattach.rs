@@ -6,6 +6,7 @@ use std::time::Duration;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::execute::Executor;
+use dark_factory_executor::host::HostView;
 use dark_factory_types::{LogState, OutcomeKind, Transport};
 use tokio_util::sync::CancellationToken;
 
@@ -228,6 +229,27 @@ async fn the_seeds_ended_container_is_adopted_and_never_started_again() {
             .matches('x')
             .count(),
         1
+    );
+}
+
+#[tokio::test]
+async fn an_adopted_container_has_no_prompt_to_run_again() {
+    let rig = Rig::new();
+    let name = rig.running("042-fix", &LABELLED, FOREIGN);
+    rig.go();
+    let adopted = rig.executor.reattach(&rig.log("a"), &name, None).await;
+    assert_eq!(adopted.unwrap().kind, OutcomeKind::Failed);
+    let run = rig.attempts().await[0].id.run();
+
+    let retry = rig
+        .executor
+        .supervisor()
+        .retry(run, &HostView::default())
+        .await;
+
+    assert!(
+        matches!(retry, Err(ExecutorError::PromptNotKept { .. })),
+        "{retry:?}"
     );
 }
 
