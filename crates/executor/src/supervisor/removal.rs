@@ -4,9 +4,9 @@
 //! Reads: the store; the engine, if it has anything of the run.
 //! Never: removes a run that is open, or that another process has in its hands.
 //!
-//! First what the engine has, then the run's rows, all at once, then its folders, which were marked before. Whoever dies in
-//! between leaves the run, or a folder that the store does not know, which is a [`Leftover`](super::Leftover) with nothing
-//! at stake.
+//! First what the engine has, then the run's rows, all at once, then its folders, which were marked before. Whoever
+//! dies in between leaves the run, or a folder that the store does not know, which is a
+//! [`Leftover`](super::Leftover) with nothing at stake.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -119,8 +119,8 @@ pub struct GitChanges {
 }
 
 impl GitChanges {
-    /// Uses the git that the host's `PATH` names, outside of what an agent can write to, and keeps what it knows of projects in a
-    /// state folder.
+    /// Uses the git that the host's `PATH` names, outside of what an agent can write to, and keeps what it knows of
+    /// projects in a state folder.
     pub fn new(host: HostView, state_dir: &Path) -> Self {
         Self {
             host,
