@@ -4,6 +4,7 @@
 //! Reads: [`KEYS`].
 //! Never: knows a key by itself.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -36,9 +37,23 @@ pub fn json_schema() -> Value {
 }
 
 fn properties(is_wanted: impl Fn(&Key) -> bool) -> Map<String, Value> {
+    let named = |key: &Key| -> Vec<(String, Value)> {
+        names(key)
+            .into_iter()
+            .map(|name| (name, property(key)))
+            .collect()
+    };
     KEYS.iter()
         .filter(|key| is_wanted(key))
-        .map(|key| (key.name.to_owned(), property(key)))
+        .flat_map(named)
+        .collect()
+}
+
+/// Returns every name by which a file may have a key.
+fn names(key: &Key) -> BTreeSet<String> {
+    let names = std::iter::once(key.name).chain(key.alias);
+    names
+        .flat_map(|name| [name.to_owned(), name.replace('-', "_")])
         .collect()
 }
 
@@ -83,6 +98,8 @@ fn mount() -> Value {
                     "src": { "type": "string" },
                     "dst": { "type": "string" },
                     "read-only": { "type": "boolean" },
+                    "read_only": { "type": "boolean" },
+                    "readOnly": { "type": "boolean" },
                     "optional": { "type": "boolean" },
                 },
                 "required": ["src", "dst"],

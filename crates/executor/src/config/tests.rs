@@ -504,6 +504,17 @@ fn the_schema_has_every_key_that_a_file_may_have() {
             .is_err_and(|error| error.to_string().contains("cannot be set here"));
         assert_eq!(properties.contains_key(key.name), !is_refused, "{key:?}");
     }
+    for alias in [
+        "mounts",
+        "labels",
+        "env-files",
+        "env_files",
+        "secret",
+        "keep_days",
+        "default_profile",
+    ] {
+        assert!(properties.contains_key(alias), "{alias}");
+    }
     let table = &schema["properties"]["profile"]["anyOf"][1]["additionalProperties"];
     assert!(
         table["properties"]["memory"]["description"].is_string(),
