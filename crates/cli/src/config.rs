@@ -57,7 +57,8 @@ pub(crate) fn check(context: &Context, prompt: Option<&Prompt>) -> Result<(), Co
     }
 }
 
-fn files(
+/// Returns the configuration files of such a run.
+pub(crate) fn files(
     context: &Context,
     prompt: Option<&Prompt>,
     flags: &Layer,

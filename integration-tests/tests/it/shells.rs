@@ -80,6 +80,11 @@ fn bash_completes_commands_flags_values_files_and_runs() {
         ["detach"]
     );
     assert_eq!(offered(&workshop, &["run", "--network", "o"]), ["open"]);
+    assert_eq!(offered(&workshop, &["run", "--agent", "cod"]), ["codex"]);
+    workshop
+        .project
+        .write("dark-factory.toml", "[profile.offline]\n");
+    assert_eq!(offered(&workshop, &["run", "--profile", "o"]), ["offline"]);
     assert!(offered(&workshop, &["run", "--mem"]).contains(&"--memory".to_owned()));
     assert_eq!(
         offered(&workshop, &["run", "prompts/f"]),

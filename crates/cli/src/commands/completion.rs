@@ -12,10 +12,13 @@ use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter,
 };
 use clap_complete::env::{CompleteEnv, Shells};
+use dark_factory_agents::AGENT_NAMES;
+use dark_factory_executor::settings::Layer;
 use dark_factory_executor::state_dir::{RunIs, recorded_runs};
 use dark_factory_types::exit_code;
 
 use crate::args::{Args, CompletionArgs, CompletionShell, Global};
+use crate::config;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal;
@@ -31,10 +34,10 @@ const OF_OPEN_RUNS: [&str; 4] = ["stop", "pause", "resume", "attach"];
 
 /// Values of flags whose rules the settings have.
 const VALUES: [(&str, &[&str]); 5] = [
-    ("agent", &["claude", "command"]),
+    ("agent", &AGENT_NAMES),
     ("network", &["none", "open"]),
     ("pull", &["never", "missing", "always"]),
-    ("profile", &["hardened", "seed"]),
+    ("on_interrupt", &["stop", "detach"]),
     ("transport", &["spool", "attach"]),
 ];
 
@@ -103,6 +106,7 @@ fn describe(command: clap::Command) -> clap::Command {
                 }
             }
             Some("DIR") => arg.value_hint(ValueHint::DirPath),
+            _ if arg.get_id() == "profile" => arg.add(ArgValueCandidates::new(profiles)),
             _ => match VALUES.iter().find(|(id, _)| arg.get_id() == *id) {
                 Some((_, values)) => arg.add(ArgValueCandidates::new(|| {
                     values.iter().map(CompletionCandidate::new).collect()
@@ -112,6 +116,24 @@ fn describe(command: clap::Command) -> clap::Command {
         }
     });
     command.mut_subcommands(describe)
+}
+
+/// Returns the names of profiles in the working directory, as far as the configuration can be read.
+fn profiles() -> Vec<CompletionCandidate> {
+    let global = Global {
+        host: None,
+        state_dir: None,
+        json: false,
+    };
+    let files = Context::new(&global)
+        .and_then(|context| config::files(&context, None, &Layer::default()))
+        .unwrap_or_default();
+    let named = files.iter().flat_map(|file| file.profiles.keys());
+    let built_in = ["hardened", "seed"].map(CompletionCandidate::new);
+    built_in
+        .into_iter()
+        .chain(named.map(CompletionCandidate::new))
+        .collect()
 }
 
 /// Which runs are offered.
