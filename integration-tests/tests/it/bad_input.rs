@@ -535,6 +535,13 @@ fn names_and_values_of_any_bytes_and_length_are_refused_in_a_readable_message() 
         2,
         &["prompt file no-\u{fffd}\u{241b}[31m.md cannot be read"],
     );
+    let there = OsStr::from_bytes(b"is-\xff.md");
+    fs::write(workshop.project.path().join(there), "Do it.\n").unwrap();
+    refuses(
+        workshop.run(&[]).arg(there),
+        2,
+        &["its path is not UTF-8", "rename it"],
+    );
     for flag in [
         "--memory",
         "--timeout",

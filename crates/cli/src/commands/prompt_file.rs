@@ -75,6 +75,10 @@ pub(super) fn read(context: &Context, file: &Path) -> Result<(String, Vec<u8>), 
             ),
         );
     }
+    if path.to_str().is_none() {
+        let message = format!("prompt file {name} cannot be used: its path is not UTF-8");
+        return Err(CommandError::usage(message).hint("rename it"));
+    }
     // It may be another file by now, and a pipe would be waited for.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(&path, flags, Mode::empty()).map_err(io::Error::from);

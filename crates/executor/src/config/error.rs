@@ -8,7 +8,7 @@ use std::fmt;
 
 use dark_factory_types::exit_code;
 
-use crate::settings::{Diagnostic, Origin};
+use crate::settings::{Diagnostic, Origin, quoted};
 
 /// Configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +51,7 @@ pub enum ConfigError {
     },
     /// There is no profile of that name.
     #[error(
-        "{origin}: there is no profile {name:?}; there are {known}{}",
+        "{origin}: there is no profile {}; there are {known}{}", quoted(.name),
         .suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
     )]
     UnknownProfile {

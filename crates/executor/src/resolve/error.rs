@@ -15,7 +15,7 @@ use super::image::ImageProblem;
 use super::mounts::MountProblem;
 use super::project::Danger;
 use super::target::TargetProblem;
-use crate::settings::{Origin, SettingError};
+use crate::settings::{Origin, SettingError, quoted};
 
 /// A prompt and settings from which no launch can be made.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum ResolveError {
         problem: TargetProblem,
     },
     /// There is no agent of that name.
-    #[error("{origin}: there is no agent {name:?}; there are {known}{}", did_you_mean(*.suggestion))]
+    #[error("{origin}: there is no agent {}; there are {known}{}", quoted(.name), did_you_mean(*.suggestion))]
     UnknownAgent {
         /// Where it was written.
         origin: Origin,
@@ -75,7 +75,7 @@ pub enum ResolveError {
         suggestion: Option<&'static str>,
     },
     /// There is no profile of that name.
-    #[error("{origin}: there is no profile {name:?}; there are {known}{}", did_you_mean(*.suggestion))]
+    #[error("{origin}: there is no profile {}; there are {known}{}", quoted(.name), did_you_mean(*.suggestion))]
     UnknownProfile {
         /// Where it was written.
         origin: Origin,
