@@ -146,6 +146,7 @@ fn read(path: &Path, file: &str) -> Result<Option<Content>, ConfigError> {
         Err(error) => {
             let way_out = match error {
                 PlainFileError::TooLarge => "look whether it is the right file",
+                PlainFileError::Folder => "make it a file, or remove it",
                 _ => "make it a plain file, or remove it",
             };
             return Err(refused(&error.to_string(), way_out));
