@@ -85,6 +85,21 @@ impl Moment {
         }
     }
 
+    /// Returns the moment of this boot at which the machine had been awake for this long, earlier or later, as if it was
+    /// not suspended between the two.
+    pub fn near_awake(&self, awake_ms: u64) -> Self {
+        let Some(later) = awake_ms.checked_sub(self.awake_ms) else {
+            return self.at_awake(awake_ms);
+        };
+        let wall = self.wall.checked_add(Duration::from_millis(later));
+        Self {
+            wall: wall.unwrap_or(self.wall),
+            boot: self.boot.clone(),
+            uptime_ms: self.uptime_ms.saturating_add(later),
+            awake_ms,
+        }
+    }
+
     /// Returns the moment of this boot at which the wall clock, as it goes now, showed `wall`.
     pub fn at_wall(&self, wall: Timestamp) -> Self {
         let ago = Duration::try_from(self.wall.duration_since(wall)).unwrap_or_default();
@@ -230,6 +245,8 @@ mod tests {
 
         assert_eq!(now.at_awake(40_000), moment(999_990, "a", 40));
         assert_eq!(now.at_awake(60_000), now);
+        assert_eq!(now.near_awake(40_000), now.at_awake(40_000));
+        assert_eq!(now.near_awake(60_000), moment(1_000_010, "a", 60));
     }
 
     #[tokio::test]

@@ -92,8 +92,19 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
     nothing_left_over(stage)?;
     only_known(
         &state,
-        &["init", "runs", "state.db", "state.db-shm", "state.db-wal"],
+        &[
+            "init",
+            "projects",
+            "runs",
+            "state.db",
+            "state.db-shm",
+            "state.db-wal",
+        ],
     )?;
+    let indexes = entries(&state.join("projects"));
+    if indexes.len() > 1 {
+        return Err(format!("more than one index of one project: {indexes:?}"));
+    }
     let helpers = entries(&state.join("init")).len();
     if helpers > 1 {
         return Err(format!("{helpers} files in init/"));

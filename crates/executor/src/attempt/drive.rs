@@ -95,7 +95,12 @@ impl Drive<'_> {
             () = self.control.kill.cancelled() => self.launch_no_more().await?,
         };
         let (end, workload, collected) = match launched {
-            Launched::Running(workload) => self.supervise(&attempt, workload, agent, sinks).await?,
+            Launched::Running(workload) => {
+                // As it is now: with the time of its start.
+                let row = self.store.attempt(attempt.id).await?;
+                let row = row.as_ref().unwrap_or(&attempt);
+                self.supervise(row, workload, agent, sinks).await?
+            }
             Launched::Ended(end, workload) => {
                 let collected = self.collect(&attempt, agent, sinks).await?;
                 (end, workload, collected)
@@ -276,6 +281,7 @@ impl Drive<'_> {
                     }
                     self.reach("baseline", "after").await?;
                 }
+                let before = self.clock.moment();
                 let launched = self.start(spec, handle, known.container).await?;
                 if known.container == Container::Ended
                     && let Launched::Running(workload) = launched
@@ -296,7 +302,7 @@ impl Drive<'_> {
                 if let Launched::Running(workload) = &launched
                     && known.state < AttemptState::Running
                 {
-                    let started = self.started(attempt)?;
+                    let started = self.started(attempt, &before)?;
                     self.advance(Transition::Running(started)).await?;
                     (self.progress)(Progress::Started {
                         container: workload.handle().container.clone(),
@@ -592,7 +598,13 @@ impl Drive<'_> {
     }
 
     /// Returns when the attempt was started: as it is stored, else as the helper recorded it, else just now.
-    pub(super) fn started(&self, attempt: &Attempt) -> Result<Moment, ExecutorError> {
+    ///
+    /// `near` is a moment close to the start: between the two the machine was not suspended.
+    pub(super) fn started(
+        &self,
+        attempt: &Attempt,
+        near: &Moment,
+    ) -> Result<Moment, ExecutorError> {
         if let Some(stored) = &attempt.started {
             return Ok(stored.clone());
         }
@@ -609,7 +621,7 @@ impl Drive<'_> {
                     ..
                 }),
                 Stamps::OfThisBoot,
-            ) => now.at_awake(awake_ms),
+            ) => near.near_awake(awake_ms),
             // Also where a supervisor died between the start and its record in the store.
             (Some(StartStamp { wall, .. }), _) => now.at_wall(wall),
         })

@@ -250,11 +250,15 @@ impl Drive<'_> {
             }
         }
         if let Some(workload) = workload {
-            match dispose(row, workload.as_ref()).await {
-                // It may run once more, by a start that came late.
-                Err(_) if row.handle.is_some() => {}
-                disposed => return disposed,
+            let disposed = dispose(row, workload.as_ref()).await;
+            if let (Err(_), Some(handle)) = (&disposed, &row.handle)
+                && let Ok(Recovered::Running(workload)) = self.look(handle).await
+            {
+                // Once more, by a start that came late.
+                workload.stop(&StopPolicy::kill()).await?;
+                return dispose(row, workload.as_ref()).await;
             }
+            return disposed;
         }
         let Some(handle) = &row.handle else {
             return self.remove_unknown(row).await;

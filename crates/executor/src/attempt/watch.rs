@@ -276,7 +276,7 @@ impl Drive<'_> {
     fn deadlines(&self, attempt: &Attempt) -> Result<Deadlines, ExecutorError> {
         let spec = &attempt.spec;
         let proof = dark_factory_agents::agent(&spec.agent).map(|agent| agent.proof());
-        let started = self.started(attempt)?;
+        let started = self.started(attempt, &self.clock.moment())?;
         Ok(Deadlines {
             paused: attempt.pause.total,
             wall: match self.control.time_limit {

@@ -65,7 +65,8 @@ impl KeptIndex<'_> {
         {
             return Err(error);
         }
-        let new = NamedTempFile::new_in(self.folder)?;
+        // Beside the other index: what a process that is killed leaves goes with the attempt's folder.
+        let new = NamedTempFile::new_in(index.parent().unwrap_or(self.folder))?;
         copy_with_time(index, new.path())?;
         new.as_file().sync_all()?;
         new.persist(&self.file)?;
