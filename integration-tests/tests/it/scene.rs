@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::Ended;
 
 /// How long an event may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` returns a value.
