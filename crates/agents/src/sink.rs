@@ -4,12 +4,17 @@
 //! Reads: strings of a line.
 //! Never: lets one line become more than a bounded amount of text.
 
+use std::borrow::Cow;
+
 use dark_factory_types::{EventKind, UnparsedReason};
 use serde_json::value::RawValue;
 
 use crate::json::{JsonStr, string};
-use crate::transcript::DecodedEvent;
+use crate::split::LineEnd;
+use crate::transcript::{DecodedEvent, DecoderLine, line_event};
 
+/// A line that is not UTF-8 is repaired up to this length.
+const REPAIR_CAP: usize = 1 << 20;
 /// Text of all events of one line together, in bytes, before they are cut short.
 const LINE_BUDGET: usize = 1 << 20;
 /// One text of the agent, in bytes.
@@ -64,6 +69,29 @@ impl<'s> LineSink<'s> {
             }
             None => false,
         }
+    }
+}
+
+/// Hands a line over: to `object` if it begins one, and as what it is if not, or if `object` cannot read it.
+pub(crate) fn read_object(
+    line: DecoderLine<'_>,
+    sink: &mut dyn FnMut(DecodedEvent),
+    object: impl FnOnce(&str, &mut LineSink<'_>) -> Option<()>,
+) {
+    let mut sink = LineSink::new(sink);
+    let text = match std::str::from_utf8(line.bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) if line.bytes.len() <= REPAIR_CAP => String::from_utf8_lossy(line.bytes),
+        Err(_) => return sink.unparsed(UnparsedReason::NotUtf8),
+    };
+    if !text.trim_start().starts_with('{') {
+        return sink.send(line_event(line.bytes));
+    }
+    if object(&text, &mut sink).is_none() {
+        sink.unparsed(match line.end {
+            LineEnd::Newline => UnparsedReason::Malformed,
+            LineEnd::StreamEnd => UnparsedReason::Truncated,
+        });
     }
 }
 

@@ -4,7 +4,6 @@
 //! Reads: lines of standard output.
 //! Never: relies on the order of keys or on a field being there, or decides what a result is worth.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use dark_factory_types::{ErrorClass, EventKind, NoticeLevel, UnparsedReason, Verdict};
@@ -15,16 +14,13 @@ use super::BLOCK_KEYS;
 use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
 use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
-use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, word};
-use crate::split::LineEnd;
-use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, line_event};
+use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, read_object, word};
+use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 
 /// Blocks of one message that become events.
 const BLOCK_CAP: usize = 1024;
 /// Tool calls without an answer whose names are remembered.
 const OPEN_CALLS: usize = 1024;
-/// A line that is not UTF-8 is repaired up to this length.
-const REPAIR_CAP: usize = 1 << 20;
 
 /// The state of one run's stream.
 #[derive(Debug, Default)]
@@ -38,21 +34,7 @@ pub(super) struct ClaudeDecoder {
 
 impl Decoder for ClaudeDecoder {
     fn line(&mut self, line: DecoderLine<'_>, sink: &mut dyn FnMut(DecodedEvent)) {
-        let mut sink = LineSink::new(sink);
-        let text = match std::str::from_utf8(line.bytes) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) if line.bytes.len() <= REPAIR_CAP => String::from_utf8_lossy(line.bytes),
-            Err(_) => return sink.unparsed(UnparsedReason::NotUtf8),
-        };
-        if !text.trim_start().starts_with('{') {
-            return sink.send(line_event(line.bytes));
-        }
-        if self.object(&text, &mut sink).is_none() {
-            sink.unparsed(match line.end {
-                LineEnd::Newline => UnparsedReason::Malformed,
-                LineEnd::StreamEnd => UnparsedReason::Truncated,
-            });
-        }
+        read_object(line, sink, |text, sink| self.object(text, sink));
     }
 
     fn conclusion(&self) -> Conclusion {

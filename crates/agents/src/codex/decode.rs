@@ -6,8 +6,6 @@
 //!
 //! Codex gives no cost and no model. The usage of a turn counts the whole thread, so the last one is the run's.
 
-use std::borrow::Cow;
-
 use dark_factory_types::{ErrorClass, EventKind, ReportStatus, UnparsedReason, Usage, Verdict};
 use serde_json::value::RawValue;
 
@@ -15,12 +13,9 @@ use super::classify::{classify, http_status, retry};
 use super::items::{Deeds, Phase};
 use crate::claim::{FinalText, claimed, reason_of};
 use crate::json::{JsonStr, KeyMatch, clip, fields, string, unsigned};
-use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, word};
-use crate::split::LineEnd;
-use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, line_event};
+use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, read_object, word};
+use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 
-/// A line that is not UTF-8 is repaired up to this length.
-const REPAIR_CAP: usize = 1 << 20;
 /// The most tokens that are believed: beyond it a sum could overflow.
 const MOST: u64 = 1 << 53;
 
@@ -38,21 +33,7 @@ pub(super) struct CodexDecoder {
 
 impl Decoder for CodexDecoder {
     fn line(&mut self, line: DecoderLine<'_>, sink: &mut dyn FnMut(DecodedEvent)) {
-        let mut sink = LineSink::new(sink);
-        let text = match std::str::from_utf8(line.bytes) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) if line.bytes.len() <= REPAIR_CAP => String::from_utf8_lossy(line.bytes),
-            Err(_) => return sink.unparsed(UnparsedReason::NotUtf8),
-        };
-        if !text.trim_start().starts_with('{') {
-            return sink.send(line_event(line.bytes));
-        }
-        if self.object(&text, &mut sink).is_none() {
-            sink.unparsed(match line.end {
-                LineEnd::Newline => UnparsedReason::Malformed,
-                LineEnd::StreamEnd => UnparsedReason::Truncated,
-            });
-        }
+        read_object(line, sink, |text, sink| self.object(text, sink));
     }
 
     fn conclusion(&self) -> Conclusion {
