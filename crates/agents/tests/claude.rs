@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claim;
+
 use std::fs;
 use std::path::Path;
 
@@ -11,6 +13,8 @@ use dark_factory_types::{
     Event, EventKind, EventStream, ReportStatus, UnparsedReason, Verdict,
 };
 use jiff::Timestamp;
+
+use claim::Claim::{self, Error, Report, Silent, Success};
 
 fn recording(name: &str) -> Vec<u8> {
     let path = format!("tests/data/streams/claude/{name}.jsonl");
@@ -40,32 +44,6 @@ fn kinds(stdout: &str) -> Vec<EventKind> {
         .into_iter()
         .map(|event| event.kind)
         .collect()
-}
-
-/// What a row of the table expects.
-enum Claim {
-    Report,
-    Success,
-    Silent,
-    Error(ErrorClass),
-}
-use Claim::{Error, Report, Silent, Success};
-
-impl Claim {
-    fn is(&self, verdict: &Verdict) -> bool {
-        match (self, verdict) {
-            (Report, Verdict::Report { report }) => report.status == ReportStatus::Success,
-            (Success, Verdict::Success) | (Silent, Verdict::Silent) => true,
-            (
-                Error(class),
-                Verdict::Error {
-                    class: found,
-                    message,
-                },
-            ) => class == found && !message.is_empty(),
-            _ => false,
-        }
-    }
 }
 
 /// Recording, claim, tokens (input, output, cache read, cache written), turns, cost, last tool.

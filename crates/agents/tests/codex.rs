@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claim;
+
 use std::fs;
 use std::path::Path;
 
 use dark_factory_agents::{Conclusion, TextFormatter, TextStyle, Transcript, agent};
-use dark_factory_types::{
-    ErrorClass::{self, *},
-    Event, EventKind, EventStream, ReportStatus, Verdict,
-};
+use dark_factory_types::{ErrorClass::*, Event, EventKind, EventStream, Verdict};
 use jiff::Timestamp;
+
+use claim::Claim::{self, Error, Report, Silent, Success};
 
 fn recording(name: &str) -> String {
     let path = format!("tests/data/streams/codex/{name}.jsonl");
@@ -33,32 +34,6 @@ fn shown(stdout: &str) -> String {
         text.write(event, &mut out);
     }
     out
-}
-
-/// What a row of the table expects.
-enum Claim {
-    Report,
-    Success,
-    Silent,
-    Error(ErrorClass),
-}
-use Claim::{Error, Report, Silent, Success};
-
-impl Claim {
-    fn is(&self, verdict: &Verdict) -> bool {
-        match (self, verdict) {
-            (Report, Verdict::Report { report }) => report.status == ReportStatus::Success,
-            (Success, Verdict::Success) | (Silent, Verdict::Silent) => true,
-            (
-                Error(class),
-                Verdict::Error {
-                    class: found,
-                    message,
-                },
-            ) => class == found && !message.is_empty(),
-            _ => false,
-        }
-    }
 }
 
 /// Recording, claim, tokens (input, output, cache read), turns, last tool.
