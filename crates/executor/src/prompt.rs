@@ -7,7 +7,8 @@
 use std::fmt;
 
 use crate::settings::{
-    Diagnostic, Fault, Level, Place, Settings, Source, parse_yaml, read_settings, suggest_key,
+    Diagnostic, Fault, Joined, Level, Place, Settings, Source, parse_yaml, read_settings,
+    suggest_key,
 };
 
 /// The line that opens and closes a front matter.
@@ -96,20 +97,6 @@ impl fmt::Display for EmptyPlace {
             Self::File => Ok(()),
             Self::BelowFrontMatter => f.write_str(" below the front matter"),
         }
-    }
-}
-
-struct Joined<'a>(&'a [Diagnostic]);
-
-impl fmt::Display for Joined<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
     }
 }
 

@@ -4,11 +4,9 @@
 //! Reads: nothing.
 //! Never: holds a secret's value.
 
-use std::fmt;
-
 use dark_factory_types::exit_code;
 
-use crate::settings::{Diagnostic, Origin, quoted};
+use crate::settings::{Diagnostic, Joined, Origin, quoted};
 
 /// Configuration that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,19 +68,5 @@ impl ConfigError {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         exit_code::USAGE
-    }
-}
-
-struct Joined<'a, T>(&'a [T]);
-
-impl<T: fmt::Display> fmt::Display for Joined<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
     }
 }

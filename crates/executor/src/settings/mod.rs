@@ -36,7 +36,7 @@ pub use text::{
     parse_timeout, parse_transport, parse_user,
 };
 
-pub(crate) use diagnostic::{Fault, Place};
+pub(crate) use diagnostic::{Fault, Joined, Place};
 pub(crate) use keys::{Source, read_settings, read_variable, suggest as suggest_key};
 pub(crate) use node::{KeyNode, Node, Value};
 pub(crate) use show::{MASK, Shown, is_secret_name, without_passwords};
