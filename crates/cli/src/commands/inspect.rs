@@ -44,12 +44,10 @@ pub(crate) async fn inspect(
             ((*name).to_owned(), shown.into())
         })
         .collect();
-    let attempts = supervisor.store().attempts().await;
-    let attempts = attempts.map_err(ExecutorError::from)?;
-    let of_run = attempts
-        .iter()
-        .filter(|other| other.id.run() == attempt.id.run());
+    let of_run = supervisor.store().attempts_of(attempt.id.run()).await;
     let of_run: Vec<Value> = of_run
+        .map_err(ExecutorError::from)?
+        .iter()
         .map(|other| {
             json!({
                 "attempt_id": other.id,
