@@ -51,6 +51,7 @@ mod context;
 mod detach;
 mod error;
 mod flags;
+mod git;
 mod helper;
 mod interrupt;
 mod journal;

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 
 use dark_factory_executor::prompt::Prompt;
@@ -23,6 +23,7 @@ use super::{Format, cause, human_seconds, seconds};
 use crate::args::DemoArgs;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::git;
 use crate::helper::image_archive;
 use crate::interrupt::{Interrupts, Reaction};
 use crate::live::Live;
@@ -240,17 +241,7 @@ fn make_project(project: &Path) -> io::Result<()> {
 }
 
 fn git(project: &Path, arguments: &[&str]) -> io::Result<()> {
-    let mut command = Command::new("git");
-    // Set where the demo is run by a git hook; they would name the user's repository.
-    for name in [
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_COMMON_DIR",
-    ] {
-        command.env_remove(name);
-    }
-    let status = command
+    let status = git::command()
         .arg("-C")
         .arg(project)
         .args([
@@ -263,8 +254,6 @@ fn git(project: &Path, arguments: &[&str]) -> io::Result<()> {
         // Without the user's own settings, such as signed commits.
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
         .map_err(|error| {

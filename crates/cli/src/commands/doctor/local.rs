@@ -5,10 +5,8 @@
 //! Never: starts or stops anything that stays.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use dark_factory_executor::daemon::{Ask, Mode, Seat, ask};
 use dark_factory_executor::doctor::Finding;
@@ -16,6 +14,7 @@ use dark_factory_types::exit_code;
 
 use crate::context::Context;
 use crate::detach;
+use crate::git;
 
 /// Says whether the state folder's daemon works with this engine, and is of this binary.
 pub(super) async fn daemon(context: &Context) -> Finding {
@@ -92,7 +91,7 @@ fn is_our_binary(pid: u32) -> bool {
 /// Says whether git is there and works on the project; no run fails for want of it.
 pub(super) fn git(project: Option<&Path>) -> Finding {
     let advice = "install git: on Debian apt-get install git";
-    let version = match run(Command::new("git").arg("--version")) {
+    let version = match git::command().arg("--version").output() {
         Ok(output) if output.status.success() => text(&output.stdout),
         Ok(output) => return Finding::warning(text(&output.stderr), advice),
         Err(error) => return Finding::warning(format!("git cannot be started: {error}"), advice),
@@ -106,14 +105,14 @@ pub(super) fn git(project: Option<&Path>) -> Finding {
             project.display()
         ));
     }
-    let mut command = Command::new("git");
+    let mut command = git::command();
     command
         // Named here, because the project may belong to whom the agent runs as.
         .args(["-c", &format!("safe.directory={}", project.display())])
         .arg("-C")
         .arg(project)
         .args(["rev-parse", "--git-dir"]);
-    match run(&mut command) {
+    match command.output() {
         Ok(output) if output.status.success() => {
             Finding::ok(format!("{version} reads {}", project.display()))
         }
@@ -127,22 +126,6 @@ pub(super) fn git(project: Option<&Path>) -> Finding {
         ),
         Err(error) => Finding::warning(error.to_string(), advice),
     }
-}
-
-fn run(command: &mut Command) -> io::Result<Output> {
-    // Set where we are run by a git hook; they would name another repository.
-    for name in [
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "GIT_INDEX_FILE",
-        "GIT_COMMON_DIR",
-    ] {
-        command.env_remove(name);
-    }
-    command
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
-        .output()
 }
 
 fn text(bytes: &[u8]) -> String {
