@@ -21,6 +21,7 @@ mod json;
 mod report;
 mod sink;
 mod split;
+mod tool;
 mod transcript;
 
 pub use agent::{

@@ -4,6 +4,7 @@
 //! Reads: raw chunks, in the order in which they were read.
 //! Never: blocks, fails, or keeps events.
 
+use std::collections::VecDeque;
 use std::fmt;
 
 use dark_factory_types::{Event, EventKind, EventStream, UnparsedReason, Usage, Verdict};
@@ -15,6 +16,8 @@ use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine};
 
 /// The longest text line in an event, in bytes.
 const LINE_CAP: usize = 64 << 10;
+/// Tool calls without an answer whose times are remembered.
+const OPEN_CALLS: usize = 1024;
 /// The longest line of standard error that is shown, in bytes.
 const STDERR_CAP: usize = 1 << 20;
 
@@ -82,7 +85,7 @@ pub struct Transcript {
     stdout: LineSplitter,
     stderr: LineSplitter,
     decoder: Box<dyn Decoder>,
-    next_seq: u64,
+    numbering: Numbering,
 }
 
 impl Transcript {
@@ -92,7 +95,7 @@ impl Transcript {
             stdout: LineSplitter::new(),
             stderr: LineSplitter::with_cap(STDERR_CAP),
             decoder: agent.decoder(),
-            next_seq: 0,
+            numbering: Numbering::default(),
         }
     }
 
@@ -112,29 +115,29 @@ impl Transcript {
         at: Timestamp,
         mut sink: impl FnMut(Event),
     ) {
-        let seq = &mut self.next_seq;
+        let numbering = &mut self.numbering;
         match stream {
             EventStream::Stdout => {
                 let decoder = self.decoder.as_mut();
                 self.stdout.feed(chunk, |line| {
-                    decode_stdout(decoder, line, at, seq, &mut sink);
+                    decode_stdout(decoder, line, at, numbering, &mut sink);
                 });
             }
             EventStream::Stderr => self
                 .stderr
-                .feed(chunk, |line| decode_stderr(line, at, seq, &mut sink)),
+                .feed(chunk, |line| decode_stderr(line, at, numbering, &mut sink)),
         }
     }
 
     /// Ends both streams and appends the events of last lines without a line end.
     pub fn finish(&mut self, at: Timestamp, out: &mut Vec<Event>) {
-        let seq = &mut self.next_seq;
+        let numbering = &mut self.numbering;
         let mut sink = |event| out.push(event);
         let decoder = self.decoder.as_mut();
         self.stdout
-            .finish(|line| decode_stdout(decoder, line, at, seq, &mut sink));
+            .finish(|line| decode_stdout(decoder, line, at, numbering, &mut sink));
         self.stderr
-            .finish(|line| decode_stderr(line, at, seq, &mut sink));
+            .finish(|line| decode_stderr(line, at, numbering, &mut sink));
     }
 
     /// Returns what follows from the output so far.
@@ -147,10 +150,10 @@ fn decode_stdout(
     decoder: &mut dyn Decoder,
     line: SplitLine<'_>,
     at: Timestamp,
-    seq: &mut u64,
+    numbering: &mut Numbering,
     sink: &mut impl FnMut(Event),
 ) {
-    let mut number = |decoded| sink(numbered(decoded, &line, EventStream::Stdout, at, seq));
+    let mut number = |decoded| sink(numbering.event(decoded, &line, EventStream::Stdout, at));
     match line.content {
         LineContent::Whole(bytes) => decoder.line(
             DecoderLine {
@@ -165,7 +168,12 @@ fn decode_stdout(
     }
 }
 
-fn decode_stderr(line: SplitLine<'_>, at: Timestamp, seq: &mut u64, sink: &mut impl FnMut(Event)) {
+fn decode_stderr(
+    line: SplitLine<'_>,
+    at: Timestamp,
+    numbering: &mut Numbering,
+    sink: &mut impl FnMut(Event),
+) {
     let kind = match line.content {
         LineContent::Whole(bytes) => line_event(bytes),
         LineContent::TooLong => EventKind::Unparsed {
@@ -173,27 +181,55 @@ fn decode_stderr(line: SplitLine<'_>, at: Timestamp, seq: &mut u64, sink: &mut i
         },
     };
     let decoded = DecodedEvent::of_agent(kind);
-    sink(numbered(decoded, &line, EventStream::Stderr, at, seq));
+    sink(numbering.event(decoded, &line, EventStream::Stderr, at));
 }
 
-fn numbered(
-    decoded: DecodedEvent,
-    line: &SplitLine<'_>,
-    stream: EventStream,
-    at: Timestamp,
-    seq: &mut u64,
-) -> Event {
-    let event = Event {
-        seq: *seq,
-        at,
-        stream,
-        offset: line.offset,
-        len: line.len,
-        parent: decoded.parent,
-        kind: decoded.kind,
-    };
-    *seq += 1;
-    event
+/// What events get from their place in the transcript: numbers, and how long calls took.
+#[derive(Debug, Default)]
+struct Numbering {
+    next_seq: u64,
+    /// Ids and times of tool calls without an answer.
+    calls: VecDeque<(String, Timestamp)>,
+}
+
+impl Numbering {
+    fn event(
+        &mut self,
+        mut decoded: DecodedEvent,
+        line: &SplitLine<'_>,
+        stream: EventStream,
+        at: Timestamp,
+    ) -> Event {
+        match &mut decoded.kind {
+            EventKind::ToolStart { id, .. } => {
+                if self.calls.len() == OPEN_CALLS {
+                    self.calls.pop_front();
+                }
+                self.calls.push_back((id.clone(), at));
+            }
+            EventKind::ToolEnd {
+                id, duration_ms, ..
+            } => {
+                let open = self.calls.iter().rposition(|(open, _)| open == id);
+                let call = open.and_then(|open| self.calls.remove(open));
+                *duration_ms = call.map(|(_, began)| {
+                    u64::try_from(at.duration_since(began).as_millis()).unwrap_or(0)
+                });
+            }
+            _ => {}
+        }
+        let event = Event {
+            seq: self.next_seq,
+            at,
+            stream,
+            offset: line.offset,
+            len: line.len,
+            parent: decoded.parent,
+            kind: decoded.kind,
+        };
+        self.next_seq += 1;
+        event
+    }
 }
 
 /// Makes a text line of bytes: what is not UTF-8 is U+FFFD, and the middle of a long one is left out.

@@ -10,7 +10,7 @@ use std::path::Path;
 use dark_factory_agents::{Conclusion, TextFormatter, TextStyle, Transcript, agent};
 use dark_factory_types::{
     ErrorClass::{self, *},
-    Event, EventKind, EventStream, ReportStatus, UnparsedReason, Verdict,
+    Event, EventKind, EventStream, ReportStatus, ToolClass, UnparsedReason, Verdict,
 };
 use jiff::Timestamp;
 
@@ -393,8 +393,10 @@ fn tool_calls_and_answers_are_paired() {
         id: id.to_owned(),
         name: name.to_owned(),
         ok,
+        exit_code: None,
         output: output.to_owned(),
         output_len: if ok { 1 } else { 2 },
+        duration_ms: (id == "a").then_some(0),
     };
     assert_eq!(
         events,
@@ -402,6 +404,7 @@ fn tool_calls_and_answers_are_paired() {
             EventKind::ToolStart {
                 id: "a".to_owned(),
                 name: "Bash".to_owned(),
+                class: ToolClass::Shell,
                 input: r#"{"command":"ls","n":1}"#.to_owned(),
             },
             end("a", "Bash", false, "x\ny"),

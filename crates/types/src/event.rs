@@ -74,8 +74,11 @@ pub enum EventKind {
     ToolStart {
         /// The call's id.
         id: String,
-        /// The tool's name.
+        /// The tool's name, as the agent writes it.
         name: String,
+        /// What kind of tool it is.
+        #[serde(default)]
+        class: ToolClass,
         /// The input: a JSON object whose long values are shortened.
         input: String,
     },
@@ -87,10 +90,28 @@ pub enum EventKind {
         name: String,
         /// Whether the agent counts it as done.
         ok: bool,
+        /// The exit code of the command that it ran, if the agent says one; negative where it was never started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit_code: Option<i64>,
         /// The answer, its middle left out if it is long.
         output: String,
         /// Length of the whole answer in bytes.
         output_len: u64,
+        /// Milliseconds from the line of the call to that of the answer; `None` if the call was not seen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        duration_ms: Option<u64>,
+    },
+    /// A file was changed, as an agent says it that does not say how.
+    FileChange {
+        /// The file.
+        path: String,
+        /// What was done to it.
+        op: FileOp,
+    },
+    /// The agent wrote down its plan, or went on in it.
+    Plan {
+        /// The whole plan as it is now, as far as it is not too long.
+        items: Vec<PlanItem>,
     },
     /// A request to the model failed and will be sent again.
     Retry {
@@ -157,6 +178,73 @@ pub enum EventKind {
         /// Why it was not decoded.
         why: UnparsedReason,
     },
+}
+
+/// What kind of tool an agent called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ToolClass {
+    /// It runs commands.
+    Shell,
+    /// It reads files.
+    Read,
+    /// It writes whole files.
+    Write,
+    /// It changes parts of files.
+    Edit,
+    /// It looks for files, or in them.
+    Search,
+    /// It reads or searches the web.
+    Web,
+    /// It keeps the plan.
+    Plan,
+    /// It starts another agent, or talks to one.
+    Agent,
+    /// Anything else, also a class that a later version knows.
+    #[default]
+    #[serde(other)]
+    Other,
+}
+
+/// What was done to a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FileOp {
+    /// It was made.
+    Add,
+    /// It was changed.
+    Update,
+    /// It was removed.
+    Delete,
+    /// A word that this build does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// One step of an agent's plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanItem {
+    /// What is to be done.
+    pub text: String,
+    /// How far it is.
+    pub state: PlanState,
+}
+
+/// How far a step of a plan is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PlanState {
+    /// Not begun.
+    Pending,
+    /// Being worked at.
+    InProgress,
+    /// Done.
+    Completed,
+    /// Given up.
+    Cancelled,
 }
 
 /// How much a notice matters.

@@ -20,7 +20,10 @@ mod report;
 mod usage;
 mod verdict;
 
-pub use event::{Event, EventKind, EventStream, NoticeLevel, UnparsedReason};
+pub use event::{
+    Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState, ToolClass,
+    UnparsedReason,
+};
 pub use exit::{Exit, ExitSource, ExitStatus, Oom};
 pub use id::{AttemptId, IdError, OwnerId, RunId};
 pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome, signal_name};

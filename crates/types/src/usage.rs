@@ -17,10 +17,16 @@ pub struct Usage {
     pub cache_read_tokens: u64,
     /// Input tokens written to the provider's cache.
     pub cache_write_tokens: u64,
+    /// Output tokens that were reasoning; they are in `output_tokens` too.
+    #[serde(default)]
+    pub reasoning_tokens: u64,
     /// Turns of the conversation.
     pub turns: u64,
     /// Cost in US dollars as the agent says it, an estimate from its list prices; `None` if it says nothing.
     pub cost_usd: Option<f64>,
+    /// Cost in US dollars by our own dated table of list prices; `None` if it does not know the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priced_usd: Option<f64>,
 }
 
 impl Usage {
@@ -31,14 +37,17 @@ impl Usage {
 
     /// Adds another attempt's usage; a cost is known if either side's is.
     pub fn add(&mut self, other: &Self) {
+        let sum = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.cache_read_tokens += other.cache_read_tokens;
         self.cache_write_tokens += other.cache_write_tokens;
+        self.reasoning_tokens += other.reasoning_tokens;
         self.turns += other.turns;
-        self.cost_usd = match (self.cost_usd, other.cost_usd) {
-            (Some(a), Some(b)) => Some(a + b),
-            (a, b) => a.or(b),
-        };
+        self.cost_usd = sum(self.cost_usd, other.cost_usd);
+        self.priced_usd = sum(self.priced_usd, other.priced_usd);
     }
 }

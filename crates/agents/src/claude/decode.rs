@@ -15,6 +15,7 @@ use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
 use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, read_object, word};
+use crate::tool::tool_class;
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 
 /// Blocks of one message that become events.
@@ -237,7 +238,13 @@ impl ClaudeDecoder {
                 self.calls.push_back((id.clone(), name.clone()));
                 self.conclusion.last_tool = Some(name.clone());
                 let input = summarise(input, sink);
-                sink.send(EventKind::ToolStart { id, name, input });
+                let class = tool_class(&name);
+                sink.send(EventKind::ToolStart {
+                    id,
+                    name,
+                    class,
+                    input,
+                });
             }
             "tool_result" => {
                 let id = word(call);
@@ -248,8 +255,10 @@ impl ClaudeDecoder {
                     id,
                     name: name.map(|(_, name)| name).unwrap_or_default(),
                     ok: boolean(is_error) != Some(true),
+                    exit_code: None,
                     output,
                     output_len,
+                    duration_ms: None,
                 });
             }
             _ => {}

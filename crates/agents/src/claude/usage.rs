@@ -104,8 +104,8 @@ fn sum_models(value: &RawValue) -> Option<Usage> {
                     output_tokens: tokens(output),
                     cache_read_tokens: tokens(read),
                     cache_write_tokens: tokens(written),
-                    turns: 0,
                     cost_usd: float(cost),
+                    ..Usage::default()
                 },
             );
         }
@@ -129,8 +129,7 @@ fn plain_usage(value: &RawValue) -> Option<Usage> {
         output_tokens: tokens(output),
         cache_read_tokens: tokens(read),
         cache_write_tokens: tokens(written),
-        turns: 0,
-        cost_usd: None,
+        ..Usage::default()
     })
 }
 

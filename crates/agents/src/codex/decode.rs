@@ -195,15 +195,17 @@ fn tokens(usage: &RawValue) -> Option<Usage> {
         "cached_input_tokens",
         "cache_write_input_tokens",
         "output_tokens",
+        "reasoning_output_tokens",
     ];
     let counts = fields(usage.get(), names, KeyMatch::Exact)?;
-    let [input, read, written, output] = counts.map(|count| unsigned(count).unwrap_or(0).min(MOST));
+    let [input, read, written, output, reasoning] =
+        counts.map(|count| unsigned(count).unwrap_or(0).min(MOST));
     Some(Usage {
         input_tokens: input.saturating_sub(read).saturating_sub(written),
         output_tokens: output,
         cache_read_tokens: read,
         cache_write_tokens: written,
-        turns: 0,
-        cost_usd: None,
+        reasoning_tokens: reasoning,
+        ..Usage::default()
     })
 }

@@ -6,13 +6,14 @@
 
 use std::collections::VecDeque;
 
-use dark_factory_types::{EventKind, NoticeLevel};
+use dark_factory_types::{EventKind, NoticeLevel, PlanItem, PlanState};
 use serde_json::value::RawValue;
 
 use super::classify::{is_crippling, is_of_sandbox};
 use crate::json::{JsonKind, KeyMatch, boolean, each_element, fields, kind, string};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
 use crate::split::to_u64;
+use crate::tool::tool_class;
 
 /// The output of one command, in bytes.
 const OUTPUT_CAP: usize = 16 << 10;
@@ -20,8 +21,8 @@ const OUTPUT_CAP: usize = 16 << 10;
 const OPEN_CALLS: usize = 1024;
 /// Files of one change that are named.
 const FILES: usize = 64;
-/// Items of a plan that are counted.
-const PLAN: usize = 1024;
+/// Items of a plan that are kept.
+const PLAN: usize = 256;
 /// The status of what was done, and of what Codex was not allowed to do.
 const COMPLETED: &str = "completed";
 const DECLINED: &str = "declined";
@@ -251,6 +252,7 @@ impl Deeds {
         sink.send(EventKind::ToolStart {
             id: id.to_owned(),
             name: name.to_owned(),
+            class: tool_class(name),
             input,
         });
     }
@@ -280,36 +282,31 @@ impl Deeds {
             id,
             name: name.to_owned(),
             ok,
+            exit_code: None,
             output,
             output_len: to_u64(len),
+            duration_ms: None,
         });
     }
 }
 
-/// Sends how far a plan is.
+/// Sends the plan as it is now.
 fn plan(item: &RawValue, sink: &mut LineSink<'_>) -> Option<()> {
-    let [items] = fields(item.get(), ["items"], KeyMatch::Exact)?;
-    let (mut done, mut total, mut next) = (0, 0, String::new());
-    each_element(items?.get(), |step| {
+    let [list] = fields(item.get(), ["items"], KeyMatch::Exact)?;
+    let mut items = Vec::new();
+    each_element(list?.get(), |step| {
         if let Some([text, completed]) = fields(step.get(), ["text", "completed"], KeyMatch::Exact)
         {
-            total += 1;
-            if boolean(completed) == Some(true) {
-                done += 1;
-            } else if next.is_empty() {
-                next = sink.text(string(text), VALUE_CAP);
-            }
+            items.push(PlanItem {
+                text: sink.text(string(text), VALUE_CAP),
+                state: match boolean(completed) {
+                    Some(true) => PlanState::Completed,
+                    _ => PlanState::Pending,
+                },
+            });
         }
-        total < PLAN
+        items.len() < PLAN
     });
-    let next = if next.is_empty() {
-        next
-    } else {
-        format!(", next: {next}")
-    };
-    sink.send(EventKind::Notice {
-        level: NoticeLevel::Info,
-        text: format!("plan: {done} of {total} done{next}"),
-    });
+    sink.send(EventKind::Plan { items });
     Some(())
 }

@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use dark_factory_types::{
-    ErrorClass, Event, EventKind, EventStream, NoticeLevel, UnparsedReason, Usage,
+    ErrorClass, Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState,
+    UnparsedReason, Usage,
 };
 
 use self::tool::Answer;
@@ -103,6 +104,15 @@ impl TextFormatter {
                 let answer = if *ok { Answer::Ok } else { Answer::Error };
                 tool::end(&mut page, name, answer, output);
             }
+            EventKind::FileChange { path, op } => {
+                let op = match op {
+                    FileOp::Add => "added",
+                    FileOp::Delete => "removed",
+                    _ => "changed",
+                };
+                page.line(GREEN, &format!("  {op} {path}"));
+            }
+            EventKind::Plan { items } => plan(&mut page, items),
             EventKind::Retry {
                 attempt,
                 max_attempts,
@@ -261,6 +271,21 @@ fn thinking(page: &mut Page<'_>, text: &str) {
         let more = lines.len() - THINKING_LINES;
         page.line(DIM, &format!("   … {more} more lines"));
     }
+}
+
+/// Writes how far a plan is, and what is next.
+fn plan(page: &mut Page<'_>, items: &[PlanItem]) {
+    let is_open =
+        |item: &&PlanItem| matches!(item.state, PlanState::Pending | PlanState::InProgress);
+    let done = items.len() - items.iter().filter(is_open).count();
+    let next = items
+        .iter()
+        .find(is_open)
+        .map_or_else(String::new, |item| format!(", next: {}", item.text));
+    page.line(
+        DIM,
+        &format!("· plan: {done} of {} done{next}", items.len()),
+    );
 }
 
 fn unparsed(page: &mut Page<'_>, event: &Event, why: &UnparsedReason) {

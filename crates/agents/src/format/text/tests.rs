@@ -3,6 +3,7 @@ use jiff::Timestamp;
 
 use super::tool::Answer;
 use super::*;
+use crate::tool::tool_class;
 
 fn event(kind: EventKind) -> Event {
     Event {
@@ -30,6 +31,7 @@ fn start(name: &str, input: &str) -> EventKind {
     EventKind::ToolStart {
         id: "1".to_owned(),
         name: name.to_owned(),
+        class: tool_class(name),
         input: input.to_owned(),
     }
 }
@@ -39,8 +41,10 @@ fn end(name: &str, answer: Answer, output: &str) -> EventKind {
         id: "1".to_owned(),
         name: name.to_owned(),
         ok: answer == Answer::Ok,
+        exit_code: None,
         output: output.to_owned(),
         output_len: 0,
+        duration_ms: None,
     }
 }
 
@@ -162,6 +166,7 @@ fn turn(answer: Answer, class: Option<ErrorClass>, text: &str) -> EventKind {
         cache_write_tokens: 200,
         turns: 6,
         cost_usd: Some(0.04),
+        ..Usage::default()
     };
     EventKind::TurnEnd {
         ok: answer == Answer::Ok,
