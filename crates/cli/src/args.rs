@@ -129,22 +129,22 @@ pub(crate) struct RunArgs {
     /// Mount a host file or folder
     #[arg(long, short, value_name = "SRC:DST[:ro]")]
     pub(crate) mount: Vec<String>,
-    /// Wall time limit, such as 30m
+    /// Wall time limit, such as 30m, or none
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
-    /// Time without any output, such as 15m
+    /// Time without any output, such as 15m, or none
     #[arg(long, value_name = "DURATION")]
     pub(crate) idle_timeout: Option<String>,
-    /// Most output, such as 200m
+    /// Most output, such as 200m, or none
     #[arg(long, value_name = "SIZE")]
     pub(crate) log_limit: Option<String>,
-    /// Memory limit, swap included, such as 2g
+    /// Memory limit, swap included, such as 2g, or none
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
-    /// CPU limit, such as 1.5
+    /// CPU limit, such as 1.5, or none
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<String>,
-    /// Limit of processes and threads
+    /// Limit of processes and threads, or none
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pids: Option<String>,
     /// User of the agent [default: the project folder's owner]
@@ -174,7 +174,7 @@ pub(crate) struct RunArgs {
     /// Secret, for a file below /run/secrets in the container
     #[arg(long, alias = "secrets", value_name = "NAME=env:VAR|file:PATH")]
     pub(crate) secret: Vec<String>,
-    /// How long an agent that has given its result may take to leave, such as 2m
+    /// How long an agent that has given its result may take to leave, such as 2m, or none
     #[arg(long, value_name = "DURATION")]
     pub(crate) completion_grace: Option<String>,
     /// Where the project is mounted in the container

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_cpus, parse_env, parse_grace,
-    parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids,
-    parse_profile, parse_project_name, parse_pull, parse_secret, parse_signal, parse_timeout,
-    parse_transport, parse_user,
+    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_completion_grace, parse_cpus,
+    parse_env, parse_grace, parse_label, parse_memory, parse_mount, parse_network,
+    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret,
+    parse_signal, parse_time_limit, parse_transport, parse_user,
 };
 use dark_factory_executor::spec::GitVisibility;
 use dark_factory_executor::supervisor::Retention;
@@ -36,8 +36,12 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
             .iter()
             .map(|mount| parsed("--mount", mount, parse_mount))
             .collect::<Result<_, _>>()?,
-        timeout: one("--timeout", args.timeout.as_ref(), parse_timeout)?,
-        idle_timeout: one("--idle-timeout", args.idle_timeout.as_ref(), parse_timeout)?,
+        timeout: one("--timeout", args.timeout.as_ref(), parse_time_limit)?,
+        idle_timeout: one(
+            "--idle-timeout",
+            args.idle_timeout.as_ref(),
+            parse_time_limit,
+        )?,
         log_limit: one("--log-limit", args.log_limit.as_ref(), parse_memory)?,
         memory: one("--memory", args.memory.as_ref(), parse_memory)?,
         cpus: one("--cpus", args.cpus.as_ref(), parse_cpus)?,
@@ -61,7 +65,7 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         completion_grace: one(
             "--completion-grace",
             args.completion_grace.as_ref(),
-            parse_grace,
+            parse_completion_grace,
         )?,
         workspace: text("--workspace", args.workspace.as_ref()),
         workdir: text("--workdir", args.workdir.as_ref()),

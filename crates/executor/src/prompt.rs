@@ -333,7 +333,7 @@ mod tests {
     fn every_wrong_value_is_shown() {
         assert_eq!(
             error("---\r\nmemory: 8x\r\nmodel: m\r\nhide-git: yes\r\n---\r\ndo it"),
-            "p.md:2:9: memory must be a size such as 512m or 8g, not \"8x\"\n  \
+            "p.md:2:9: memory must be a size such as 512m or 8g, or none, not \"8x\"\n  \
              2 | memory: 8x\n    |         ^^\n\
              p.md:4:11: hide-git must be true or false, not \"yes\"\n  \
              4 | hide-git: yes\n    |           ^^^"

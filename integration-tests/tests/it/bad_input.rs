@@ -142,7 +142,7 @@ fn a_prompt_file_that_cannot_be_used_is_named_with_the_place_and_a_way_out() {
         (
             "type.md",
             &[
-                "error: type.md:4:9: memory must be a size such as 512m or 8g, not \"8x\"",
+                "error: type.md:4:9: memory must be a size such as 512m or 8g, or none, not \"8x\"",
                 "\n  4 | memory: 8x\n    |         ^^\n",
             ],
         ),
@@ -218,20 +218,20 @@ fn a_value_that_a_flag_does_not_take_is_refused_with_one_that_it_does() {
     for (flags, told) in [
         (
             &["--memory", "8x"][..],
-            "--memory must be a size such as 512m or 8g, not \"8x\"",
+            "--memory must be a size such as 512m or 8g, or none, not \"8x\"",
         ),
         (&["--memory", "1k"], "--memory: memory must be at least 6m"),
         (
             &["--cpus", "0"],
-            "--cpus must be a number of CPUs above 0, such as 2 or 0.5, not \"0\"",
+            "--cpus must be a number of CPUs above 0, such as 2 or 0.5, or none, not \"0\"",
         ),
         (
             &["--timeout", "5"],
-            "--timeout must be a duration with a unit, such as 90s, 30m or 1h30m, not \"5\"",
+            "--timeout must be a duration with a unit, such as 90s, 30m or 1h30m, or none, not \"5\"",
         ),
         (
             &["--pids=-1"],
-            "--pids must be a whole number such as 512, not \"-1\"",
+            "--pids must be a whole number such as 512, or none, not \"-1\"",
         ),
         (&["--pids", "0"], "--pids: pids must be at least 1, not 0"),
         (
@@ -629,7 +629,7 @@ fn with_json_every_error_is_one_object_on_standard_error_and_nothing_else_is_the
     );
     assert_eq!(
         run[0]["error"]["message"],
-        "memory must be a size such as 512m or 8g, not \"8x\""
+        "memory must be a size such as 512m or 8g, or none, not \"8x\""
     );
     assert!(
         run[3]["error"]["help"]

@@ -89,6 +89,40 @@ fn every_layer_is_over_the_one_before_and_show_tells_the_whole_story() {
 }
 
 #[test]
+fn none_lifts_a_projects_limits_in_a_front_matter_a_variable_and_a_flag() {
+    let workshop = Workshop::new();
+    workshop.project.write(
+        "dark-factory.toml",
+        "timeout = '9m'\nidle-timeout = '9m'\nmemory = '1g'\nimage = 'a/b'\nagent = 'command'\n",
+    );
+    workshop
+        .project
+        .write("a.md", "---\ntimeout: none\n---\nDo it.\n");
+    let mut show = workshop.command(&["config", "show", "a.md"]);
+    let mut explain = workshop.command(&["explain", "a.md", "--json", "--memory", "none"]);
+
+    let idle = shown(
+        show.env("DARK_FACTORY_IDLE_TIMEOUT", "none"),
+        "idle-timeout",
+    );
+    let wall = shown(&mut show, "timeout");
+    let explained: Value = Ended::of(&mut explain).json().remove(0);
+
+    assert_eq!(
+        idle,
+        "idle-timeout = none DARK_FACTORY_IDLE_TIMEOUT (overrides dark-factory.toml:2:16, default (none))"
+    );
+    assert_eq!(
+        wall,
+        "timeout = none a.md:2:10 (overrides dark-factory.toml:1:11, default (none))"
+    );
+    let limits = &explained["spec"]["limits"];
+    assert_eq!(limits["timeout"], Value::Null, "{explained}");
+    assert_eq!(limits["memory"], Value::Null);
+    assert_eq!(limits["pids"], 512);
+}
+
+#[test]
 fn a_run_has_what_all_layers_together_say() {
     let workshop = Workshop::new();
     let user = user_file(&workshop);
@@ -150,7 +184,7 @@ fn configuration_that_is_broken_is_told_with_its_place_at_each_layer_and_nothing
             toml,
             b"timeout = 5\n",
             &[
-                "dark-factory.toml:1:11: timeout must be a duration with a unit, such as 90s, 30m or 1h30m, not \"5\"",
+                "dark-factory.toml:1:11: timeout must be a duration with a unit, such as 90s, 30m or 1h30m, or none, not \"5\"",
             ],
         ),
         (
@@ -210,7 +244,7 @@ fn configuration_that_is_broken_is_told_with_its_place_at_each_layer_and_nothing
             .script(&[], "exit 0")
             .env("DARK_FACTORY_MEMORY", "1x"),
         2,
-        &["error: DARK_FACTORY_MEMORY must be a size such as 512m or 8g, not \"1x\""],
+        &["error: DARK_FACTORY_MEMORY must be a size such as 512m or 8g, or none, not \"1x\""],
     );
     let profile = workshop
         .project

@@ -10,8 +10,8 @@ use super::file::{ConfigFile, problems};
 use super::{ConfigError, SEED_FILE};
 use crate::host::HostView;
 use crate::settings::{
-    EnvValue, ExtraMount, Fault, KeyNode, Level, Node, Origin, Sourced, Value, is_secret_name,
-    nearest, parse_yaml,
+    EnvValue, ExtraMount, Fault, KeyNode, Level, Limit, Node, Origin, Sourced, Value,
+    is_secret_name, nearest, parse_yaml,
 };
 use crate::spec::GitVisibility;
 
@@ -202,8 +202,8 @@ impl Reader<'_> {
                 self.config.layer.run.git = Some(self.sourced(node, git));
             }
             "maxPromptDuration" => {
-                let timeout = duration(name, node)?;
-                self.config.layer.run.timeout = timeout.map(|timeout| self.sourced(node, timeout));
+                let limit = limit(name, node)?;
+                self.config.layer.run.timeout = limit.map(|limit| self.sourced(node, limit));
             }
             _ => {
                 let text = text(name, node, "a whole number")?;
@@ -346,15 +346,22 @@ fn filled(name: &str, node: &Node, refusal: &str) -> Result<String, Fault> {
 }
 
 /// Reads a duration of Go; none at all and zero are no limit.
-fn duration(name: &str, node: &Node) -> Result<Option<Duration>, Fault> {
+fn limit(name: &str, node: &Node) -> Result<Option<Limit<Duration>>, Fault> {
     let expected = "a duration such as 90m or 1h30m";
     let text = text(name, node, expected)?;
-    if text.is_empty() || text == "0" {
+    if text.is_empty() {
         return Ok(None);
+    }
+    if text == "0" {
+        return Ok(Some(Limit::Off));
     }
     // The seed takes a negative one, and then ends everything at once.
     let total = go_duration(&text).ok_or_else(|| wrong(name, node, expected))?;
-    Ok(Some(total).filter(|total| !total.is_zero()))
+    Ok(Some(if total.is_zero() {
+        Limit::Off
+    } else {
+        Limit::At(total)
+    }))
 }
 
 fn go_duration(text: &str) -> Option<Duration> {

@@ -107,6 +107,51 @@ fn each_layer_is_over_the_one_before_it_and_tells_what_it_overrides() {
 }
 
 #[test]
+fn none_lifts_a_limit_of_a_lower_layer_or_of_the_defaults_in_every_layer() {
+    const LIMITS: [&str; 7] = [
+        "timeout",
+        "idle-timeout",
+        "completion-grace",
+        "log-limit",
+        "memory",
+        "cpus",
+        "pids",
+    ];
+    let all = |form: fn(&str) -> String| LIMITS.map(form).concat();
+    let limited = "timeout = '1h'\nidle-timeout = '9m'\ncompletion-grace = '1m'\nlog-limit = '1m'\nmemory = '1g'\n\
+                   cpus = 1\npids = 9\n";
+    let in_toml = all(|key| format!("{key} = 'none'\n"));
+    let in_yaml = all(|key| format!("{key}: none\n"));
+    let variables = LIMITS.map(|key| {
+        let name = key.to_uppercase().replace('-', "_");
+        (format!("DARK_FACTORY_{name}"), "none")
+    });
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(k, v)| (k.as_str(), *v)).collect();
+    let environment = environment(&host(&variables)).unwrap();
+    let nothing = Layer::default();
+    let user = user(limited);
+    let project = project(&in_toml);
+    let front_matter = front_matter(&in_yaml);
+
+    for stack in [
+        Stack::new(&[user.clone(), project], None, &nothing, &nothing),
+        Stack::new(&[user.clone()], Some(&front_matter), &nothing, &nothing),
+        Stack::new(&[user], None, &environment.layer, &nothing),
+    ] {
+        let told = told(&stack.unwrap());
+
+        for key in LIMITS {
+            let start = format!("{key} = none ");
+            assert!(
+                told.iter()
+                    .any(|line| line.starts_with(&start) && line.contains(" over ")),
+                "{told:#?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_profile_starts_from_a_built_in_one_and_a_later_files_keys_are_over_an_earlier_ones() {
     let files = [
         user("[profile.x]\nprofile = 'seed'\npids = 7\ncpus = 1\n"),
@@ -148,7 +193,7 @@ fn what_a_configuration_file_may_not_say_is_told_all_at_once() {
         ),
         "dark-factory.toml:1:1: there is no key memroy\n  \
          1 | memroy = '4g'\n    | ^^^^^^\n  help: did you mean memory?\n\
-         dark-factory.toml:2:8: cpus must be a number of CPUs above 0, such as 2 or 0.5, not \"x\"\n  \
+         dark-factory.toml:2:8: cpus must be a number of CPUs above 0, such as 2 or 0.5, or none, not \"x\"\n  \
          2 | cpus = 'x'\n    |        ^^^\n\
          dark-factory.toml:3:1: project cannot be set here\n  \
          3 | project = '..'\n    | ^^^^^^^\n  \
@@ -207,7 +252,7 @@ fn variables_are_parsed_by_their_keys_and_all_that_are_wrong_are_told() {
     );
     assert_eq!(
         error.to_string(),
-        "DARK_FACTORY_MEMORY must be a size such as 512m or 8g, not \"8x\"\n\
+        "DARK_FACTORY_MEMORY must be a size such as 512m or 8g, or none, not \"8x\"\n\
          DARK_FACTORY_HIDE_GIT must be true or false, not \"yes\""
     );
 }
@@ -319,7 +364,8 @@ fn keys_of_the_seed_mean_what_they_mean_there() {
         ("maxPromptDuration: 1h30m", "hardened", &["timeout = 1h30m"]),
         ("maxPromptDuration: 1.5h", "hardened", &["timeout = 1h30m"]),
         ("maxPromptDuration: ''", "hardened", &[]),
-        ("maxPromptDuration: 0s", "hardened", &[]),
+        ("maxPromptDuration: 0s", "hardened", &["timeout = none"]),
+        ("maxPromptDuration: 0", "hardened", &["timeout = none"]),
         ("maxContainers: 3", "hardened", &[]),
         ("model:", "hardened", &[]),
         ("", "hardened", &[]),

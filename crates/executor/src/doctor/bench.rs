@@ -21,7 +21,7 @@ use crate::error::ExecutorError;
 use crate::host::HostView;
 use crate::prompt::Prompt;
 use crate::resolve::{ResolveContext, resolve};
-use crate::settings::{Settings, Sourced, UserSetting};
+use crate::settings::{Limit, Settings, Sourced, UserSetting};
 use crate::spec::{CONTAINER_INIT, PullPolicy, User};
 use crate::supervisor::{ShortLived, Supervisor};
 
@@ -113,9 +113,9 @@ impl<'a> Bench<'a> {
             user: None,
             argv: scripted(&script),
             limits: Settings {
-                memory: Some(Sourced::flag("--memory", MEMORY)),
-                pids: Some(Sourced::flag("--pids", PIDS)),
-                cpus: Some(Sourced::flag("--cpus", CPUS)),
+                memory: Some(Sourced::flag("--memory", Limit::At(MEMORY))),
+                pids: Some(Sourced::flag("--pids", Limit::At(PIDS))),
+                cpus: Some(Sourced::flag("--cpus", Limit::At(CPUS))),
                 ..Settings::default()
             },
         };
@@ -208,7 +208,7 @@ impl<'a> Bench<'a> {
             user,
             network: Some(Sourced::flag("--network", NetworkMode::None)),
             pull: Some(Sourced::flag("--pull", PullPolicy::Never)),
-            timeout: Some(Sourced::flag("--timeout", TIMEOUT)),
+            timeout: Some(Sourced::flag("--timeout", Limit::At(TIMEOUT))),
             ..launch.limits
         };
         // Not a file: nothing of the user's is named by it, and several may be probed at once.

@@ -27,7 +27,9 @@ use dark_factory_types::ByteSize;
 
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
-use crate::settings::{Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted};
+use crate::settings::{
+    Limit, Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted,
+};
 use crate::spec::{
     Disposal, GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION,
     SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
@@ -277,9 +279,7 @@ pub fn resolve_layers(
             grace: chosen(settings.stop_grace.as_ref()).unwrap_or(defaults.grace),
         },
         engine_identity: None,
-        completion_grace: Some(
-            chosen(settings.completion_grace.as_ref()).unwrap_or(COMPLETION_GRACE),
-        ),
+        completion_grace: limit_or(&settings.completion_grace, Some(COMPLETION_GRACE)),
         transport: chosen(settings.transport.as_ref()).unwrap_or_default(),
         disposal: Disposal::default(),
         seed: SeedSpec {
@@ -503,26 +503,26 @@ fn least(settings: &Settings) -> Result<(), ResolveError> {
             value,
         })
     };
-    if let Some(Sourced { value, origin }) = &settings.memory
-        && *value < LEAST_MEMORY
+    if let Some((value, origin)) = limit_at(&settings.memory)
+        && value < LEAST_MEMORY
     {
         return below(origin, "memory", "6m", value.to_string());
     }
-    if let Some(Sourced { value: 0, origin }) = &settings.pids {
+    if let Some((0, origin)) = limit_at(&settings.pids) {
         return below(origin, "pids", "1", "0".to_owned());
     }
     for (key, setting) in [
         ("timeout", &settings.timeout),
         ("idle-timeout", &settings.idle_timeout),
     ] {
-        if let Some(Sourced { value, origin }) = setting
-            && *value < LEAST_TIMEOUT
+        if let Some((value, origin)) = limit_at(setting)
+            && value < LEAST_TIMEOUT
         {
             return below(origin, key, "1s", format!("{value:?}"));
         }
     }
-    if let Some(Sourced { value, origin }) = &settings.log_limit
-        && *value < LEAST_LOG
+    if let Some((value, origin)) = limit_at(&settings.log_limit)
+        && value < LEAST_LOG
     {
         return below(origin, "log-limit", "64k", value.to_string());
     }
@@ -535,23 +535,30 @@ fn limits(
     context: &ResolveContext,
 ) -> Result<Limits, ResolveError> {
     least(settings)?;
-    let given = Limits {
-        memory: chosen(settings.memory.as_ref()),
-        cpus: chosen(settings.cpus.as_ref()),
-        pids: chosen(settings.pids.as_ref()),
-        timeout: chosen(settings.timeout.as_ref()),
-        idle: chosen(settings.idle_timeout.as_ref()),
-        log: Some(chosen(settings.log_limit.as_ref()).unwrap_or(LOG)),
-    };
-    Ok(match profile {
-        Profile::Seed => given,
-        Profile::Hardened => Limits {
-            memory: given.memory.or(Some(MEMORY)),
-            cpus: given.cpus.or(Some(defaults::cpus(context))),
-            pids: given.pids.or(Some(PIDS)),
-            ..given
-        },
+    let is_hardened = profile == Profile::Hardened;
+    let cpus = || defaults::cpus(context);
+    Ok(Limits {
+        memory: limit_or(&settings.memory, is_hardened.then_some(MEMORY)),
+        cpus: limit_or(&settings.cpus, is_hardened.then(cpus)),
+        pids: limit_or(&settings.pids, is_hardened.then_some(PIDS)),
+        timeout: limit_or(&settings.timeout, None),
+        idle: limit_or(&settings.idle_timeout, None),
+        log: limit_or(&settings.log_limit, Some(LOG)),
     })
+}
+
+/// Returns the limit that a setting says, unless it says that there is none.
+fn limit_at<T: Copy>(setting: &Option<Sourced<Limit<T>>>) -> Option<(T, &Origin)> {
+    let Sourced { value, origin } = setting.as_ref()?;
+    value.at().map(|limit| (limit, origin))
+}
+
+/// Returns the limit that holds: `default` only where nothing is said.
+fn limit_or<T: Copy>(setting: &Option<Sourced<Limit<T>>>, default: Option<T>) -> Option<T> {
+    match setting {
+        Some(setting) => setting.value.at(),
+        None => default,
+    }
 }
 
 fn labels(

@@ -185,12 +185,13 @@ keys! {
     Run run.mounts = "mount" or "mounts": Shape::Mounts, "a list of SRC:DST[:ro] or of maps with src, dst, read-only, optional",
         "further folders and files of the host",
         |r, n, slot| r.list(n, slot, mount);
-    Run run.timeout = "timeout": Shape::Text, text::TIMEOUT, "wall time from the container's start",
-        |r, n, slot| r.one(n, slot, text::parse_timeout);
-    Run run.idle_timeout = "idle-timeout": Shape::Text, text::TIMEOUT, "time without any output",
-        |r, n, slot| r.one(n, slot, text::parse_timeout);
-    Run run.completion_grace = "completion-grace": Shape::Text, text::GRACE, "how long an agent that has given its result may take to leave",
-        |r, n, slot| r.one(n, slot, text::parse_grace);
+    Run run.timeout = "timeout": Shape::Text, text::TIME_LIMIT, "wall time from the container's start",
+        |r, n, slot| r.one(n, slot, text::parse_time_limit);
+    Run run.idle_timeout = "idle-timeout": Shape::Text, text::TIME_LIMIT, "time without any output",
+        |r, n, slot| r.one(n, slot, text::parse_time_limit);
+    Run run.completion_grace = "completion-grace": Shape::Text, text::COMPLETION_GRACE,
+        "how long an agent that has given its result may take to leave",
+        |r, n, slot| r.one(n, slot, text::parse_completion_grace);
     Run run.log_limit = "log-limit": Shape::Amount, text::MEMORY, "most output, standard output and standard error together",
         |r, n, slot| r.one(n, slot, text::parse_memory);
     Run run.memory = "memory": Shape::Amount, text::MEMORY, "most memory and swap together",

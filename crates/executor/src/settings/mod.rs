@@ -30,10 +30,10 @@ pub use diagnostic::{Diagnostic, Excerpt};
 pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
 pub use text::{
-    EnvLine, SettingError, parse_count, parse_cpus, parse_env, parse_env_file, parse_grace,
-    parse_jobs, parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt,
-    parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret, parse_signal,
-    parse_timeout, parse_transport, parse_user,
+    EnvLine, SettingError, parse_completion_grace, parse_count, parse_cpus, parse_env,
+    parse_env_file, parse_grace, parse_jobs, parse_label, parse_memory, parse_mount, parse_network,
+    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret,
+    parse_signal, parse_time_limit, parse_timeout, parse_transport, parse_user,
 };
 
 pub(crate) use diagnostic::{Fault, Joined, Place};
@@ -189,6 +189,25 @@ impl From<Profile> for ProfileName {
     }
 }
 
+/// A limit as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit<T> {
+    /// `none`: there is no limit, whatever a lower layer or the defaults say.
+    Off,
+    /// There is this one.
+    At(T),
+}
+
+impl<T> Limit<T> {
+    /// Returns the limit, if there is one.
+    pub fn at(self) -> Option<T> {
+        match self {
+            Self::Off => None,
+            Self::At(limit) => Some(limit),
+        }
+    }
+}
+
 /// What Ctrl-C does to the runs of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnInterrupt {
@@ -231,19 +250,19 @@ pub struct Settings {
     /// Mounts besides the workspace, in order.
     pub mounts: Vec<Sourced<ExtraMount>>,
     /// Wall time from the container's start.
-    pub timeout: Option<Sourced<Duration>>,
+    pub timeout: Option<Sourced<Limit<Duration>>>,
     /// Time without any output.
-    pub idle_timeout: Option<Sourced<Duration>>,
+    pub idle_timeout: Option<Sourced<Limit<Duration>>>,
     /// How long an agent that has given its result may take to leave.
-    pub completion_grace: Option<Sourced<Duration>>,
+    pub completion_grace: Option<Sourced<Limit<Duration>>>,
     /// Most output, standard output and standard error together.
-    pub log_limit: Option<Sourced<ByteSize>>,
+    pub log_limit: Option<Sourced<Limit<ByteSize>>>,
     /// Memory and swap together.
-    pub memory: Option<Sourced<ByteSize>>,
+    pub memory: Option<Sourced<Limit<ByteSize>>>,
     /// CPU time.
-    pub cpus: Option<Sourced<CpuCount>>,
+    pub cpus: Option<Sourced<Limit<CpuCount>>>,
     /// Processes and threads.
-    pub pids: Option<Sourced<u32>>,
+    pub pids: Option<Sourced<Limit<u32>>>,
     /// Who the agent runs as.
     pub user: Option<Sourced<UserSetting>>,
     /// The network.

@@ -10,7 +10,8 @@ use std::time::Duration;
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
 
 use super::{
-    EnvValue, ExtraMount, OnInterrupt, Origin, ProfileName, SecretSource, Sourced, UserSetting,
+    EnvValue, ExtraMount, Limit, OnInterrupt, Origin, ProfileName, SecretSource, Sourced,
+    UserSetting,
 };
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
@@ -203,6 +204,15 @@ impl Shown for Duration {
             "0s".to_owned()
         } else {
             text
+        }
+    }
+}
+
+impl<T: Shown> Shown for Limit<T> {
+    fn shown(&self) -> String {
+        match self {
+            Self::Off => "none".to_owned(),
+            Self::At(limit) => limit.shown(),
         }
     }
 }

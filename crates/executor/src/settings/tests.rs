@@ -53,15 +53,15 @@ fn every_plain_key_is_read() {
     assert_eq!(value(&all.image), "a/b:1");
     assert_eq!(value(&all.model), "4.10");
     assert_eq!(value(&all.command), ["make", "1", "x y"]);
-    assert_eq!(value(&all.timeout), Duration::from_secs(5400));
-    assert_eq!(value(&all.memory), ByteSize(8 << 30));
+    assert_eq!(value(&all.timeout), Limit::At(Duration::from_secs(5400)));
+    assert_eq!(value(&all.memory), Limit::At(ByteSize(8 << 30)));
     assert_eq!(
         value(&all.cpus),
-        CpuCount {
+        Limit::At(CpuCount {
             nanos: 1_500_000_000
-        }
+        })
     );
-    assert_eq!(value(&all.pids), 512);
+    assert_eq!(value(&all.pids), Limit::At(512));
     assert_eq!(
         value(&all.user),
         UserSetting::Ids {
@@ -187,27 +187,27 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
     for (front_matter, message) in [
         (
             "memory: 8x",
-            "p.md:2:9: memory must be a size such as 512m or 8g, not \"8x\"",
+            "p.md:2:9: memory must be a size such as 512m or 8g, or none, not \"8x\"",
         ),
         (
             "memory:",
-            "p.md:2:1: memory must be a size such as 512m or 8g, not empty",
+            "p.md:2:1: memory must be a size such as 512m or 8g, or none, not empty",
         ),
         (
             "memory: [1]",
-            "p.md:2:9: memory must be a size such as 512m or 8g, not a list",
+            "p.md:2:9: memory must be a size such as 512m or 8g, or none, not a list",
         ),
         (
             "timeout: 90",
-            "p.md:2:10: timeout must be a duration with a unit, such as 90s, 30m or 1h30m, not \"90\"",
+            "p.md:2:10: timeout must be a duration with a unit, such as 90s, 30m or 1h30m, or none, not \"90\"",
         ),
         (
             "cpus: 0",
-            "p.md:2:7: cpus must be a number of CPUs above 0, such as 2 or 0.5, not \"0\"",
+            "p.md:2:7: cpus must be a number of CPUs above 0, such as 2 or 0.5, or none, not \"0\"",
         ),
         (
             "pids: -1",
-            "p.md:2:7: pids must be a whole number such as 512, not \"-1\"",
+            "p.md:2:7: pids must be a whole number such as 512, or none, not \"-1\"",
         ),
         ("model: {a: b}", "p.md:2:8: model must be a text, not a map"),
         (

@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport, parse_duration};
 
-use super::{EnvValue, ExtraMount, OnInterrupt, ProfileName, SecretSource, UserSetting};
+use super::{EnvValue, ExtraMount, Limit, OnInterrupt, ProfileName, SecretSource, UserSetting};
 use crate::spec::{Profile, PullPolicy};
 
 /// Shown of a text that is not what it should be, in characters.
 const SHOWN: usize = 80;
 
-pub(super) const MEMORY: &str = "a size such as 512m or 8g";
-pub(super) const CPUS: &str = "a number of CPUs above 0, such as 2 or 0.5";
-pub(super) const PIDS: &str = "a whole number such as 512";
+pub(super) const MEMORY: &str = "a size such as 512m or 8g, or none";
+pub(super) const CPUS: &str = "a number of CPUs above 0, such as 2 or 0.5, or none";
+pub(super) const PIDS: &str = "a whole number such as 512, or none";
 pub(super) const TIMEOUT: &str = "a duration with a unit, such as 90s, 30m or 1h30m";
+pub(super) const TIME_LIMIT: &str = "a duration with a unit, such as 90s, 30m or 1h30m, or none";
+pub(super) const COMPLETION_GRACE: &str = "a duration with a unit, such as 2m, or 0s, or none";
 pub(super) const GRACE: &str = "a duration with a unit, such as 10s, or 0s";
 pub(super) const USER: &str = "UID or UID:GID, such as 1000:1000";
 pub(super) const SIGNAL: &str =
@@ -91,19 +93,20 @@ macro_rules! parsers {
 }
 
 parsers! {
-    /// Parses a size of memory: `512m`, `8g`.
-    parse_memory(text) -> ByteSize, MEMORY, text.parse().ok();
-    /// Parses a number of CPUs: `2`, `0.5`.
-    parse_cpus(text) -> CpuCount, CPUS, text.parse().ok();
-    /// Parses a number of processes.
-    parse_pids(text) -> u32, PIDS, text.parse().ok();
-    /// Parses a time limit: `90s`, `1h30m`; not zero.
+    /// Parses a limit of memory or output: `512m`, `8g`, `none`.
+    parse_memory(text) -> Limit<ByteSize>, MEMORY, limit(text, |text| text.parse().ok());
+    /// Parses a limit of CPUs: `2`, `0.5`, `none`.
+    parse_cpus(text) -> Limit<CpuCount>, CPUS, limit(text, |text| text.parse().ok());
+    /// Parses a limit of processes: `512`, `none`.
+    parse_pids(text) -> Limit<u32>, PIDS, limit(text, |text| text.parse().ok());
+    /// Parses a limit of time: `90s`, `1h30m`, `none`; not zero.
+    parse_time_limit(text) -> Limit<Duration>, TIME_LIMIT, limit(text, |text| parse_duration(text).ok());
+    /// Parses the time that an agent has to leave: `2m`; `0s` is at once, `none` is all the time that it wants.
+    parse_completion_grace(text) -> Limit<Duration>, COMPLETION_GRACE, limit(text, grace);
+    /// Parses a time: `90s`, `1h30m`; not zero.
     parse_timeout(text) -> Duration, TIMEOUT, parse_duration(text).ok();
     /// Parses the time that a stop waits: `10s`; `0s` kills at once.
-    parse_grace(text) -> Duration, GRACE, match text {
-        "0" | "0s" => Some(Duration::ZERO),
-        text => parse_duration(text).ok(),
-    };
+    parse_grace(text) -> Duration, GRACE, grace(text);
     /// Parses a user: `1000`, `1000:1000`, or names.
     parse_user(text) -> UserSetting, USER, user(text);
     /// Parses a signal by its name, with or without `SIG`, in any case; returns it as `SIGTERM`.
@@ -217,6 +220,20 @@ pub fn parse_env_file(text: &str) -> Result<Vec<EnvLine>, (usize, SettingError)>
         found.push((index + 1, name, value));
     }
     Ok(found)
+}
+
+fn limit<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Limit<T>> {
+    match text {
+        "none" => Some(Limit::Off),
+        text => parse(text).map(Limit::At),
+    }
+}
+
+fn grace(text: &str) -> Option<Duration> {
+    match text {
+        "0" | "0s" => Some(Duration::ZERO),
+        text => parse_duration(text).ok(),
+    }
 }
 
 fn named<T>(name: &str, value: T) -> Option<(String, T)> {

@@ -17,7 +17,7 @@ use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::ResolveContext;
 use dark_factory_executor::settings::{
-    EnvValue, ExtraMount, ProfileName, Settings, Sourced, UserSetting,
+    EnvValue, ExtraMount, Limit, ProfileName, Settings, Sourced, UserSetting,
 };
 use dark_factory_executor::spec::{Access, GitVisibility, Profile};
 use dark_factory_executor::state_dir::HelperExe;
@@ -403,10 +403,13 @@ impl DockerExecutorBuilder {
             model: given("model", &self.model),
             env: env.collect(),
             mounts,
-            timeout: given("max_prompt_duration", &self.max_prompt_duration),
-            memory: given("memory", &self.memory),
-            cpus: given("cpus", &self.cpus),
-            pids: given("pids", &self.pids),
+            timeout: given(
+                "max_prompt_duration",
+                &self.max_prompt_duration.map(Limit::At),
+            ),
+            memory: given("memory", &self.memory.map(Limit::At)),
+            cpus: given("cpus", &self.cpus.map(Limit::At)),
+            pids: given("pids", &self.pids.map(Limit::At)),
             user: given("run_as_user", &self.run_as_user),
             git: given("git", &self.git),
             project: Some(Sourced::flag(

@@ -408,6 +408,19 @@ fn limits_below_what_makes_sense_are_refused() {
 }
 
 #[test]
+fn a_limit_that_is_none_is_no_limit_and_not_the_default() {
+    let fixture = Fixture::new();
+
+    let spec = fixture.spec(
+        "memory: none\ncpus: none\npids: none\nlog-limit: none\ncompletion-grace: none\ntimeout: none\n\
+         idle-timeout: none",
+    );
+
+    assert_eq!(spec.limits, Limits::default());
+    assert_eq!(spec.completion_grace, None);
+}
+
+#[test]
 fn the_default_cpus_are_not_above_the_hosts() {
     let mut fixture = Fixture::new();
     for (host, cpus) in [
