@@ -123,6 +123,43 @@ fn none_lifts_a_projects_limits_in_a_front_matter_a_variable_and_a_flag() {
 }
 
 #[test]
+fn a_variable_of_an_environment_file_is_told_with_its_line_and_without_its_value() {
+    let workshop = Workshop::new();
+    workshop
+        .project
+        .write("one.env", "# ours\nA=hunter2\nC=hunter2\n");
+    workshop.project.write("two.env", "C=hunter3\n");
+    workshop.project.write(
+        "dark-factory.toml",
+        "env-file = 'two.env'\n[env]\nA = 'low'\nC = 'low'\n",
+    );
+    workshop.project.write(
+        "a.md",
+        "---\nenv-file: [one.env, gone.env]\nenv: {C: top}\n---\nDo it.\n",
+    );
+    let mut show = workshop.command(&["config", "show", "a.md"]);
+
+    let a = shown(&mut show, "env.A");
+    let c = shown(&mut show, "env.C");
+    let ended = Ended::of(&mut show);
+
+    let root = workshop.project.path().canonicalize().unwrap();
+    let root = root.display();
+    assert_eq!(
+        a,
+        format!("env.A = *** {root}/one.env:2:1 (overrides dark-factory.toml:3:5)")
+    );
+    assert_eq!(
+        c,
+        format!(
+            "env.C = top a.md:3:10 (overrides {root}/one.env:3:1, dark-factory.toml:4:5, {root}/two.env:1:1)"
+        )
+    );
+    assert!(!ended.stdout.contains("hunter"), "{}", ended.stdout);
+    assert!(ended.stderr.contains("gone.env"), "{}", ended.stderr);
+}
+
+#[test]
 fn a_run_has_what_all_layers_together_say() {
     let workshop = Workshop::new();
     let user = user_file(&workshop);

@@ -11,6 +11,7 @@ use dark_factory_agents::neutralise;
 use dark_factory_executor::config::{
     PROJECT_FILE, Row, SEED_FILE, Written, json_schema, parse_project, user_file,
 };
+use dark_factory_executor::error::sentence;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::settings::{Layer, Origin};
 use dark_factory_types::exit_code;
@@ -38,8 +39,15 @@ pub(crate) fn show(
     for warning in prompt.iter().flat_map(|prompt| &prompt.warnings) {
         tell::warning_in_file(warning);
     }
-    let stack = config::stack(context, prompt.as_ref(), &context.global_flags())?;
-    let rows = stack.rows(&context.resolve_context(context.state_dir.clone()));
+    let flags = context.global_flags();
+    let stack = config::stack(context, prompt.as_ref(), &flags)?;
+    let root = config::root(context, prompt.as_ref(), &flags)?;
+    let env_files = stack.env_files(&root, &context.host);
+    for problem in &env_files.problems {
+        tell::warning(&sentence(problem));
+    }
+    let grounds = context.resolve_context(context.state_dir.clone());
+    let rows = stack.rows(&grounds, &env_files);
     match format {
         Format::Json => rows
             .iter()

@@ -4,6 +4,7 @@
 //! Reads: configuration files; the environment through a [`HostView`](crate::host::HostView).
 //! Never: fills in a default (see [`crate::resolve`]), or has a key of its own (see [`crate::settings::KEYS`]).
 
+mod env_files;
 mod environment;
 mod error;
 mod file;
@@ -14,6 +15,7 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
+pub use env_files::EnvFiles;
 pub use environment::{Environment, environment};
 pub use error::ConfigError;
 pub use file::{

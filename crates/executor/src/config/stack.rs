@@ -5,8 +5,10 @@
 //! Never: reads a file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::{ConfigError, ConfigFile};
+use super::{ConfigError, ConfigFile, EnvFiles};
+use crate::host::HostView;
 use crate::resolve::{BUILT_IN_PROFILES, ResolveContext, default_of};
 use crate::settings::{
     Entry, KEYS, Key, Layer, Level, Origin, ProfileName, Settings, Shape, Shown, Sourced,
@@ -145,13 +147,22 @@ impl Stack {
             .fold(lowest, |lower, (_, layer)| layer.tool.clone().over(lower))
     }
 
+    /// Reads the environment files that the layers name, so that [`Self::rows`] can tell of each variable.
+    pub fn env_files(&self, root: &Path, host: &HostView) -> EnvFiles {
+        let files = self.levels.iter().flat_map(|(level, layer)| {
+            let files = layer.run.env_file.iter();
+            files.map(|file| (*level, file))
+        });
+        EnvFiles::read(files, root, host)
+    }
+
     /// Returns every effective value with its story, in the order of [`KEYS`]; a key that nobody sets has its default.
-    pub fn rows(&self, context: &ResolveContext) -> Vec<Row> {
+    pub fn rows(&self, context: &ResolveContext, env_files: &EnvFiles) -> Vec<Row> {
         let agents = self.levels.iter().rev();
         let agent = agents.flat_map(|(_, layer)| &layer.run.agent).next();
         let agent = agent.map(|agent| agent.value.as_str());
         KEYS.iter()
-            .flat_map(|key| self.rows_of(key, agent, context))
+            .flat_map(|key| self.rows_of(key, agent, context, env_files))
             .collect()
     }
 
@@ -160,11 +171,12 @@ impl Stack {
         key: &'static Key,
         agent: Option<&str>,
         context: &ResolveContext,
+        env_files: &EnvFiles,
     ) -> Vec<Row> {
         let is_single = !matches!(key.shape, Shape::Map | Shape::Texts | Shape::Mounts);
         let default = default_of(key.name, agent, self.base, context);
         let mut rows: Vec<(Level, Entry, Row)> = Vec::new();
-        for (level, entry, profile) in self.entries(key) {
+        for (level, entry, profile) in self.entries(key, env_files) {
             let written = Written {
                 origin: entry.origin.clone(),
                 profile,
@@ -178,8 +190,9 @@ impl Stack {
                 default: default.clone().filter(|_| is_single),
             };
             // Mounts of one layer stand beside each other; that they collide is told when the run is resolved.
+            let is_over = |below: Level| below < level || key.shape == Shape::Map;
             let same = rows.iter().position(|(below, lower, _)| {
-                entry.slot.is_some() && lower.slot == entry.slot && *below < level
+                entry.slot.is_some() && lower.slot == entry.slot && is_over(*below)
             });
             if let Some((_, _, lower)) = same.map(|index| rows.remove(index)) {
                 row.overrides
@@ -205,7 +218,7 @@ impl Stack {
     }
 
     /// Returns what the layers say for a key, the lowest first, each with the profile whose table it is in.
-    fn entries(&self, key: &Key) -> Vec<(Level, Entry, Option<String>)> {
+    fn entries(&self, key: &Key, env_files: &EnvFiles) -> Vec<(Level, Entry, Option<String>)> {
         if key.name == "profile" {
             let choice = |(level, choice): &(Level, _)| (*level, self.choice(choice), None);
             return self.choices.iter().map(choice).collect();
@@ -216,10 +229,13 @@ impl Stack {
                 Some(ProfileName::Named(name)) if *level == Level::Profile => Some(name.clone()),
                 _ => None,
             };
-            let of_layer = key.entries(layer);
+            // Within a layer its files are below what it says itself.
+            let files = env_files.variables.iter();
+            let of_files = files.filter(|(named_by, _)| key.name == "env" && named_by == level);
+            let of_files = of_files.map(|(_, entry)| entry.clone());
             entries.extend(
-                of_layer
-                    .into_iter()
+                of_files
+                    .chain(key.entries(layer))
                     .map(|entry| (*level, entry, profile.clone())),
             );
         }

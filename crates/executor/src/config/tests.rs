@@ -54,7 +54,7 @@ fn refused(text: &str) -> String {
 /// Returns the rows that are not defaults, as `config show` tells them.
 fn told(stack: &Stack) -> Vec<String> {
     let context = ResolveContext::new(PathBuf::from("/state"));
-    let rows = stack.rows(&context);
+    let rows = stack.rows(&context, &EnvFiles::default());
     let set = rows.iter().filter_map(|row| {
         let written = row.written.as_ref()?;
         let name = row.name.as_ref().map(|name| format!(".{name}"));

@@ -148,28 +148,8 @@ pub(super) fn environment(
     };
     for layer in layers {
         for file in &layer.env_file {
-            let base = file.origin.folder(root, &host.cwd);
-            let path = host_path(&file.value, base, host);
-            let text = read_text(&path).map_err(|source| ResolveError::EnvFile {
-                origin: file.origin.clone(),
-                path: path.clone(),
-                source,
-            })?;
-            let at = |line| {
-                let place = Place {
-                    line,
-                    column: 1,
-                    len: 1,
-                };
-                Origin::file(&path.display().to_string(), place, None)
-            };
-            let lines =
-                parse_env_file(&text).map_err(|(line, problem)| ResolveError::EnvFileLine {
-                    origin: at(line),
-                    problem,
-                })?;
-            for (line, name, value) in lines {
-                set(&name, &value, &at(line))?;
+            for (name, variable) in env_file(file, root, host)? {
+                set(&name, &variable.value, &variable.origin)?;
             }
         }
         for (name, value) in &layer.env {
@@ -177,6 +157,37 @@ pub(super) fn environment(
         }
     }
     Ok(env)
+}
+
+/// Returns what an environment file sets, in its order.
+pub(crate) fn env_file(
+    file: &Sourced<String>,
+    root: &Path,
+    host: &HostView,
+) -> Result<Vec<(String, Sourced<EnvValue>)>, ResolveError> {
+    let path = host_path(&file.value, file.origin.folder(root, &host.cwd), host);
+    let text = read_text(&path).map_err(|source| ResolveError::EnvFile {
+        origin: file.origin.clone(),
+        path: path.clone(),
+        source,
+    })?;
+    let at = |line| {
+        let place = Place {
+            line,
+            column: 1,
+            len: 1,
+        };
+        Origin::file(&path.display().to_string(), place, None)
+    };
+    let lines = parse_env_file(&text).map_err(|(line, problem)| ResolveError::EnvFileLine {
+        origin: at(line),
+        problem,
+    })?;
+    let variable = |(line, name, value)| {
+        let origin = at(line);
+        (name, Sourced { value, origin })
+    };
+    Ok(lines.into_iter().map(variable).collect())
 }
 
 /// Refuses credentials without a value: an empty one is not the same as none.

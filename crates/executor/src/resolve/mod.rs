@@ -38,6 +38,7 @@ use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
 use project::Project;
 
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
+pub(crate) use environment::env_file;
 pub(crate) use environment::secrets_again;
 pub use environment::{EnvProblem, SecretProblem};
 pub use error::ResolveError;
