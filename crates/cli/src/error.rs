@@ -93,7 +93,7 @@ impl CommandError {
         let mut usage = Self::usage(lines(message));
         usage.problem.hints = paragraphs
             .flat_map(str::lines)
-            .map(|line| line.trim().to_owned())
+            .map(|line| tell::brief(line.trim()))
             .collect();
         usage
     }
@@ -118,7 +118,7 @@ impl CommandError {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.problem.hints.push(hint.into());
+        self.problem.hints.push(tell::brief(&hint.into()));
         self
     }
 
@@ -180,14 +180,16 @@ impl CommandError {
 impl Problem {
     fn new(message: impl Into<String>) -> Self {
         Self {
-            message: message.into(),
+            message: tell::brief(&message.into()),
             hints: Vec::new(),
             place: Place::None,
         }
     }
 
     /// Returns the problem of a place that is known to the column.
-    pub(crate) fn in_file(diagnostic: Diagnostic) -> Self {
+    pub(crate) fn in_file(mut diagnostic: Diagnostic) -> Self {
+        diagnostic.message = tell::brief(&diagnostic.message);
+        diagnostic.help = diagnostic.help.as_deref().map(tell::brief);
         Self {
             message: diagnostic.message.clone(),
             hints: diagnostic.help.iter().cloned().collect(),
@@ -328,9 +330,8 @@ impl From<ExecutorError> for CommandError {
             error => Self::of(
                 error.exit_code(),
                 Problem {
-                    message: sentence(&error),
                     hints: error.advice().into_iter().collect(),
-                    place: Place::None,
+                    ..Problem::new(sentence(&error))
                 },
             ),
         }

@@ -123,6 +123,10 @@ fn refuse(error: &clap::Error) -> u8 {
         error::CommandError::of_usage(error).print();
         return code;
     }
+    if code == types::exit_code::USAGE {
+        terminal::eprint(&tell::brief(&error.render().ansi().to_string()));
+        return code;
+    }
     match error.print() {
         Ok(()) => code,
         Err(_) => types::exit_code::INTERNAL,

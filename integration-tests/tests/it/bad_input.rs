@@ -742,3 +742,47 @@ fn a_word_that_is_nearly_a_command_or_an_agent_is_answered_with_the_nearest() {
     }
     nothing_ran(&workshop);
 }
+
+#[test]
+fn what_is_far_too_long_is_not_repeated_whole() {
+    let workshop = Workshop::new();
+    let long = "k".repeat(10_000);
+    workshop.project.write(
+        "key.md",
+        format!("---\n{long}: 1\nagent: {long}\nimage: x\n---\nDo it.\n"),
+    );
+    workshop.project.write(
+        "type.md",
+        format!("---\nhide-git: 1{}\n---\nDo it.\n", "0".repeat(10_000)),
+    );
+    workshop.project.write(
+        "label.md",
+        format!("---\nimage: x\nlabel: {{dark-factory.{long}: b}}\n---\nDo it.\n"),
+    );
+
+    for arguments in [
+        &["key.md"][..],
+        &["type.md"],
+        &["label.md"],
+        &["--image", &long, "x.md"],
+        &["--memory", &long, "x.md"],
+        &["--project", &long, "x.md"],
+        &[&long],
+        &[&format!("--{long}")],
+    ] {
+        for form in [&[][..], &["--json"]] {
+            let ended = Ended::of(workshop.run(&[]).args(form).args(arguments));
+
+            assert_eq!(ended.code, 2, "{}", ended.stderr);
+            let longest = ended.stderr.lines().map(str::len).max();
+            assert!(
+                longest.is_some_and(|longest| longest < 1500),
+                "{}",
+                ended.stderr
+            );
+        }
+    }
+    let broken = Ended::of(workshop.command(&["config", "validate"]).arg(&long));
+    assert!(broken.stderr.len() < 2000, "{}", broken.stderr);
+    nothing_ran(&workshop);
+}
