@@ -310,6 +310,19 @@ pub struct OwnedContainer {
     pub is_running: bool,
 }
 
+/// An image of what an ended container wrote, which no container has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedImage {
+    /// The image's name.
+    pub name: String,
+    /// The engine's id.
+    pub id: String,
+    /// The attempt's label, if it can be read.
+    pub attempt: Option<AttemptId>,
+    /// When it was made, if the engine says so.
+    pub created_at: Option<Timestamp>,
+}
+
 /// A program that is to be executed in a container, beside what runs there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Execution {
@@ -542,6 +555,22 @@ pub trait Engine: Send + Sync + fmt::Debug {
         owner: &OwnerId,
         container: &OwnedContainer,
     ) -> Result<(), EngineError>;
+
+    /// Lists every image for [`Engine::reopen`] that carries the owner's label and has no container: one that was being
+    /// made, or whose maker died.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from saying so.
+    async fn list_owned_images(&self, owner: &OwnerId) -> Result<Vec<OwnedImage>, EngineError>;
+
+    /// Removes an image that [`Engine::list_owned_images`] returned; one that is gone, or that has a container by now, is
+    /// no error.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the engine from doing so.
+    async fn remove_owned_image(&self, image: &OwnedImage) -> Result<(), EngineError>;
 
     /// Makes and starts a container with the files of an ended one, in which nothing happens by itself.
     ///

@@ -110,30 +110,23 @@ impl StateDir {
         Ok(dir)
     }
 
-    /// Removes the folder of an attempt that the store does not know any more, and returns how much room that makes.
+    /// Takes the folder of an attempt that the store does not know any more out of the runs, all at once; returns where
+    /// it is then, if it was there.
     ///
-    /// All at once, as far as anybody sees: what is left of it if we die meanwhile is swept by whoever opens the state
-    /// folder next. Blocks.
+    /// Unless [`remove_aside`] removes it, whoever opens the state folder next sweeps it. Blocks.
     ///
     /// # Errors
     ///
     /// The operating system's error, with the path that it is about.
-    pub fn remove_attempt(&self, attempt: AttemptId) -> io::Result<ByteSize> {
+    pub(crate) fn put_aside(&self, attempt: AttemptId) -> io::Result<Option<PathBuf>> {
         let dir = self.attempt(attempt);
-        let going = self.path.join(format!("{SCRATCH}{attempt}"));
-        match fs::rename(dir.path(), &going) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ByteSize(0)),
+        let aside = self.path.join(format!("{SCRATCH}{attempt}"));
+        match fs::rename(dir.path(), &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             moved => moved.map_err(|error| with_path(dir.path(), &error))?,
         }
         sync_folder(&self.runs())?;
-        let size = size_of(&going).unwrap_or_default();
-        match fs::remove_dir_all(&going) {
-            // Another process has swept it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ByteSize(size)),
-            removed => removed
-                .map(|()| ByteSize(size))
-                .map_err(|error| with_path(&going, &error)),
-        }
+        Ok(Some(aside))
     }
 
     /// Makes a new attempt's folder with its prompt and secret files, all of it durably.
@@ -225,6 +218,18 @@ pub fn recorded_runs(state: &Path, most: usize) -> Vec<RecordedRun> {
 pub struct Scratch {
     path: PathBuf,
     _lock: File,
+}
+
+/// Removes a folder that [`StateDir::put_aside`] returned, and returns how much room that makes; blocks.
+pub(crate) fn remove_aside(folder: &Path) -> io::Result<ByteSize> {
+    let size = size_of(folder).unwrap_or_default();
+    match fs::remove_dir_all(folder) {
+        // Another process has swept it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ByteSize(size)),
+        removed => removed
+            .map(|()| ByteSize(size))
+            .map_err(|error| with_path(folder, &error)),
+    }
 }
 
 impl Scratch {

@@ -342,6 +342,47 @@ fn a_copy_whose_command_was_killed_has_nothing_at_stake() {
 }
 
 #[test]
+fn the_image_of_a_copy_that_was_never_made_is_listed_and_goes_with_prune_or_its_run() {
+    for (undo, kind) in [("prune", "image"), ("rm", "run")] {
+        let proxy = EngineProxy::new();
+        let scene = Scene::behind(&proxy);
+        let run = Ended::of(&mut scene.run_with(&["--keep", "--json", "--quiet"], "exit 0")).one();
+        let run = text(&run, "run_id");
+        let copies = format!("reference=dark-factory-reopened:*{run}*");
+        let images = || docker(&["images", "--quiet", "--filter", &copies]);
+        proxy.next("POST /containers/create", Fault::HoldRequest);
+        let exec = ["exec", &run, "--", "/bin/agent", "-e", "exit 0"];
+        let exec = Running::start(&mut scene.dark_factory(&exec));
+        proxy.wait_until_held();
+        exec.crash();
+        proxy.break_held();
+        assert_ne!(images(), "", "the image was made");
+
+        let young = command(&scene, &["prune", "--json"]).json();
+        let listed = command(&scene, &["prune", "--grace", "0s", "--json"]).json();
+        let undone = match undo {
+            "prune" => command(&scene, &["prune", "--grace", "0s", "--apply", "--json"]),
+            _ => command(&scene, &["rm", "--json", &run]),
+        };
+        let undone = undone.json();
+
+        assert_eq!(young, Vec::<serde_json::Value>::new());
+        let image = listed
+            .iter()
+            .find(|found| found["kind"] == "image")
+            .unwrap();
+        assert_eq!(image["attempt_id"], format!("{run}-1"));
+        assert!(image["at_stake"].is_null(), "{image}");
+        assert!(
+            undone
+                .iter()
+                .any(|found| found["kind"] == kind && found["removed"] == true)
+        );
+        assert_eq!(images(), "");
+    }
+}
+
+#[test]
 fn a_program_that_went_with_its_container_was_killed() {
     let proxy = EngineProxy::new();
     let scene = Scene::behind(&proxy);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::scene::{Scene, eventually, text};
+use crate::scene::{Scene, docker, eventually, text};
 use crate::support::Ended;
 
 fn command(scene: &Scene, arguments: &[&str]) -> Ended {
@@ -158,6 +158,59 @@ fn what_a_crash_leaves_of_a_removed_run_has_nothing_at_stake() {
     assert_eq!((left(&scene).len(), folders(&scene)), (0, 1));
     assert_eq!(text(&listed, "attempt_id"), format!("{run}-1"));
     assert_eq!(listed["at_stake"], json!(null));
+}
+
+#[test]
+fn a_removal_that_was_killed_at_any_step_is_finished_by_the_next_one() {
+    for point in [
+        "engine.list.before",
+        "engine.remove_owned.before",
+        "engine.remove_owned.after",
+        "removal.mark.after",
+        "store.remove_run.before",
+        "store.remove_run.after",
+        "removal.folder.before",
+        "removal.folder.between",
+        "removal.folder.after",
+    ] {
+        let scene = Scene::new();
+        let run = Ended::of(&mut scene.run_with(&["--keep", "--json", "--quiet"], "exit 0")).one();
+        let run = text(&run, "run_id");
+        assert_eq!(command(&scene, &["retry", "--quiet", &run]).code, 0);
+        let mut remove = scene.dark_factory(&["rm", &run]);
+        remove.env("FAILPOINTS", format!("{point}=return(kill)"));
+
+        let killed = remove.status().unwrap();
+        let is_there = left(&scene) == [run.clone()];
+        let inspected = command(&scene, &["inspect", &run]);
+        let again = command(&scene, &["rm", &run]);
+        let pruned = command(&scene, &["prune", "--grace", "0s", "--apply"]);
+
+        assert_eq!(killed.code(), None, "{point} was not reached");
+        // It is there as a whole, or not at all.
+        let codes = if is_there { (0, 0) } else { (3, 3) };
+        assert_eq!(
+            (inspected.code, again.code),
+            codes,
+            "{point}: {}{}",
+            inspected.stderr,
+            again.stderr
+        );
+        assert_eq!(pruned.code, 0, "{point}: {}", pruned.stderr);
+        assert_eq!(scene.recover().stdout, "nothing to recover\n", "{point}");
+        assert_eq!((left(&scene).len(), folders(&scene)), (0, 0), "{point}");
+        for attempt in [1, 2] {
+            let label = format!("label=dark-factory.attempt={run}-{attempt}");
+            let held = docker(&["ps", "--all", "--quiet", "--filter", &label]);
+            assert_eq!(held, "", "{point}");
+        }
+        let mut names = fs::read_dir(scene.installation.state_dir()).unwrap();
+        let is_scratch = names.any(|entry| {
+            let name = entry.unwrap().file_name();
+            name.to_string_lossy().starts_with("scratch-")
+        });
+        assert!(!is_scratch, "{point}");
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn print_expired(expired: &Expired, format: Format) {
 fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {
     let (kind, name) = match &leftover.thing {
         Thing::Container(container) => ("container", container.name.clone()),
+        Thing::Image(image) => ("image", image.name.clone()),
         Thing::Folder { path, .. } => ("folder", path.display().to_string()),
     };
     let (id, attempt, created_at) = match &leftover.thing {
@@ -103,6 +104,11 @@ fn print(leftover: &Leftover, what: &str, error: &Value, format: Format) {
             json!(container.id),
             json!(container.attempt),
             json!(container.created_at),
+        ),
+        Thing::Image(image) => (
+            json!(image.id),
+            json!(image.attempt),
+            json!(image.created_at),
         ),
         Thing::Folder { attempt, .. } => (Value::Null, json!(attempt), Value::Null),
     };

@@ -81,6 +81,7 @@ pub(super) const USAGE: Operation = Operation::new("measure the container", 15);
 /// It copies what the container has written.
 pub(super) const COMMIT: Operation = Operation::new("copy the container", 600);
 pub(super) const REMOVE_IMAGE: Operation = Operation::new("remove the image", 60);
+pub(super) const LIST_IMAGES: Operation = Operation::new("list images", 60);
 pub(super) const LIST: Operation = Operation::new("list containers", 30);
 
 /// A call that did not succeed.

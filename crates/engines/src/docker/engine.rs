@@ -20,8 +20,8 @@ use bollard::models::{
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
-    Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, PullProgress,
-    Recovered, Reopened, Workload,
+    Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, OwnedImage,
+    PullProgress, Recovered, Reopened, Workload,
 };
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::failpoint::reach;
@@ -421,6 +421,14 @@ impl Engine for DockerEngine {
         container.remove().await?;
         let image = found.config.and_then(|config| config.image);
         reopen::remove_image(&self.client, &image.unwrap_or_default()).await
+    }
+
+    async fn list_owned_images(&self, owner: &OwnerId) -> Result<Vec<OwnedImage>, EngineError> {
+        reopen::unused_images(&self.client, owner).await
+    }
+
+    async fn remove_owned_image(&self, image: &OwnedImage) -> Result<(), EngineError> {
+        reopen::remove_unused_image(&self.client, image).await
     }
 
     async fn reopen(

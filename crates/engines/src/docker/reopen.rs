@@ -4,15 +4,23 @@
 //! Reads: the launch spec of the container that ended.
 //! Never: touches that container: its helper would wait for another spool.
 
-use bollard::models::{ContainerConfig, ContainerCreateBody, Mount, MountType};
-use bollard::query_parameters::{CommitContainerOptionsBuilder, RemoveImageOptionsBuilder};
-use dark_factory_executor::engine::EngineError;
+use std::collections::HashMap;
+
+use bollard::models::{ContainerConfig, ContainerCreateBody, ImageSummary, Mount, MountType};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveImageOptionsBuilder,
+};
+use dark_factory_executor::engine::{EngineError, OwnedImage};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::spec::{AttemptDir, CONTAINER_INIT, CONTAINER_PROMPT, LaunchSpec};
+use dark_factory_executor::spec::{
+    AttemptDir, CONTAINER_INIT, CONTAINER_PROMPT, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec,
+};
 use dark_factory_types::{NetworkMode, OwnerId};
+use jiff::Timestamp;
 
-use super::client::{COMMIT, Client, Fault, REMOVE_IMAGE};
+use super::client::{COMMIT, Client, Fault, LIST, LIST_IMAGES, REMOVE_IMAGE};
 use super::container::Container;
 use super::launch::create_body;
 use super::lower::launch_opts;
@@ -55,6 +63,73 @@ pub(super) async fn remove_image(client: &Client, image: &str) -> Result<(), Eng
         Ok(_) | Err(Fault::Status { code: 404, .. }) => Ok(()),
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// Returns the owner's images of copies that no container has; they have the labels of the containers that ended.
+pub(super) async fn unused_images(
+    client: &Client,
+    owner: &OwnerId,
+) -> Result<Vec<OwnedImage>, EngineError> {
+    let docker = client.docker().await?;
+    let filters = HashMap::from([
+        ("label", vec![format!("{LABEL_OWNER}={owner}")]),
+        ("reference", vec![REPOSITORY.to_owned()]),
+    ]);
+    let options = ListImagesOptionsBuilder::default()
+        .filters(&filters)
+        .build();
+    let found = client
+        .call(LIST_IMAGES, docker.list_images(Some(options)))
+        .await?;
+    let mut unused = Vec::new();
+    for image in found.into_iter().flat_map(named) {
+        if !has_container(client, &image.id).await? {
+            unused.push(image);
+        }
+    }
+    Ok(unused)
+}
+
+fn named(image: ImageSummary) -> Vec<OwnedImage> {
+    let attempt = image.labels.get(LABEL_ATTEMPT);
+    let attempt = attempt.and_then(|id| id.parse().ok());
+    let created_at = Timestamp::from_second(image.created).ok();
+    let names = image.repo_tags.into_iter();
+    names
+        .filter(|name| name.split(':').next() == Some(REPOSITORY))
+        .map(|name| OwnedImage {
+            name,
+            id: image.id.clone(),
+            attempt,
+            created_at,
+        })
+        .collect()
+}
+
+async fn has_container(client: &Client, image: &str) -> Result<bool, EngineError> {
+    let filters = HashMap::from([("ancestor", vec![image])]);
+    let options = ListContainersOptionsBuilder::default()
+        .all(true)
+        .filters(&filters)
+        .build();
+    let docker = client.docker().await?;
+    let found = client
+        .call(LIST, docker.list_containers(Some(options)))
+        .await?;
+    Ok(!found.is_empty())
+}
+
+/// Removes an image of a copy unless it has a container by now, or its name is another image's.
+pub(super) async fn remove_unused_image(
+    client: &Client,
+    image: &OwnedImage,
+) -> Result<(), EngineError> {
+    let found = super::images::inspect(client, &image.name).await?;
+    let is_the_same = found.is_some_and(|found| found.id.as_ref() == Some(&image.id));
+    if is_the_same && !has_container(client, &image.id).await? {
+        remove_image(client, &image.name).await?;
+    }
+    Ok(())
 }
 
 /// Returns the create request of a copy: the ended container's, with something idle in place of the agent.

@@ -482,6 +482,7 @@ fn note_removed(removed: &Removed) {
 fn name(leftover: &Leftover) -> String {
     match &leftover.thing {
         Thing::Container(container) => format!("container {}", container.name),
+        Thing::Image(image) => format!("image {}", image.name),
         Thing::Folder { path, .. } => format!("folder {}", path.display()),
     }
 }

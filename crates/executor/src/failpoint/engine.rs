@@ -13,7 +13,7 @@ use dark_factory_types::{ImageRecord, OwnerId};
 use super::reach;
 use crate::engine::{
     Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
-    OwnedContainer, PullProgress, Recovered, Reopened, Usage, Workload,
+    OwnedContainer, OwnedImage, PullProgress, Recovered, Reopened, Usage, Workload,
 };
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 
@@ -122,6 +122,14 @@ impl Engine for FaultyEngine {
         container: &OwnedContainer,
     ) -> Result<(), EngineError> {
         between("remove_owned", self.0.remove_owned(owner, container)).await
+    }
+
+    async fn list_owned_images(&self, owner: &OwnerId) -> Result<Vec<OwnedImage>, EngineError> {
+        self.0.list_owned_images(owner).await
+    }
+
+    async fn remove_owned_image(&self, image: &OwnedImage) -> Result<(), EngineError> {
+        between("remove_owned_image", self.0.remove_owned_image(image)).await
     }
 
     async fn reopen(

@@ -1,4 +1,5 @@
-//! What no open run owns any more: containers under our label, and folders of attempts that were never recorded.
+//! What no open run owns any more: containers under our label, images of copies that were never made, and folders of
+//! attempts that were never recorded.
 //!
 //! Owns: the rule of what is left over, and its removal.
 //! Reads: the store, the engine's list of our containers, the folder of runs.
@@ -16,7 +17,7 @@ use dark_factory_types::AttemptId;
 use jiff::Timestamp;
 
 use super::Supervisor;
-use crate::engine::OwnedContainer;
+use crate::engine::{OwnedContainer, OwnedImage};
 use crate::error::ExecutorError;
 use crate::lease::{Acquired, Lease};
 use crate::spec::Disposal;
@@ -36,6 +37,8 @@ pub struct Leftover {
 pub enum Thing {
     /// A container that carries our owner label.
     Container(OwnedContainer),
+    /// An image that `exec` made of a kept container, and that no container has: its maker died.
+    Image(OwnedImage),
     /// The folder of an attempt that the store does not know; it may hold secrets.
     Folder {
         /// The attempt, as the folder is named.
@@ -104,6 +107,14 @@ impl Supervisor {
                 thing: Thing::Container(container),
             })
             .collect();
+        let images = self.engine.list_owned_images(self.store.owner()).await?;
+        let images = images
+            .into_iter()
+            .filter(|image| is_old(image.created_at, now, grace));
+        leftovers.extend(images.map(|image| Leftover {
+            thing: Thing::Image(image),
+            stake: None,
+        }));
         for (attempt, path) in self.unrecorded_folders(grace, &attempts)? {
             leftovers.push(Leftover {
                 stake: self.has_output(attempt).then_some(Stake::Output),
@@ -129,6 +140,7 @@ impl Supervisor {
                 let owner = self.store.owner();
                 Ok(self.engine.remove_owned(owner, container).await?)
             }
+            Thing::Image(image) => Ok(self.engine.remove_owned_image(image).await?),
             Thing::Folder { attempt, path } => {
                 let attempt = *attempt;
                 let failed = |source| ExecutorError::AttemptDir { attempt, source };

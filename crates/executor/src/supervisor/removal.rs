@@ -9,6 +9,7 @@
 //! [`Leftover`](super::Leftover) with nothing at stake.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ByteSize, RunId};
@@ -17,8 +18,9 @@ use jiff::Timestamp;
 use super::Supervisor;
 use super::retry::ended;
 use crate::error::ExecutorError;
+use crate::failpoint::reach;
 use crate::spec::Disposal;
-use crate::state_dir::write_durably;
+use crate::state_dir::{remove_aside, write_durably};
 use crate::store::Attempt;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -82,18 +84,28 @@ impl Supervisor {
         self.remove_containers(&attempts).await?;
         let ids: Vec<AttemptId> = attempts.iter().map(|attempt| attempt.id).collect();
         self.mark_removed(ids.clone()).await?;
+        reached("mark", "after").await?;
         if !self.store.remove_run(run).await? {
             return Err(ExecutorError::Busy { run });
         }
-        let state = self.state.clone();
-        let removed = tokio::task::spawn_blocking(move || {
-            ids.into_iter().try_fold(0, |room, attempt| {
-                let more = state.remove_attempt(attempt)?;
-                Ok(room + more.0)
-            })
-        });
-        let room = removed.await?.map_err(ExecutorError::StateDir)?;
+        let mut room = 0;
+        for attempt in ids {
+            room += self.remove_folder(attempt).await?.0;
+        }
         Ok(ByteSize(room))
+    }
+
+    async fn remove_folder(&self, attempt: AttemptId) -> Result<ByteSize, ExecutorError> {
+        let state = self.state.clone();
+        reached("folder", "before").await?;
+        let aside = tokio::task::spawn_blocking(move || state.put_aside(attempt)).await?;
+        let Some(aside) = aside.map_err(ExecutorError::StateDir)? else {
+            return Ok(ByteSize(0));
+        };
+        reached("folder", "between").await?;
+        let removed = tokio::task::spawn_blocking(move || remove_aside(&aside)).await?;
+        reached("folder", "after").await?;
+        removed.map_err(ExecutorError::StateDir)
     }
 
     /// Writes into folders that they are given up.
@@ -131,6 +143,12 @@ impl Supervisor {
             let is_theirs = |id| remaining.iter().any(|attempt| attempt.id == id);
             if container.attempt.is_some_and(is_theirs) {
                 self.engine.remove_owned(owner, &container).await?;
+            }
+        }
+        for image in self.engine.list_owned_images(owner).await? {
+            let is_theirs = |id| remaining.iter().any(|attempt| attempt.id == id);
+            if image.attempt.is_some_and(is_theirs) {
+                self.engine.remove_owned_image(&image).await?;
             }
         }
         Ok(())
@@ -187,6 +205,12 @@ impl Supervisor {
         }
         Ok(removed)
     }
+}
+
+async fn reached(point: &str, side: &str) -> Result<(), ExecutorError> {
+    reach(["removal", point, side])
+        .await
+        .map_err(|error| ExecutorError::StateDir(io::Error::other(error)))
 }
 
 /// Returns which of the runs that have ended, those first that ended last, are kept no longer.

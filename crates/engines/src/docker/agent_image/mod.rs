@@ -35,7 +35,7 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, INFO, LIST, Operation};
+use super::client::{Client, INFO, LIST, LIST_IMAGES, Operation};
 use super::endpoint::DockerEndpoint;
 use super::images::{self, DockerImages};
 use debian::Debian;
@@ -76,10 +76,6 @@ const LABEL_CREATED: &str = "org.opencontainers.image.created";
 const VERSION: Operation = Operation {
     name: "tell its architecture",
     deadline: Duration::from_secs(20),
-};
-const LIST_IMAGES: Operation = Operation {
-    name: "list images",
-    deadline: Duration::from_secs(60),
 };
 const IMPORT: Operation = Operation {
     name: "import the base image",
