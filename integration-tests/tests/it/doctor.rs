@@ -554,6 +554,29 @@ fn a_token_that_has_expired_is_told_before_a_run_fails_with_it() {
 }
 
 #[test]
+fn a_base_url_that_is_none_is_told_before_an_agent_cannot_connect() {
+    let practice = Practice::new();
+    let text = format!(
+        "---\nimage: {}\nenv: {{ANTHROPIC_API_KEY: {KEY}, ANTHROPIC_BASE_URL: 'http://me:{KEY}@:8123'}}\n---\nDo it.\n",
+        claude_image()
+    );
+    let file = practice.workshop.project.write("claude.md", text);
+
+    let ended = Ended::of(practice.bare(&[]).arg(file));
+
+    assert_eq!(ended.code, 2, "{}{}", ended.stdout, ended.stderr);
+    assert_eq!(failed(&ended), ["auth"]);
+    let told = [
+        "ANTHROPIC_BASE_URL",
+        "http://me:***@:8123",
+        "has no host",
+        "https://HOST",
+    ];
+    assert_probe(&ended, "auth", "failed", &told);
+    assert!(!ended.stdout.contains(KEY), "{}", ended.stdout);
+}
+
+#[test]
 fn an_endpoint_that_is_none_is_told_once() {
     let practice = Practice::new();
 

@@ -696,6 +696,86 @@ fn a_build_that_is_interrupted_leaves_no_container_and_no_image() {
 }
 
 #[test]
+fn a_build_that_is_interrupted_while_a_debian_base_is_made_waits_until_it_is_gone() {
+    let engine = PrivateEngine::start(LiveRestore::Off);
+    let mut studio = Studio::new();
+    studio.scene = Scene::on(&engine);
+    let wheel = studio.wheel(&[(CLAUDE, STAND_IN.as_bytes())]);
+    let programs = studio.scene.installation.folder().join("programs");
+    let temporary = studio.scene.installation.folder().join("tmp");
+    for folder in [&programs, &temporary] {
+        fs::create_dir(folder).unwrap();
+    }
+    let begun = programs.join("begun");
+    let stubborn = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\ntrap '' INT TERM HUP\nfor root; do :; done\necho x > {}\n\
+         while :; do mkdir -p $root/new; date > $root/new/file; done\n",
+        begun.display(),
+    );
+    for (name, content) in [
+        ("debootstrap", stubborn.as_str()),
+        ("apt-get", "#!/bin/sh\n"),
+    ] {
+        let path = programs.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", programs.display(), env!("PATH"));
+    let mut build = studio.build_on("debootstrap", &wheel);
+    let build = Watched::of(build.env("PATH", path).env("TMPDIR", &temporary));
+    eventually("debootstrap has begun", || begun.exists().then_some(()));
+
+    build.signal(Signal::SIGINT);
+    let ended = build.ended();
+
+    assert_eq!(ended.code, 130, "{}", ended.stderr);
+    let left: Vec<_> = fs::read_dir(&temporary).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!ended.stderr.contains("going on with"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_build_sweeps_older_images_of_its_agent_that_have_no_name_left() {
+    let studio = Studio::new();
+    let empty = studio.file("empty.tar", &[0; 1024]);
+    let nameless = |agent: &str, year: &str, comment: &str| {
+        let changes = [
+            "LABEL dark-factory.image=agent".to_owned(),
+            format!("LABEL dark-factory.agent={agent}"),
+            format!("LABEL org.opencontainers.image.created={year}-01-01T00:00:00Z"),
+        ];
+        let mut import = vec!["import", "--message", comment];
+        for change in &changes {
+            import.extend(["--change", change]);
+        }
+        import.push(empty.to_str().unwrap());
+        studio.scene.docker(&import).trim().to_owned()
+    };
+    let ours = "made by dark-factory image build";
+    let old = nameless("claude", "2020", ours);
+    let young = nameless("claude", "2199", ours);
+    let others = nameless("codex", "2020", ours);
+    let theirs = nameless("claude", "2020", "");
+    let wheel = studio.wheel(&[(CLAUDE, STAND_IN.as_bytes())]);
+
+    let built = Ended::of(&mut studio.build(&wheel));
+
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    let left = studio
+        .scene
+        .docker(&["images", "--all", "--no-trunc", "--quiet"]);
+    for (image, is_left) in [
+        (&old, false),
+        (&young, true),
+        (&others, true),
+        (&theirs, true),
+    ] {
+        assert_eq!(left.contains(image), is_left, "{image} of {left}");
+    }
+    docker(&["image", "rm", &young, &others, &theirs]);
+}
+
+#[test]
 fn a_build_that_is_interrupted_while_the_engine_makes_the_image_leaves_none() {
     let studio = Studio::new();
     let proxy = EngineProxy::new();

@@ -10,12 +10,14 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use dark_factory_types::ByteSize;
-use tokio::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
 
-use super::BuildProgress;
 use super::error::AgentImageError;
 use super::recipe::REVISION;
 use super::room::require_room;
+use super::{BuildProgress, unless_cancelled};
 
 const PACKAGES: &str = "git,ca-certificates";
 /// What the finished folder takes, with the packages that it is made of.
@@ -83,10 +85,12 @@ impl Debian {
 
     /// Makes the root in a temporary folder.
     ///
-    /// Cancel-safe: the programs end with the future, and with them what they mounted.
+    /// Returns after a `cancel` only once the programs and what they mounted are gone, and the folder with them. If the
+    /// future is dropped they are killed, and may still write to the folder meanwhile.
     pub(super) async fn make_root(
         &self,
         temp_dir: &Path,
+        cancel: &CancellationToken,
         progress: BuildProgress<'_>,
     ) -> Result<tempfile::TempDir, AgentImageError> {
         require_room(
@@ -111,18 +115,24 @@ impl Debian {
             .args(["--variant=minbase", &format!("--include={PACKAGES}")])
             .arg(&self.codename)
             .arg(&root)
-            .args(self.mirror().await)
+            .args(unless_cancelled(cancel, async { Ok(self.mirror().await) }).await?)
             // A power cut may cost the temporary folder; waiting for the disk after each package costs everybody.
             .env("DPKG_FORCE", "unsafe-io")
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Ctrl-C is for us, who then end it.
+            .process_group(0)
             .kill_on_drop(true);
         let failed = |reason| AgentImageError::Program {
             operation: "debootstrap",
             reason,
         };
-        let output = debootstrap
-            .output()
-            .await
+        let started = debootstrap
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let output = ended(started, cancel)
+            .await?
             .map_err(|error| failed(error.to_string()))?;
         if !output.status.success() {
             return Err(failed(format!(
@@ -181,6 +191,30 @@ fn value<'a>(os_release: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?
         .trim_matches('"');
     (!value.is_empty()).then_some(value)
+}
+
+/// Waits until a program and all that it started have ended, which a `cancel` has them do at once.
+async fn ended(
+    program: Child,
+    cancel: &CancellationToken,
+) -> Result<io::Result<Output>, AgentImageError> {
+    let pid = program.id().and_then(|id| i32::try_from(id).ok());
+    // Ends once nobody can write to its two outputs any more.
+    let mut output = std::pin::pin!(program.wait_with_output());
+    tokio::select! {
+        output = &mut output => return Ok(output),
+        () = cancel.cancelled() => {}
+    }
+    // It is not waited for yet, so that nothing else has its id.
+    if let Some(pid) = pid.and_then(Pid::from_raw)
+        && let Err(error) = kill_process(pid, Signal::KILL)
+    {
+        tracing::debug!(%error, "debootstrap has ended already");
+    }
+    if let Err(error) = output.await {
+        tracing::warn!(%error, "it is not known whether debootstrap has ended");
+    }
+    Err(AgentImageError::Interrupted)
 }
 
 async fn program(name: &str, arguments: &[&str]) -> io::Result<Output> {

@@ -21,7 +21,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bollard::models::ImageSummary;
+use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
 };
@@ -29,7 +29,7 @@ use dark_factory_executor::engine::{EngineError, PullNews};
 use dark_factory_executor::resolve::check_image;
 use dark_factory_executor::spec::{LABEL_ATTEMPT, PullPolicy};
 use dark_factory_types::{AttemptId, ByteSize};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
@@ -55,6 +55,11 @@ const PULLED_BASE: &str = "debian:bookworm-slim";
 
 /// Room that an image takes while it is made: the agent's files are in a container and then in the image, on a base.
 const IMAGE_ROOM: ByteSize = ByteSize(1 << 30);
+
+/// What the engine says of how an image was made here, which images on top of it do not inherit.
+pub(super) const COMMENT: &str = "made by dark-factory image build";
+/// Longer than a build takes from its image's label to its image's name.
+const BUILD_TIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// Label of every image that is made here; its value says what it is.
 pub(super) const LABEL_KIND: &str = "dark-factory.image";
@@ -201,10 +206,7 @@ impl AgentImages {
             Some(tag) => named(tag)?,
             None => recipe.default_image(),
         };
-        let plan = tokio::select! {
-            plan = self.plan(request, &latest, &mut *progress) => plan?,
-            () = cancel.cancelled() => return Err(AgentImageError::Interrupted),
-        };
+        let plan = self.plan(request, &latest, cancel, &mut *progress).await?;
         let (source, base, labels) = match plan {
             Plan::Current(built) => return Ok(built),
             Plan::Make {
@@ -234,6 +236,7 @@ impl AgentImages {
             references.push(format!("{}:{}", recipe.repository(), made.agent_version));
         }
         self.name(&made.id, &references).await?;
+        self.sweep(recipe, request.created).await;
         Ok(BuiltImage {
             agent: recipe.agent,
             agent_version: made.agent_version,
@@ -355,14 +358,16 @@ impl AgentImages {
         &self,
         request: &AgentImageRequest,
         latest: &str,
+        cancel: &CancellationToken,
         progress: BuildProgress<'_>,
     ) -> Result<Plan, AgentImageError> {
-        let base = ChosenBase::choose(&request.base).await?;
-        match self.plan_on(base, request, latest, &mut *progress).await {
+        let base = unless_cancelled(cancel, ChosenBase::choose(&request.base)).await?;
+        let planned = self.plan_on(base, request, latest, cancel, &mut *progress);
+        match planned.await {
             Err(error @ AgentImageError::Program { .. }) if request.base == Base::Automatic => {
                 progress(&format!("{error}; going on with {PULLED_BASE}"));
                 let base = ChosenBase::Image(PULLED_BASE.to_owned());
-                self.plan_on(base, request, latest, progress).await
+                self.plan_on(base, request, latest, cancel, progress).await
             }
             planned => planned,
         }
@@ -371,6 +376,24 @@ impl AgentImages {
     async fn plan_on(
         &self,
         base: ChosenBase,
+        request: &AgentImageRequest,
+        latest: &str,
+        cancel: &CancellationToken,
+        progress: BuildProgress<'_>,
+    ) -> Result<Plan, AgentImageError> {
+        let found = self.plan_made(&base, request, latest, &mut *progress);
+        let plan = unless_cancelled(cancel, found).await?;
+        if let (Plan::Make { .. }, ChosenBase::Debian(debian)) = (&plan, &base) {
+            self.provide_debian(debian, request, cancel, progress)
+                .await?;
+        }
+        Ok(plan)
+    }
+
+    /// Finds out everything but whether a Debian base is there.
+    async fn plan_made(
+        &self,
+        base: &ChosenBase,
         request: &AgentImageRequest,
         latest: &str,
         progress: BuildProgress<'_>,
@@ -390,7 +413,7 @@ impl AgentImages {
             AgentFiles::At(path) => Files::Given(open(recipe, path.clone(), &arch).await?),
         };
         // Pulled before anything large is looked at: it is what is missing most often.
-        let base_id = self.base_id(&base, &mut *progress).await?;
+        let base_id = self.base_id(base, &mut *progress).await?;
         let base_name = base.name();
         let recipe_digest = digest(&[
             &recipe::REVISION.to_string(),
@@ -407,14 +430,10 @@ impl AgentImages {
         let source = match files {
             Files::Given(source) => source,
             Files::Pinned(wheel) => {
-                let path =
-                    wheels::provide(recipe, wheel, &request.cache_dir, &mut *progress).await?;
+                let path = wheels::provide(recipe, wheel, &request.cache_dir, progress).await?;
                 open(recipe, path, &arch).await?
             }
         };
-        if let ChosenBase::Debian(debian) = &base {
-            self.provide_debian(debian, request, &mut *progress).await?;
-        }
         let labels = HashMap::from([
             (LABEL_KIND, KIND_AGENT.to_owned()),
             (LABEL_AGENT, recipe.agent.to_owned()),
@@ -510,6 +529,7 @@ impl AgentImages {
         &self,
         debian: &Debian,
         request: &AgentImageRequest,
+        cancel: &CancellationToken,
         progress: BuildProgress<'_>,
     ) -> Result<(), AgentImageError> {
         let image = debian.image();
@@ -517,7 +537,9 @@ impl AgentImages {
         if before.is_some() && request.rebuild == Rebuild::IfOutdated {
             return Ok(());
         }
-        let folder = debian.make_root(&request.temp_dir, &mut *progress).await?;
+        let folder = debian
+            .make_root(&request.temp_dir, cancel, &mut *progress)
+            .await?;
         progress(&format!("importing {image}"));
         let (repository, tag) = images::name_and_tag(&image);
         let label = |name: &str, value: &str| format!("LABEL {name}=\"{value}\"");
@@ -525,6 +547,7 @@ impl AgentImages {
             .from_src("-")
             .repo(repository)
             .tag(tag)
+            .message(COMMENT)
             .changes(vec![
                 label(LABEL_KIND, KIND_BASE),
                 label(LABEL_BASE, &debian.description()),
@@ -537,13 +560,44 @@ impl AgentImages {
         let body = bollard::body_try_stream(pieces);
         let docker = self.client.docker().await?;
         let import = images::drain(docker.create_image(Some(options), Some(body), None));
-        let imported = self.client.call_slow(IMPORT, import).await;
-        finish(writing, "pack the Debian base").await?;
-        imported.map_err(EngineError::from)?;
+        unless_cancelled(cancel, async {
+            let imported = self.client.call_slow(IMPORT, import).await;
+            finish(writing, "pack the Debian base").await?;
+            Ok(imported.map_err(EngineError::from)?)
+        })
+        .await?;
         if let Some(before) = before.and_then(|before| before.id) {
             images::remove_unused(&self.client, &before).await;
         }
         Ok(())
+    }
+
+    /// Removes images of earlier builds of the agent that have no name any more, as builds leave that were killed, or
+    /// whose images a container had when they lost their name.
+    async fn sweep(&self, recipe: &'static Recipe, now: Timestamp) {
+        let listed = match self.list().await {
+            Ok(listed) => listed,
+            Err(error) => {
+                tracing::debug!(%error, "older images are not looked for");
+                return;
+            }
+        };
+        // One that is younger may be about to get its name from a build beside this one.
+        let is_old = |image: &ListedImage| {
+            let created = image.created.as_ref().and_then(|text| text.parse().ok());
+            created.is_some_and(|created: Timestamp| now.duration_since(created) > BUILD_TIME)
+        };
+        for image in listed {
+            let is_nameless = image.reference == image.id;
+            if !is_nameless || image.agent.as_deref() != Some(recipe.agent) || !is_old(&image) {
+                continue;
+            }
+            // Images that somebody made on top of ours have our labels, too.
+            let found = images::inspect(&self.client, &image.id).await;
+            if found.is_ok_and(|found| found.is_some_and(|found| has_our_comment(&found))) {
+                images::remove_unused(&self.client, &image.id).await;
+            }
+        }
     }
 
     /// Gives an image its names; the images that had them go, unless something else uses them or they have others.
@@ -566,6 +620,22 @@ impl AgentImages {
         }
         Ok(())
     }
+}
+
+/// Does something unless the build is cancelled, and then drops it.
+async fn unless_cancelled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, AgentImageError>>,
+) -> Result<T, AgentImageError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(AgentImageError::Interrupted),
+        done = work => done,
+    }
+}
+
+fn has_our_comment(image: &ImageInspect) -> bool {
+    image.comment.as_deref() == Some(COMMENT)
 }
 
 /// What a build comes to.

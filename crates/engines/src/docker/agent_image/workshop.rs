@@ -22,7 +22,7 @@ use super::super::client::{CREATE, Client, Fault, LOGS, Operation, REMOVE, START
 use super::error::{AgentImageError, expected};
 use super::recipe::{Extent, Recipe};
 use super::source::Source;
-use super::{BuildProgress, KIND_WORKSHOP, LABEL_AGENT_VERSION, LABEL_KIND, archive};
+use super::{BuildProgress, COMMENT, KIND_WORKSHOP, LABEL_AGENT_VERSION, LABEL_KIND, archive};
 
 /// Makes git, certificates and the user be there, and starts the agent once.
 const SCRIPT: &str = include_str!("install.sh");
@@ -146,6 +146,7 @@ impl<'a> Workshop<'a> {
         };
         let options = CommitContainerOptionsBuilder::default()
             .container(&self.name)
+            .comment(COMMENT)
             .build();
         let docker = self.client.docker().await?;
         let image = self
