@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use integration_tests::{Installation, Project, claude_image};
 use serde_json::{Value, json};
@@ -20,6 +21,75 @@ fn host(command: &mut Command) -> String {
     let ended = Ended::of(command);
     assert_eq!(ended.code, 0, "{command:?}: {}", ended.stderr);
     ended.stdout
+}
+
+/// Returns what `prune` says with these flags.
+fn pruned(workshop: &Workshop, flags: &[&str]) -> String {
+    let prune = Ended::of(&mut workshop.command(&[&["prune"], flags].concat()));
+    assert_eq!(prune.code, 0, "{}", prune.stderr);
+    prune.stdout
+}
+
+#[test]
+fn the_kept_index_of_a_project_goes_once_the_project_is_gone_or_unused_for_long() {
+    let workshop = Workshop::new();
+    assert_eq!(
+        Ended::of(&mut workshop.script(&["--quiet"], "exit 0")).code,
+        0
+    );
+    let kept = workshop.installation.state_dir().join("projects");
+    let files = || {
+        fs::read_dir(&kept)
+            .unwrap()
+            .map(|file| file.unwrap().path())
+    };
+    let age = |days: u64| {
+        let time = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+        for file in files() {
+            fs::File::options()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        }
+    };
+    let nothing = "nothing is left over\n";
+    let project = workshop.project.path().canonicalize().unwrap();
+    let project = project.display();
+
+    let used = pruned(&workshop, &["--keep-days", "3", "--apply"]);
+    age(5);
+    let old = pruned(&workshop, &["--keep-days", "3"]);
+    let kept_for_ever = pruned(&workshop, &["--apply"]);
+    let moved = workshop.installation.folder().join("moved");
+    fs::rename(workshop.project.path(), &moved).unwrap();
+    let mut prune = workshop.command(&["prune", "--apply"]);
+    let gone = Ended::of(prune.current_dir(&moved)).stdout;
+    let left = files().count();
+    fs::write(kept.join("0123.sha1"), "of an older version").unwrap();
+    let mut prune = workshop.command(&["prune", "--apply", "--json"]);
+    let unknown = Ended::of(prune.current_dir(&moved)).one();
+    fs::rename(&moved, workshop.project.path()).unwrap();
+
+    assert_eq!(used, nothing);
+    assert!(
+        old.contains(&format!(
+            "index of {project} (not used for longer than --keep-days): would be removed\n"
+        )),
+        "{old}"
+    );
+    assert_eq!(kept_for_ever, nothing);
+    assert_eq!(
+        gone,
+        format!("index of {project} (the project's folder is gone): removed\n")
+    );
+    assert_eq!(left, 0);
+    assert_eq!(
+        (&unknown["kind"], &unknown["removed"]),
+        (&json!("index"), &json!(true))
+    );
+    assert_eq!(files().count(), 0);
 }
 
 fn copy(project: &Path, to: &Path) {

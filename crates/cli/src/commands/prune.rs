@@ -4,11 +4,15 @@
 //! Reads: nothing else.
 //! Never: removes anything unless it is told to.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use dark_factory_agents::neutralise;
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::settings::parse_timeout;
-use dark_factory_executor::supervisor::{Expired, Expiry, Leftover, Pruned, Removed, Thing};
+use dark_factory_executor::supervisor::{
+    Expired, Expiry, Leftover, Pruned, Removed, Retention, Thing,
+};
+use dark_factory_factory::changes::UnusedIndex;
 use dark_factory_types::exit_code;
 use serde_json::{Value, json};
 
@@ -36,7 +40,8 @@ pub(crate) async fn prune(
     let leftovers = supervisor.leftovers(grace).await?;
     let retention = retention(context, args.retention)?;
     let expired = supervisor.expired(retention).await?;
-    let is_empty = leftovers.is_empty() && expired.is_empty();
+    let indexes = unused_indexes(context, retention)?;
+    let is_empty = leftovers.is_empty() && expired.is_empty() && indexes.is_empty();
     if is_empty && format == Format::Text {
         terminal::print("nothing is left over\n");
     }
@@ -46,6 +51,9 @@ pub(crate) async fn prune(
         }
         for expired in &expired {
             print_expired(expired, format);
+        }
+        for index in &indexes {
+            print_index(index, "would be removed", &Value::Null, format);
         }
         if !is_empty {
             tell::progress("nothing was removed; --apply does it");
@@ -67,7 +75,45 @@ pub(crate) async fn prune(
     for Removed { run, result } in supervisor.retain(retention).await? {
         codes.push(rm::told(run, result, format));
     }
+    for index in &indexes {
+        match index.remove() {
+            Ok(()) => print_index(index, "removed", &Value::Null, format),
+            Err(error) => {
+                codes.push(exit_code::INTERNAL);
+                let what = format!("not removed: {error}");
+                print_index(index, &what, &json!(error.to_string()), format);
+            }
+        }
+    }
     Ok(exit_code::combine(codes))
+}
+
+fn unused_indexes(
+    context: &Context,
+    retention: Retention,
+) -> Result<Vec<UnusedIndex>, CommandError> {
+    UnusedIndex::list(&context.state_dir, retention.days, SystemTime::now())
+        .map_err(|error| CommandError::internal("list the indexes of projects", error))
+}
+
+fn print_index(index: &UnusedIndex, what: &str, error: &Value, format: Format) {
+    let path = index.path().display().to_string();
+    match format {
+        Format::Json => terminal::print_json(&json!({
+            "kind": "index",
+            "name": path,
+            "project": index.project,
+            "removed": what == "removed",
+            "error": error,
+        })),
+        Format::Text => {
+            let project = index.project.as_ref();
+            let name = project.map_or(path, |project| project.display().to_string());
+            let name = neutralise(&name);
+            let why = index.why;
+            terminal::print(&format!("index of {name} ({why}): {what}\n"));
+        }
+    }
 }
 
 fn print_expired(expired: &Expired, format: Format) {

@@ -34,6 +34,7 @@ use tokio::time::{Instant, timeout_at};
 
 use git::{Git, GitError};
 use kept::{KeptIndexes, copy_with_time};
+pub use kept::{Unused, UnusedIndex};
 use listing::{Differences, GitPath, Index, LeftOut, Sorted};
 use repository::{Repository, Taken};
 
