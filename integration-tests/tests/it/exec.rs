@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,14 +13,10 @@ use std::thread;
 use integration_tests::{EngineProxy, Fault, claude_image};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use crate::pty::{Pty, is_raw, resize};
 use crate::scene::{Running, Scene, docker, eventually, text};
 use crate::support::Ended;
-
-/// Lets a terminal be opened without becoming that of the test.
-const NO_CONTROLLING_TERMINAL: i32 = 0o400;
 
 /// A command at a terminal of its own.
 struct Terminal {
@@ -32,38 +27,10 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn of(command: &Command, columns: u16, rows: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let line = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(NO_CONTROLLING_TERMINAL)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        let keyboard = File::from(master);
-        set_size(&keyboard, columns, rows);
-        let mut in_session = Command::new("setsid");
-        in_session
-            .arg("--ctty")
-            .arg(command.get_program())
-            .args(command.get_args())
-            .env("TERM", "xterm");
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => in_session.env(name, value),
-                None => in_session.env_remove(name),
-            };
-        }
-        let side = || Stdio::from(line.try_clone().unwrap());
-        let child = in_session
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
-            .spawn()
-            .unwrap();
+    fn of(command: &mut Command, columns: u16, rows: u16) -> Self {
+        let pty = Pty::open(columns, rows);
+        let child = pty.start(command.env("TERM", "xterm"));
+        let Pty { keyboard, line } = pty;
         let screen = Arc::new(Mutex::new(String::new()));
         let (mut shown, text) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         thread::spawn(move || {
@@ -98,26 +65,11 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    fn is_raw(&self) -> bool {
-        let modes = tcgetattr(&self.line).unwrap().local_modes;
-        !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
-    }
-
     fn ended(mut self) -> i32 {
         let status = eventually("its end", || self.child.try_wait().unwrap());
-        assert!(!self.is_raw(), "the terminal was left raw");
+        assert!(!is_raw(&self.line), "the terminal was left raw");
         status.code().unwrap()
     }
-}
-
-fn set_size(terminal: &File, columns: u16, rows: u16) {
-    let size = Winsize {
-        ws_col: columns,
-        ws_row: rows,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(terminal, size).unwrap();
 }
 
 /// A run of an image with a shell, which goes on until the scene has a file `go`.
@@ -142,14 +94,14 @@ fn command(scene: &Scene, arguments: &[&str]) -> Ended {
 fn a_shell_in_a_running_container_is_as_at_a_terminal_of_its_own() {
     let (scene, foreground, run) = running();
 
-    let mut shell = Terminal::of(&scene.dark_factory(&["shell", &run]), 100, 30);
+    let mut shell = Terminal::of(&mut scene.dark_factory(&["shell", &run]), 100, 30);
     shell.shows("$ ");
-    assert!(shell.is_raw());
+    assert!(is_raw(&shell.line));
     shell.types("stty size; echo $TERM-$((40 + 2)); pwd\r");
     shell.shows("30 100");
     shell.shows("xterm-42");
     shell.shows("/workspace");
-    set_size(&shell.keyboard, 120, 40);
+    resize(&shell.keyboard, 120, 40);
     shell.types(
         "until [ \"$(stty size)\" = '40 120' ]; do sleep 0.05; done; echo resized-$((1 + 1))\r",
     );
@@ -170,12 +122,12 @@ fn a_shell_in_a_running_container_is_as_at_a_terminal_of_its_own() {
 fn the_terminal_is_as_before_also_if_the_command_is_told_to_end_or_the_run_ends() {
     let (scene, foreground, run) = running();
 
-    let told = Terminal::of(&scene.dark_factory(&["shell", &run]), 80, 24);
+    let told = Terminal::of(&mut scene.dark_factory(&["shell", &run]), 80, 24);
     told.shows("$ ");
     let pid = i32::try_from(told.child.id()).unwrap();
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     assert_eq!(told.ended(), 143);
-    let left = Terminal::of(&scene.dark_factory(&["shell", &run]), 80, 24);
+    let left = Terminal::of(&mut scene.dark_factory(&["shell", &run]), 80, 24);
     left.shows("$ ");
     scene.project.write("go", "");
 

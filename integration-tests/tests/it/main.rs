@@ -31,6 +31,7 @@ mod limits;
 mod logs;
 mod options;
 mod orphans;
+mod pty;
 mod recovery;
 mod removal;
 mod replay;

@@ -1,19 +1,19 @@
 //! What a person sees on a real terminal, in a pipe and in CI, while runs go on and when something is wrong.
 //!
-//! Owns: a pseudo-terminal of a given size, and what it shows.
+//! Owns: what a terminal of a given size shows.
 //! Reads: everything that is written to it.
 //! Never: looks at escape codes themselves, but where there must be none.
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
 
+use crate::pty::{Pty, resize};
 use crate::scene::eventually;
 use crate::support::{Ended, Workshop, for_agent, send, wait_for};
 
@@ -27,6 +27,7 @@ enum Reader {
 /// A command on a terminal of its own.
 struct OnTerminal {
     child: Child,
+    keyboard: File,
     written: Arc<Mutex<Vec<u8>>>,
     reading: Option<JoinHandle<()>>,
     /// Gone with the value, which ends a reader that reads nothing.
@@ -50,14 +51,7 @@ impl OnTerminal {
     }
 
     fn start(command: &mut Command, columns: u16, rows: u16, reader: Reader) -> Self {
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(&size, None).expect("a pseudo-terminal");
-        let terminal = || Stdio::from(pty.slave.try_clone().expect("a file descriptor"));
+        let pty = Pty::open(columns, rows);
         // Of these the test's own values count, and not those of whoever runs it.
         for (name, usual) in [
             ("CI", None),
@@ -73,20 +67,12 @@ impl OnTerminal {
                 None => command.env_remove(name),
             };
         }
-        let child = command
-            .stdin(terminal())
-            .stdout(terminal())
-            .stderr(terminal())
-            .spawn();
-        // It has the terminal as long as it lives.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        drop(pty.slave);
+        let child = pty.start(command);
+        // The command has it as long as it lives.
+        drop(pty.line);
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let kept = Arc::clone(&written);
-        let mut output = File::from(pty.master);
+        let mut output = pty.keyboard.try_clone().expect("a file descriptor");
         let (go_on, stopped) = channel::<()>();
         let reading = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -101,12 +87,19 @@ impl OnTerminal {
             }
         });
         Self {
-            child: child.expect("the binary can be started"),
+            child,
+            keyboard: pty.keyboard,
             written,
             reading: Some(reading),
             _go_on: go_on,
             columns: usize::from(columns),
         }
+    }
+
+    /// Makes the terminal's rows longer or shorter, without showing anything anew.
+    fn resize(&mut self, columns: u16) {
+        self.columns = usize::from(columns);
+        resize(&self.keyboard, columns, 24);
     }
 
     /// Returns what has been written to the terminal so far.
@@ -335,6 +328,73 @@ fn an_interrupt_leaves_no_status_line_behind() {
         !lines.iter().any(|line| line.starts_with("stopping 0")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn the_status_line_is_drawn_anew_when_the_terminal_changes_its_size_and_not_a_second_later() {
+    let workshop = Workshop::new();
+    let mut running = OnTerminal::of(&mut workshop.script(&[], "wait-file go"), 60);
+    running.wait_for("running");
+    // What was drawn is not looked at: a terminal breaks it anew in ways of its own.
+    let drawn = |running: &OnTerminal, from: usize| {
+        let written = running.written().split_off(from);
+        let (_, line) = written.rsplit_once("\x1b[J")?;
+        Some(line.to_owned())
+    };
+    let seconds = |line: &str| -> Option<u64> {
+        line.strip_prefix("running ")?
+            .strip_suffix('s')?
+            .parse()
+            .ok()
+    };
+    let first = eventually("a time", || seconds(&drawn(&running, 0)?));
+    let mut last = first;
+
+    for _ in 0..15 {
+        let from = running.written().len();
+        running.resize(8);
+        eventually("the line for 8 columns", || {
+            let line = drawn(&running, from)?;
+            (line.starts_with("run") && line.chars().count() < 8).then_some(())
+        });
+        let from = running.written().len();
+        running.resize(60);
+        last = eventually("the line for 60 columns", || {
+            seconds(&drawn(&running, from)?)
+        });
+    }
+    workshop.project.write("go", "");
+    let code = running.code();
+
+    assert_eq!(code, 0);
+    // By the times that it shows itself; with one drawing a second it would take half a minute.
+    assert!(last - first < 20, "{first}, {last}");
+}
+
+#[test]
+fn a_panic_takes_the_status_line_away_and_is_read_on_a_line_of_its_own() {
+    let workshop = Workshop::new();
+    let mut run = workshop.script(&[], "print hello; wait-file go");
+    run.env("FAILPOINTS", "store.collecting.before=panic(the sky fell)");
+    run.env("RUST_BACKTRACE", "0");
+    let running = OnTerminal::of(&mut run, 80);
+    running.wait_for("running");
+
+    workshop.project.write("go", "");
+    let (code, _, screen) = running.ended();
+
+    assert_eq!(Ended::of(&mut workshop.command(&["recover"])).code, 0);
+
+    let lines = screen.lines();
+    assert_ne!(code, 0, "{lines:?}");
+    assert!(lines.contains(&"hello".to_owned()), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line.ends_with("the sky fell")),
+        "{lines:?}"
+    );
+    for phase in ["running 0", "collecting"] {
+        assert!(!lines.iter().any(|line| line.contains(phase)), "{lines:?}");
+    }
 }
 
 #[test]
