@@ -5,6 +5,7 @@
 //! Never: takes silence for a success.
 
 use dark_factory_types::{ErrorClass, ReportStatus, Verdict};
+use serde::{Deserialize, Serialize};
 
 use crate::json::{JsonStr, clip};
 use crate::report::{parse_completion_report, parse_cut_report};
@@ -14,7 +15,8 @@ use crate::sink::WORD_CAP;
 const FINAL_CAP: usize = 512 << 10;
 
 /// The end of a text.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct FinalText {
     tail: String,
     is_cut: bool,

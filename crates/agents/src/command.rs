@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 
 use dark_factory_types::{EventKind, Proof};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView};
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, line_event};
@@ -40,7 +42,7 @@ impl Agent for Command {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct CommandDecoder;
 
 impl Decoder for CommandDecoder {
@@ -51,5 +53,14 @@ impl Decoder for CommandDecoder {
 
     fn conclusion(&self) -> Conclusion {
         Conclusion::default()
+    }
+
+    fn save(&self) -> serde_json::Result<Box<RawValue>> {
+        to_raw_value(self)
+    }
+
+    fn restore(&mut self, saved: &RawValue) -> serde_json::Result<()> {
+        *self = serde_json::from_str(saved.get())?;
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //! In reading order: an [`Agent`] is an adapter, in one file or one folder, found by its name with [`agent()`]; an
 //! [`AgentRequest`] becomes its [`AgentLaunch`]. A [`Transcript`] takes the raw chunks of a run, splits them into lines
 //! ([`LineSplitter`]), has them read by the agent's [`Decoder`], and gives [`Event`](dark_factory_types::Event)s and, at
-//! any time, a [`Conclusion`]. [`parse_completion_report`] reads an agent's last words. People see the events through a
+//! any time, a [`Conclusion`]; it can be saved, and restored in another process. [`parse_completion_report`] reads an agent's last words. People see the events through a
 //! [`TextFormatter`], or as the seed printed them through a [`Formatter`]; [`neutralise`] keeps both from driving a
 //! terminal.
 
@@ -19,6 +19,7 @@ mod command;
 pub mod format;
 mod json;
 mod report;
+mod saved;
 mod sink;
 mod split;
 mod tool;
@@ -35,5 +36,6 @@ pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};
 pub use format::text::{ColorChoice, TextFormatter, TextStyle};
 pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};
+pub use saved::RestoreError;
 pub use split::{DECODE_CAP, LineContent, LineEnd, LineSplitter, SplitLine};
 pub use transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, Transcript};

@@ -110,6 +110,18 @@ impl LineSplitter {
         self.offset
     }
 
+    /// Returns the beginning of a line that has not ended yet; `None` if it was too long to be held.
+    pub(crate) fn held(&self) -> Option<&[u8]> {
+        (to_u64(self.carry.len()) == self.len).then_some(&self.carry)
+    }
+
+    /// Goes on at `offset` with a line whose beginning is `held`.
+    pub(crate) fn resume(&mut self, offset: u64, held: &[u8]) {
+        *self = Self::with_cap(self.cap);
+        self.offset = offset;
+        self.keep(held);
+    }
+
     fn keep(&mut self, part: &[u8]) {
         let Some(&last) = part.last() else { return };
         self.last = last;

@@ -9,9 +9,12 @@ use std::fmt;
 
 use dark_factory_types::{Event, EventKind, EventStream, UnparsedReason, Usage, Verdict};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::agent::Agent;
 use crate::json::clip;
+use crate::saved::{RestoreError, SavedSplitter, SavedTranscript};
 use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine};
 
 /// The longest text line in an event, in bytes.
@@ -30,6 +33,20 @@ pub trait Decoder: fmt::Debug + Send {
 
     /// Returns what follows from the lines so far.
     fn conclusion(&self) -> Conclusion;
+
+    /// Writes down all that it keeps, as one JSON value of bounded size.
+    ///
+    /// # Errors
+    ///
+    /// None in practice: what decoders keep can be written as JSON.
+    fn save(&self) -> serde_json::Result<Box<RawValue>>;
+
+    /// Goes on from where a decoder of the same agent was saved.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what [`Decoder::save`] wrote; the decoder is then as it was.
+    fn restore(&mut self, saved: &RawValue) -> serde_json::Result<()>;
 }
 
 /// A line as a decoder sees it.
@@ -58,7 +75,8 @@ impl DecodedEvent {
 }
 
 /// What follows from a run's output.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conclusion {
     /// The agent's own claim.
     pub verdict: Verdict,
@@ -82,6 +100,7 @@ pub struct Conclusion {
 /// standard error of 1 MiB, and what the decoder keeps, which is less than 3 MiB.
 #[derive(Debug)]
 pub struct Transcript {
+    agent: &'static dyn Agent,
     stdout: LineSplitter,
     stderr: LineSplitter,
     decoder: Box<dyn Decoder>,
@@ -92,11 +111,44 @@ impl Transcript {
     /// Begins the transcript of one run.
     pub fn new(agent: &'static dyn Agent) -> Self {
         Self {
+            agent,
             stdout: LineSplitter::new(),
             stderr: LineSplitter::with_cap(STDERR_CAP),
             decoder: agent.decoder(),
             numbering: Numbering::default(),
         }
+    }
+
+    /// Goes on from where a transcript of the same agent was saved.
+    ///
+    /// The next bytes of each stream are those that follow the ones that the saved transcript was fed.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] if that is not possible: begin anew then, from the first byte.
+    pub fn restore(agent: &'static dyn Agent, saved: &[u8]) -> Result<Self, RestoreError> {
+        let saved = SavedTranscript::read(agent.name(), saved)?;
+        let mut transcript = Self::new(agent);
+        saved.stdout.resume(&mut transcript.stdout)?;
+        saved.stderr.resume(&mut transcript.stderr)?;
+        transcript.decoder.restore(&saved.decoder)?;
+        transcript.numbering = saved.numbering;
+        Ok(transcript)
+    }
+
+    /// Writes down all that is kept, unfinished lines included.
+    ///
+    /// `None` while an unfinished line is longer than 64 KiB: try again after the next line. It takes a few hundred
+    /// bytes as a rule; escapes make it at most six times as long as what is kept.
+    pub fn save(&self) -> Option<Vec<u8>> {
+        let saved = SavedTranscript::new(
+            self.agent.name(),
+            SavedSplitter::of(&self.stdout)?,
+            SavedSplitter::of(&self.stderr)?,
+            &self.numbering,
+            self.decoder.save().ok()?,
+        );
+        serde_json::to_vec(&saved).ok()
     }
 
     /// Takes the next chunk of a stream, read at `at`, and appends the events of each line it completes.
@@ -185,8 +237,9 @@ fn decode_stderr(
 }
 
 /// What events get from their place in the transcript: numbers, and how long calls took.
-#[derive(Debug, Default)]
-struct Numbering {
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Numbering {
     next_seq: u64,
     /// Ids and times of tool calls without an answer.
     calls: VecDeque<(String, Timestamp)>,

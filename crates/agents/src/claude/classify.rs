@@ -5,9 +5,11 @@
 //! Never: decides whether it is a failure.
 
 use dark_factory_types::ErrorClass::{self, *};
+use serde::{Deserialize, Serialize};
 
 /// Everything that says what kind of failure it is; a field that is missing is empty.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Evidence {
     pub(super) terminal_reason: String,
     pub(super) subtype: String,

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use dark_factory_types::{ErrorClass, EventKind, NoticeLevel, UnparsedReason, Verdict};
 use jiff::Timestamp;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::BLOCK_KEYS;
 use super::result::ResultBook;
@@ -24,7 +25,8 @@ const BLOCK_CAP: usize = 1024;
 const OPEN_CALLS: usize = 1024;
 
 /// The state of one run's stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ClaudeDecoder {
     conclusion: Conclusion,
     results: ResultBook,
@@ -45,6 +47,15 @@ impl Decoder for ClaudeDecoder {
             denials: self.conclusion.denials.max(self.results.denials),
             ..self.conclusion.clone()
         }
+    }
+
+    fn save(&self) -> serde_json::Result<Box<RawValue>> {
+        to_raw_value(self)
+    }
+
+    fn restore(&mut self, saved: &RawValue) -> serde_json::Result<()> {
+        *self = serde_json::from_str(saved.get())?;
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! Never: takes a doubt for a success. `subtype` may say `success` of a failure: `is_error` rules.
 
 use dark_factory_types::{ErrorClass, EventKind, ReportStatus, Usage, Verdict};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::classify::{Evidence, classify};
@@ -16,7 +17,8 @@ use crate::json::{
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, word};
 
 /// The results of a run so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ResultBook {
     pub(super) verdict: Verdict,
     /// Calls that were not permitted, as the results say.

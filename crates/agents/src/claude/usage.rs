@@ -8,6 +8,7 @@
 //! give `modelUsage` and `total_cost_usd`, which grow over the process: the last ones count.
 
 use dark_factory_types::Usage;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::json::{JsonKind, KeyMatch, each_entry, fields, float, kind, unsigned};
@@ -27,7 +28,8 @@ pub(super) struct ResultUsage<'a> {
 }
 
 /// The usage of a run so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct UsageBook {
     last_index: Option<u64>,
     booked: Option<Usage>,

@@ -7,7 +7,8 @@
 //! Codex gives no cost and no model. The usage of a turn counts the whole thread, so the last one is the run's.
 
 use dark_factory_types::{ErrorClass, EventKind, ReportStatus, UnparsedReason, Usage, Verdict};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::classify::{classify, http_status, retry};
 use super::items::{Deeds, Phase};
@@ -20,7 +21,8 @@ use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 const MOST: u64 = 1 << 53;
 
 /// The state of one run's stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CodexDecoder {
     session: Option<String>,
     verdict: Verdict,
@@ -48,6 +50,15 @@ impl Decoder for CodexDecoder {
             last_tool: self.deeds.last_tool.clone(),
             ..Conclusion::default()
         }
+    }
+
+    fn save(&self) -> serde_json::Result<Box<RawValue>> {
+        to_raw_value(self)
+    }
+
+    fn restore(&mut self, saved: &RawValue) -> serde_json::Result<()> {
+        *self = serde_json::from_str(saved.get())?;
+        Ok(())
     }
 }
 

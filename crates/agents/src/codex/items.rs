@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use dark_factory_types::{EventKind, NoticeLevel, PlanItem, PlanState};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::classify::{is_crippling, is_of_sandbox};
@@ -35,7 +36,8 @@ pub(super) enum Phase {
 }
 
 /// What came of the commands and changes of a run.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Deeds {
     worked: u64,
     failed: u64,
