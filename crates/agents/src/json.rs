@@ -7,11 +7,11 @@
 //! A key that stands twice counts the last time. A lone surrogate in a string is U+FFFD. A number
 //! beyond its type is no number. Nesting may be as deep as the line is long.
 
-use std::borrow::Cow;
-use std::fmt;
+mod scan;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+pub(crate) use scan::{Raw, Reader};
 
 /// How keys are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,19 +22,25 @@ pub(crate) enum KeyMatch {
     AnyCase,
 }
 
+impl KeyMatch {
+    /// Returns which of the names a key is.
+    pub(crate) fn place(self, key: &str, names: &[&str]) -> Option<usize> {
+        names.iter().position(|name| match self {
+            Self::Exact => key == *name,
+            Self::AnyCase => key.eq_ignore_ascii_case(name),
+        })
+    }
+}
+
 /// Returns the values of `names` in the JSON object `text`; `None` if it is not one JSON object.
 pub(crate) fn fields<'a, const N: usize>(
     text: &'a str,
     names: [&str; N],
     keys: KeyMatch,
-) -> Option<[Option<&'a RawValue>; N]> {
+) -> Option<[Option<Raw<'a>>; N]> {
     let mut found = [None; N];
     each_entry(text, |key, value| {
-        let slot = names.iter().position(|name| match keys {
-            KeyMatch::Exact => key == *name,
-            KeyMatch::AnyCase => key.eq_ignore_ascii_case(name),
-        });
-        if let Some(slot) = slot {
+        if let Some(slot) = keys.place(key, &names) {
             found[slot] = Some(value);
         }
     })
@@ -44,83 +50,27 @@ pub(crate) fn fields<'a, const N: usize>(
 /// Hands over each entry of the JSON object `text`; `false` if it is not one JSON object.
 ///
 /// Entries before a mistake in the text are handed over all the same.
-pub(crate) fn each_entry<'a>(text: &'a str, mut sink: impl FnMut(&str, &'a RawValue)) -> bool {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let read = reader.deserialize_map(Entries(&mut sink));
-    read.is_ok() && reader.end().is_ok()
+pub(crate) fn each_entry<'a>(text: &'a str, mut sink: impl FnMut(&str, Raw<'a>)) -> bool {
+    let mut reader = Reader::new(text);
+    let read = reader.object(|reader, key| {
+        sink(key, reader.value()?);
+        Some(())
+    });
+    read.is_some() && reader.is_at_end()
 }
 
 /// Hands over each element of the JSON array `text`; `false` if it is not one JSON array.
 ///
 /// The sink returns whether it wants the next; what is left is only checked.
-pub(crate) fn each_element<'a>(text: &'a str, mut sink: impl FnMut(&'a RawValue) -> bool) -> bool {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let read = reader.deserialize_seq(Elements(&mut sink));
-    read.is_ok() && reader.end().is_ok()
-}
-
-struct Entries<F>(F);
-
-impl<'a, F: FnMut(&str, &'a RawValue)> Visitor<'a> for Entries<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key)? {
-            (self.0)(&key, map.next_value()?);
-        }
-        Ok(())
-    }
-}
-
-struct Elements<F>(F);
-
-impl<'a, F: FnMut(&'a RawValue) -> bool> Visitor<'a> for Elements<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(value) = seq.next_element()? {
-            if !(self.0)(value) {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A key, read as bytes because only then a lone surrogate in it is no error.
-struct Key;
-
-impl<'a> DeserializeSeed<'a> for Key {
-    type Value = Cow<'a, str>;
-
-    fn deserialize<D: Deserializer<'a>>(self, reader: D) -> Result<Self::Value, D::Error> {
-        reader.deserialize_bytes(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Key {
-    type Value = Cow<'a, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_bytes<E: Error>(self, key: &'a [u8]) -> Result<Self::Value, E> {
-        Ok(String::from_utf8_lossy(key))
-    }
-
-    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Self::Value, E> {
-        Ok(String::from_utf8_lossy(key).into_owned().into())
-    }
+pub(crate) fn each_element<'a>(text: &'a str, mut sink: impl FnMut(Raw<'a>) -> bool) -> bool {
+    let mut reader = Reader::new(text);
+    let mut is_wanted = true;
+    let read = reader.array(|reader| {
+        let value = reader.value()?;
+        is_wanted = is_wanted && sink(value);
+        Some(())
+    });
+    read.is_some() && reader.is_at_end()
 }
 
 /// What a value is.
@@ -135,7 +85,7 @@ pub(crate) enum JsonKind {
 }
 
 /// Returns what a value is.
-pub(crate) fn kind(value: &RawValue) -> JsonKind {
+pub(crate) fn kind(value: Raw<'_>) -> JsonKind {
     match value.get().as_bytes().first() {
         Some(b'"') => JsonKind::String,
         Some(b'{') => JsonKind::Object,
@@ -147,7 +97,7 @@ pub(crate) fn kind(value: &RawValue) -> JsonKind {
 }
 
 /// Returns a boolean.
-pub(crate) fn boolean(value: Option<&RawValue>) -> Option<bool> {
+pub(crate) fn boolean(value: Option<Raw<'_>>) -> Option<bool> {
     match value?.get() {
         "true" => Some(true),
         "false" => Some(false),
@@ -156,7 +106,7 @@ pub(crate) fn boolean(value: Option<&RawValue>) -> Option<bool> {
 }
 
 /// Returns a whole number that is not negative; a fraction is rounded.
-pub(crate) fn unsigned(value: Option<&RawValue>) -> Option<u64> {
+pub(crate) fn unsigned(value: Option<Raw<'_>>) -> Option<u64> {
     let text = value?.get();
     text.parse()
         .ok()
@@ -164,13 +114,13 @@ pub(crate) fn unsigned(value: Option<&RawValue>) -> Option<u64> {
 }
 
 /// Returns a finite number.
-pub(crate) fn float(value: Option<&RawValue>) -> Option<f64> {
+pub(crate) fn float(value: Option<Raw<'_>>) -> Option<f64> {
     let number: f64 = value?.get().parse().ok()?;
     number.is_finite().then_some(number)
 }
 
 /// Returns a string.
-pub(crate) fn string(value: Option<&RawValue>) -> Option<JsonStr<'_>> {
+pub(crate) fn string(value: Option<Raw<'_>>) -> Option<JsonStr<'_>> {
     let text = value?.get();
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     Some(JsonStr(inner))
@@ -181,6 +131,10 @@ pub(crate) fn string(value: Option<&RawValue>) -> Option<JsonStr<'_>> {
 pub(crate) struct JsonStr<'a>(&'a str);
 
 impl<'a> JsonStr<'a> {
+    fn new(inner: &'a str) -> Self {
+        Self(inner)
+    }
+
     /// Returns the text.
     pub(crate) fn text(self) -> Cow<'a, str> {
         if self.0.contains('\\') {
@@ -319,8 +273,7 @@ mod tests {
     use super::*;
 
     fn text(json: &str) -> String {
-        let raw: &RawValue = serde_json::from_str(json).unwrap();
-        string(Some(raw)).unwrap().text().into_owned()
+        string(Raw::of(json)).unwrap().text().into_owned()
     }
 
     #[test]
@@ -392,8 +345,7 @@ mod tests {
     #[test]
     fn a_long_text_keeps_its_beginning_and_its_end() {
         let json = format!("\"{}\\n{}\"", "ä".repeat(50), "z".repeat(50));
-        let raw: &RawValue = serde_json::from_str(&json).unwrap();
-        let string = string(Some(raw)).unwrap();
+        let string = string(Raw::of(&json)).unwrap();
 
         assert_eq!(string.len(), 151);
         assert_eq!(string.head(5), "ää");

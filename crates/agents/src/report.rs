@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use dark_factory_types::{CompletionReport, ReportStatus, Verification};
-use serde_json::value::RawValue;
 
-use crate::json::{JsonKind, KeyMatch, each_element, each_entry, fields, kind, string};
+use crate::json::{
+    JsonKind, KeyMatch, Raw, Reader, each_element, each_entry, fields, kind, string,
+};
 
 /// Begins a report; at the start of a line, after at most three spaces.
 pub const REPORT_START: &str = "<!-- DARK-FACTORY-REPORT";
@@ -103,10 +104,9 @@ fn parse_block(
     last_end: Option<usize>,
 ) -> (Result<CompletionReport, ReportError>, usize) {
     // The JSON value is read first, so that an end marker inside one of its strings is no end.
-    let mut values = serde_json::Deserializer::from_str(body).into_iter::<&RawValue>();
-    if let Some(Ok(value)) = values.next() {
-        let rest = &body[values.byte_offset()..];
-        if let Some(after) = rest.trim_start().strip_prefix(REPORT_END) {
+    let mut reader = Reader::new(body);
+    if let Some(value) = reader.value() {
+        if let Some(after) = reader.rest().trim_start().strip_prefix(REPORT_END) {
             return (parse_fields(value), body.len() - after.len());
         }
     }
@@ -117,7 +117,7 @@ fn parse_block(
     (Err(error), 0)
 }
 
-fn parse_fields(value: &RawValue) -> Result<CompletionReport, ReportError> {
+fn parse_fields(value: Raw<'_>) -> Result<CompletionReport, ReportError> {
     let bad = |field| ReportError::Field { field };
     let names = ["status", "summary", "blockers", "verification"];
     let [status, summary, blockers, verification] =
@@ -155,7 +155,7 @@ fn parse_fields(value: &RawValue) -> Result<CompletionReport, ReportError> {
     Ok(report)
 }
 
-fn parse_verification(value: &RawValue) -> Option<Verification> {
+fn parse_verification(value: Raw<'_>) -> Option<Verification> {
     let [command, code] = fields(value.get(), ["command", "exitCode"], KeyMatch::AnyCase)?;
     Some(Verification {
         command: parse_text(present(command))?,
@@ -166,7 +166,7 @@ fn parse_verification(value: &RawValue) -> Option<Verification> {
     })
 }
 
-fn parse_blockers(value: Option<&RawValue>) -> Option<Vec<String>> {
+fn parse_blockers(value: Option<Raw<'_>>) -> Option<Vec<String>> {
     let mut blockers = Vec::new();
     let mut all_texts = true;
     let is_array = value.is_none_or(|value| {
@@ -182,7 +182,7 @@ fn parse_blockers(value: Option<&RawValue>) -> Option<Vec<String>> {
 }
 
 /// Returns the text of a string, or the empty text if there is no value.
-fn parse_text(value: Option<&RawValue>) -> Option<String> {
+fn parse_text(value: Option<Raw<'_>>) -> Option<String> {
     match value {
         Some(value) => Some(string(Some(value))?.text().into_owned()),
         None => Some(String::new()),
@@ -190,8 +190,8 @@ fn parse_text(value: Option<&RawValue>) -> Option<String> {
 }
 
 /// Takes null for a value that is not there.
-fn present(value: Option<&RawValue>) -> Option<&RawValue> {
-    value.filter(|value| kind(value) != JsonKind::Null)
+fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
+    value.filter(|value| kind(*value) != JsonKind::Null)
 }
 
 /// Returns a line's indent in spaces; `None` if it makes the line a code block.

@@ -7,9 +7,8 @@
 use std::borrow::Cow;
 
 use dark_factory_types::{EventKind, UnparsedReason};
-use serde_json::value::RawValue;
 
-use crate::json::{JsonStr, string};
+use crate::json::{JsonStr, Raw, string};
 use crate::split::LineEnd;
 use crate::transcript::{DecodedEvent, DecoderLine, line_event};
 
@@ -96,13 +95,13 @@ pub(crate) fn read_object(
 }
 
 /// Returns a short string; empty if there is none.
-pub(crate) fn word(value: Option<&RawValue>) -> String {
+pub(crate) fn word(value: Option<Raw<'_>>) -> String {
     string(value)
         .map(|text| text.clip(WORD_CAP))
         .unwrap_or_default()
 }
 
 /// Returns a short string; `None` if there is none or it is empty.
-pub(crate) fn optional_word(value: Option<&RawValue>) -> Option<String> {
+pub(crate) fn optional_word(value: Option<Raw<'_>>) -> Option<String> {
     Some(word(value)).filter(|word| !word.is_empty())
 }

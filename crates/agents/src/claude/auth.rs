@@ -111,7 +111,7 @@ fn has_token(dir: &Path, read: ReadFile<'_>) -> bool {
 /// Returns the access token of `account`; keys in any case, as Claude's own files have varied.
 fn token_in(text: &str, account: &str) -> Option<String> {
     let [account] = fields(text, [account], KeyMatch::AnyCase)?;
-    let account = account.filter(|account| kind(account) == JsonKind::Object)?;
+    let account = account.filter(|account| kind(*account) == JsonKind::Object)?;
     let [token] = fields(account.get(), ["accessToken"], KeyMatch::AnyCase)?;
     Some(string(token)?.text().into_owned())
 }

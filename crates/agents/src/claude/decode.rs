@@ -14,7 +14,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::BLOCK_KEYS;
 use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
-use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
+use crate::json::{JsonStr, KeyMatch, Raw, boolean, each_element, fields, float, string, unsigned};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, read_object, word};
 use crate::tool::tool_class;
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
@@ -192,7 +192,7 @@ impl ClaudeDecoder {
 
     fn message(
         &mut self,
-        message: &RawValue,
+        message: Raw<'_>,
         speaker: Speaker,
         sink: &mut LineSink<'_>,
     ) -> Option<()> {
@@ -223,7 +223,7 @@ impl ClaudeDecoder {
         is_array.then_some(())
     }
 
-    fn block(&mut self, block: &RawValue, speaker: Speaker, sink: &mut LineSink<'_>) -> Option<()> {
+    fn block(&mut self, block: Raw<'_>, speaker: Speaker, sink: &mut LineSink<'_>) -> Option<()> {
         let [
             kind,
             text,

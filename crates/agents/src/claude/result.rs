@@ -6,13 +6,12 @@
 
 use dark_factory_types::{ErrorClass, EventKind, ReportStatus, Usage, Verdict};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::classify::{Evidence, classify};
 use super::usage::{ResultUsage, UsageBook};
 use crate::claim::{FinalText, claimed, reason_of};
 use crate::json::{
-    JsonStr, KeyMatch, boolean, clip, each_element, fields, float, string, unsigned,
+    JsonStr, KeyMatch, Raw, boolean, clip, each_element, fields, float, string, unsigned,
 };
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, word};
 
@@ -210,7 +209,7 @@ impl ResultBook {
         };
     }
 
-    fn count_denials(&mut self, denials: Option<&RawValue>) {
+    fn count_denials(&mut self, denials: Option<Raw<'_>>) {
         let mut count = 0;
         if let Some(denials) = denials {
             each_element(denials.get(), |_| {
@@ -223,7 +222,7 @@ impl ResultBook {
 }
 
 /// Returns the message of a failed result, one line.
-fn failure_message(result: Option<&RawValue>, errors: Option<&RawValue>, subtype: &str) -> String {
+fn failure_message(result: Option<Raw<'_>>, errors: Option<Raw<'_>>, subtype: &str) -> String {
     let mut message = string(result)
         .map(|text| text.head(VALUE_CAP))
         .unwrap_or_default();

@@ -4,9 +4,7 @@
 //! Reads: the `input` of a call, the `content` of an answer.
 //! Never: fails; what is not understood is left out.
 
-use serde_json::value::RawValue;
-
-use crate::json::{JsonKind, KeyMatch, clip, each_element, each_entry, fields, kind, string};
+use crate::json::{JsonKind, KeyMatch, Raw, clip, each_element, each_entry, fields, kind, string};
 use crate::sink::{LineSink, VALUE_CAP, WORD_CAP};
 use crate::split::to_u64;
 
@@ -16,10 +14,10 @@ const OUTPUT_CAP: usize = 16 << 10;
 const INPUT_VALUES: usize = 64;
 
 /// Returns a JSON object with the values of a tool's input, long ones shortened.
-pub(crate) fn summarise(input: Option<&RawValue>, sink: &mut LineSink<'_>) -> String {
+pub(crate) fn summarise(input: Option<Raw<'_>>, sink: &mut LineSink<'_>) -> String {
     let mut object = serde_json::Map::new();
     let mut left_out = 0_usize;
-    each_entry(input.map_or("{}", RawValue::get), |key, value| {
+    each_entry(input.map_or("{}", Raw::get), |key, value| {
         if object.len() == INPUT_VALUES {
             left_out += 1;
             return;
@@ -41,7 +39,7 @@ pub(crate) fn summarise(input: Option<&RawValue>, sink: &mut LineSink<'_>) -> St
 }
 
 /// Returns a tool's answer, shortened, and its whole length: a string, or the texts of a list of blocks.
-pub(super) fn tool_output(content: Option<&RawValue>, sink: &mut LineSink<'_>) -> (String, u64) {
+pub(super) fn tool_output(content: Option<Raw<'_>>, sink: &mut LineSink<'_>) -> (String, u64) {
     let Some(content) = content else {
         return (String::new(), 0);
     };

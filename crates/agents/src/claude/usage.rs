@@ -9,9 +9,8 @@
 
 use dark_factory_types::Usage;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::json::{JsonKind, KeyMatch, each_entry, fields, float, kind, unsigned};
+use crate::json::{JsonKind, KeyMatch, Raw, each_entry, fields, float, kind, unsigned};
 
 /// The most tokens or turns that are believed: beyond it a sum could overflow.
 const MOST: u64 = 1 << 53;
@@ -21,9 +20,9 @@ const MOST: u64 = 1 << 53;
 pub(super) struct ResultUsage<'a> {
     pub(super) index: Option<u64>,
     pub(super) turns: Option<u64>,
-    pub(super) usage: Option<&'a RawValue>,
-    pub(super) model_usage: Option<&'a RawValue>,
-    pub(super) since_last: Option<&'a RawValue>,
+    pub(super) usage: Option<Raw<'a>>,
+    pub(super) model_usage: Option<Raw<'a>>,
+    pub(super) since_last: Option<Raw<'a>>,
     pub(super) total_cost: Option<f64>,
 }
 
@@ -83,7 +82,7 @@ impl UsageBook {
 }
 
 /// Sums the usage of several models; `None` if `value` is no object, zero with a cost if it is empty.
-fn sum_models(value: &RawValue) -> Option<Usage> {
+fn sum_models(value: Raw<'_>) -> Option<Usage> {
     let mut total = Usage {
         cost_usd: Some(0.0),
         ..Usage::default()
@@ -115,7 +114,7 @@ fn sum_models(value: &RawValue) -> Option<Usage> {
     is_object.then_some(total)
 }
 
-fn plain_usage(value: &RawValue) -> Option<Usage> {
+fn plain_usage(value: Raw<'_>) -> Option<Usage> {
     if kind(value) != JsonKind::Object {
         return None;
     }
@@ -135,7 +134,7 @@ fn plain_usage(value: &RawValue) -> Option<Usage> {
     })
 }
 
-fn tokens(value: Option<&RawValue>) -> u64 {
+fn tokens(value: Option<Raw<'_>>) -> u64 {
     unsigned(value).unwrap_or(0).min(MOST)
 }
 
@@ -157,14 +156,14 @@ fn add(total: &mut Usage, new: &Usage) {
 mod tests {
     use super::*;
 
-    fn raw(json: &str) -> Box<RawValue> {
-        serde_json::from_str(json).unwrap()
+    fn raw(json: &str) -> Raw<'_> {
+        Raw::of(json).unwrap()
     }
 
-    fn models(tokens: u64, cost: f64) -> Box<RawValue> {
-        raw(&format!(
+    fn models(tokens: u64, cost: f64) -> String {
+        format!(
             r#"{{"a":{{"inputTokens":{tokens},"costUSD":{cost}}},"b":{{"outputTokens":1,"costUSD":0.5}}}}"#
-        ))
+        )
     }
 
     fn result(index: Option<u64>) -> ResultUsage<'static> {
@@ -185,8 +184,8 @@ mod tests {
 
         for (index, new) in [(0, &first), (1, &second), (1, &second)] {
             book.book(ResultUsage {
-                since_last: Some(new),
-                model_usage: Some(&all),
+                since_last: Raw::of(new),
+                model_usage: Raw::of(&all),
                 total_cost: Some(9.0),
                 ..result(Some(index))
             });
@@ -204,7 +203,7 @@ mod tests {
 
         for (models, cost) in [(&first, 1.5), (&second, 2.0)] {
             book.book(ResultUsage {
-                model_usage: Some(models),
+                model_usage: Raw::of(models),
                 total_cost: Some(cost),
                 ..result(None)
             });
@@ -222,7 +221,7 @@ mod tests {
 
         for _ in 0..2 {
             book.book(ResultUsage {
-                usage: Some(&usage),
+                usage: Some(usage),
                 ..result(None)
             });
         }
@@ -240,7 +239,7 @@ mod tests {
 
         for _ in 0..5000 {
             book.book(ResultUsage {
-                since_last: Some(&absurd),
+                since_last: Some(absurd),
                 turns: Some(u64::MAX),
                 ..result(None)
             });

@@ -13,7 +13,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::classify::{classify, http_status, retry};
 use super::items::{Deeds, Phase};
 use crate::claim::{FinalText, claimed, reason_of};
-use crate::json::{JsonStr, KeyMatch, clip, fields, string, unsigned};
+use crate::json::{JsonStr, KeyMatch, Raw, clip, fields, string, unsigned};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, read_object, word};
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 
@@ -107,7 +107,7 @@ impl CodexDecoder {
         }
     }
 
-    fn completed(&mut self, item: &RawValue, sink: &mut LineSink<'_>) -> Option<()> {
+    fn completed(&mut self, item: Raw<'_>, sink: &mut LineSink<'_>) -> Option<()> {
         let [kind, text] = fields(item.get(), ["type", "text"], KeyMatch::Exact)?;
         if word(kind) != "agent_message" {
             return self.deeds.item(item, Phase::Done, sink);
@@ -139,7 +139,7 @@ impl CodexDecoder {
         }
     }
 
-    fn turn_completed(&mut self, usage: Option<&RawValue>, sink: &mut LineSink<'_>) {
+    fn turn_completed(&mut self, usage: Option<Raw<'_>>, sink: &mut LineSink<'_>) {
         self.usage.turns = self.usage.turns.saturating_add(1).min(MOST);
         if let Some(usage) = usage.and_then(tokens) {
             self.usage = Usage {
@@ -200,7 +200,7 @@ fn failure(message: &str) -> Verdict {
 }
 
 /// Reads a usage. Its input includes what was read from and written to the cache, its output the reasoning.
-fn tokens(usage: &RawValue) -> Option<Usage> {
+fn tokens(usage: Raw<'_>) -> Option<Usage> {
     let names = [
         "input_tokens",
         "cached_input_tokens",

@@ -8,10 +8,9 @@ use std::collections::VecDeque;
 
 use dark_factory_types::{EventKind, NoticeLevel, PlanItem, PlanState};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::classify::{is_crippling, is_of_sandbox};
-use crate::json::{JsonKind, KeyMatch, boolean, each_element, fields, kind, string};
+use crate::json::{JsonKind, KeyMatch, Raw, boolean, each_element, fields, kind, string};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
 use crate::split::to_u64;
 use crate::tool::tool_class;
@@ -67,7 +66,7 @@ impl Deeds {
     /// Takes an item; `None` if it is not readable.
     pub(super) fn item(
         &mut self,
-        item: &RawValue,
+        item: Raw<'_>,
         phase: Phase,
         sink: &mut LineSink<'_>,
     ) -> Option<()> {
@@ -112,7 +111,7 @@ impl Deeds {
 
     fn command(
         &mut self,
-        item: &RawValue,
+        item: Raw<'_>,
         id: String,
         phase: Phase,
         sink: &mut LineSink<'_>,
@@ -156,7 +155,7 @@ impl Deeds {
 
     fn change(
         &mut self,
-        item: &RawValue,
+        item: Raw<'_>,
         id: String,
         phase: Phase,
         sink: &mut LineSink<'_>,
@@ -199,7 +198,7 @@ impl Deeds {
     /// It is no deed: such tools work also where no command and no change can.
     fn call(
         &mut self,
-        item: &RawValue,
+        item: Raw<'_>,
         id: String,
         names: [&str; 3],
         phase: Phase,
@@ -293,7 +292,7 @@ impl Deeds {
 }
 
 /// Sends the plan as it is now.
-fn plan(item: &RawValue, sink: &mut LineSink<'_>) -> Option<()> {
+fn plan(item: Raw<'_>, sink: &mut LineSink<'_>) -> Option<()> {
     let [list] = fields(item.get(), ["items"], KeyMatch::Exact)?;
     let mut items = Vec::new();
     each_element(list?.get(), |step| {

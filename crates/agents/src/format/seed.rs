@@ -12,11 +12,10 @@ use std::io::{self, Read, Write};
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
-use serde_json::value::RawValue;
 
 use self::go::Mismatch;
 use crate::claude::BLOCK_KEYS;
-use crate::json::{JsonKind, KeyMatch, fields, kind};
+use crate::json::{JsonKind, KeyMatch, Raw, fields, kind};
 use crate::split::{DECODE_CAP, LineContent, LineSplitter, SplitLine};
 
 mod go;
@@ -190,7 +189,7 @@ impl SeedFormatter {
         })
     }
 
-    fn assistant(&mut self, message: Option<&RawValue>, stamp: &str) -> Result<String, Mismatch> {
+    fn assistant(&mut self, message: Option<Raw<'_>>, stamp: &str) -> Result<String, Mismatch> {
         let mut lines = Vec::new();
         blocks(message, |block| match &*block.kind {
             "text" if block.text.trim().is_empty() => {}
@@ -211,7 +210,7 @@ impl SeedFormatter {
         Ok(lines.join("\n"))
     }
 
-    fn user(&mut self, message: Option<&RawValue>, stamp: &str) -> Result<String, Mismatch> {
+    fn user(&mut self, message: Option<Raw<'_>>, stamp: &str) -> Result<String, Mismatch> {
         let mut lines = Vec::new();
         blocks(message, |block| {
             if block.kind != "tool_result" {
@@ -237,7 +236,7 @@ struct Message<'a> {
     model: String,
     cwd: String,
     tools: u64,
-    message: Option<&'a RawValue>,
+    message: Option<Raw<'a>>,
     result: Option<String>,
     duration_ms: Option<f64>,
     cost: Option<f64>,
@@ -357,7 +356,7 @@ impl<'a> Message<'a> {
     }
 }
 
-fn count_strings(tools: Option<&RawValue>) -> Result<u64, Mismatch> {
+fn count_strings(tools: Option<Raw<'_>>) -> Result<u64, Mismatch> {
     let mut count = 0;
     go::array(tools, |tool| {
         count += 1;
@@ -366,14 +365,14 @@ fn count_strings(tools: Option<&RawValue>) -> Result<u64, Mismatch> {
     Ok(count)
 }
 
-fn read_tokens(usage: Option<&RawValue>) -> Result<Option<(i64, i64)>, Mismatch> {
+fn read_tokens(usage: Option<Raw<'_>>) -> Result<Option<(i64, i64)>, Mismatch> {
     let names = ["input_tokens", "output_tokens", "cache_read_input_tokens"];
     let [input, output, cached] = go::object(usage, names)?;
     go::integer(cached)?;
     Ok(go::integer(input)?.zip(go::integer(output)?))
 }
 
-fn read_rate_limit(info: Option<&RawValue>) -> Result<Option<RateLimit>, Mismatch> {
+fn read_rate_limit(info: Option<Raw<'_>>) -> Result<Option<RateLimit>, Mismatch> {
     let names = [
         "status",
         "rateLimitType",
@@ -393,7 +392,7 @@ fn read_rate_limit(info: Option<&RawValue>) -> Result<Option<RateLimit>, Mismatc
         utilization: go::float(utilization)?.unwrap_or(0.0),
     };
     Ok(info
-        .filter(|info| kind(info) != JsonKind::Null)
+        .filter(|info| kind(*info) != JsonKind::Null)
         .map(|_| limit))
 }
 
@@ -404,14 +403,14 @@ struct Block<'a> {
     thinking: String,
     id: String,
     name: String,
-    input: Option<&'a RawValue>,
+    input: Option<Raw<'a>>,
     tool_use_id: String,
-    content: Option<&'a RawValue>,
+    content: Option<Raw<'a>>,
     is_error: tools::Answer,
 }
 
 /// Hands over the blocks of an inner message once all of them were read.
-fn blocks<'a>(message: Option<&'a RawValue>, sink: impl FnMut(Block<'a>)) -> Result<(), Mismatch> {
+fn blocks<'a>(message: Option<Raw<'a>>, sink: impl FnMut(Block<'a>)) -> Result<(), Mismatch> {
     let [content] = go::object(Some(message.ok_or(Mismatch)?), ["content"])?;
     let mut all = Vec::new();
     go::array(content, |block| {

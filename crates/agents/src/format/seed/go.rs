@@ -6,9 +6,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
-use crate::json::{self, JsonKind, KeyMatch, each_element, fields, kind};
+use crate::json::{self, JsonKind, KeyMatch, Raw, each_element, fields, kind};
 
 /// A value does not fit the field's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +27,12 @@ pub(super) fn repair(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-fn present(value: Option<&RawValue>) -> Option<&RawValue> {
-    value.filter(|value| kind(value) != JsonKind::Null)
+fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
+    value.filter(|value| kind(*value) != JsonKind::Null)
 }
 
 /// Returns a string.
-pub(super) fn optional_string(value: Option<&RawValue>) -> Result<Option<String>, Mismatch> {
+pub(super) fn optional_string(value: Option<Raw<'_>>) -> Result<Option<String>, Mismatch> {
     let text = |value| {
         Ok(json::string(Some(value))
             .ok_or(Mismatch)?
@@ -45,12 +43,12 @@ pub(super) fn optional_string(value: Option<&RawValue>) -> Result<Option<String>
 }
 
 /// Returns a string; empty if there is none.
-pub(super) fn string(value: Option<&RawValue>) -> Result<String, Mismatch> {
+pub(super) fn string(value: Option<Raw<'_>>) -> Result<String, Mismatch> {
     optional_string(value).map(Option::unwrap_or_default)
 }
 
 /// Returns a boolean; false if there is none.
-pub(super) fn boolean(value: Option<&RawValue>) -> Result<bool, Mismatch> {
+pub(super) fn boolean(value: Option<Raw<'_>>) -> Result<bool, Mismatch> {
     match present(value) {
         Some(value) => json::boolean(Some(value)).ok_or(Mismatch),
         None => Ok(false),
@@ -58,14 +56,14 @@ pub(super) fn boolean(value: Option<&RawValue>) -> Result<bool, Mismatch> {
 }
 
 /// Returns a number.
-pub(super) fn float(value: Option<&RawValue>) -> Result<Option<f64>, Mismatch> {
+pub(super) fn float(value: Option<Raw<'_>>) -> Result<Option<f64>, Mismatch> {
     present(value)
         .map(|value| json::float(Some(value)).ok_or(Mismatch))
         .transpose()
 }
 
 /// Returns a whole number; one with a fraction or an exponent is a mismatch.
-pub(super) fn integer(value: Option<&RawValue>) -> Result<Option<i64>, Mismatch> {
+pub(super) fn integer(value: Option<Raw<'_>>) -> Result<Option<i64>, Mismatch> {
     present(value)
         .map(|value| value.get().parse().map_err(|_| Mismatch))
         .transpose()
@@ -73,9 +71,9 @@ pub(super) fn integer(value: Option<&RawValue>) -> Result<Option<i64>, Mismatch>
 
 /// Returns the values of an object's fields; none if there is no object.
 pub(super) fn object<'a, const N: usize>(
-    value: Option<&'a RawValue>,
+    value: Option<Raw<'a>>,
     names: [&str; N],
-) -> Result<[Option<&'a RawValue>; N], Mismatch> {
+) -> Result<[Option<Raw<'a>>; N], Mismatch> {
     match present(value) {
         Some(value) => fields(value.get(), names, KeyMatch::AnyCase).ok_or(Mismatch),
         None => Ok([None; N]),
@@ -84,8 +82,8 @@ pub(super) fn object<'a, const N: usize>(
 
 /// Hands over the elements of an array, if there is one.
 pub(super) fn array<'a>(
-    value: Option<&'a RawValue>,
-    mut sink: impl FnMut(&'a RawValue) -> Result<(), Mismatch>,
+    value: Option<Raw<'a>>,
+    mut sink: impl FnMut(Raw<'a>) -> Result<(), Mismatch>,
 ) -> Result<(), Mismatch> {
     let Some(value) = present(value) else {
         return Ok(());

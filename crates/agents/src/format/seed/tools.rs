@@ -4,9 +4,7 @@
 //! Reads: a tool's name, its input, its answer.
 //! Never: fails: a field that is missing or no string is empty.
 
-use serde_json::value::RawValue;
-
-use crate::json::{self, JsonKind, KeyMatch, each_element, fields, kind};
+use crate::json::{self, JsonKind, KeyMatch, Raw, each_element, fields, kind};
 
 /// How a tool answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +15,10 @@ pub(super) enum Answer {
 
 /// The input of a call.
 #[derive(Clone, Copy)]
-struct Input<'a>(Option<&'a RawValue>);
+struct Input<'a>(Option<Raw<'a>>);
 
 impl<'a> Input<'a> {
-    fn value(self, name: &str) -> Option<&'a RawValue> {
+    fn value(self, name: &str) -> Option<Raw<'a>> {
         let [value] = fields(self.0?.get(), [name], KeyMatch::Exact)?;
         value
     }
@@ -34,14 +32,14 @@ impl<'a> Input<'a> {
     }
 }
 
-fn text_of(value: Option<&RawValue>) -> String {
+fn text_of(value: Option<Raw<'_>>) -> String {
     json::string(value)
         .map(|text| text.text().into_owned())
         .unwrap_or_default()
 }
 
 /// Returns a number, string or boolean as text.
-fn scalar(value: Option<&RawValue>) -> String {
+fn scalar(value: Option<Raw<'_>>) -> String {
     match value.map(|value| (kind(value), value)) {
         Some((JsonKind::Number | JsonKind::Bool, value)) => value.get().to_owned(),
         _ => text_of(value),
@@ -67,7 +65,7 @@ pub(super) fn truncate(text: &str, max: usize) -> String {
 }
 
 /// Returns the line of a call.
-pub(super) fn call(name: &str, input: Option<&RawValue>) -> String {
+pub(super) fn call(name: &str, input: Option<Raw<'_>>) -> String {
     let input = Input(input);
     match name {
         "Bash" => format!("$ {}", input.short("command", 200)),
@@ -183,7 +181,7 @@ fn other(name: &str) -> String {
 }
 
 /// Returns the line of an answer; `None` if the seed is silent about it.
-pub(super) fn answer(name: &str, content: Option<&RawValue>, answer: Answer) -> Option<String> {
+pub(super) fn answer(name: &str, content: Option<Raw<'_>>, answer: Answer) -> Option<String> {
     let text = content_text(content);
     if answer == Answer::Error {
         return Some(format!("⚠ [{name}] error: {}", shorten(&text, 400)));
@@ -214,7 +212,7 @@ fn last_lines(text: &str, count: usize) -> &str {
     }
 }
 
-fn content_text(content: Option<&RawValue>) -> String {
+fn content_text(content: Option<Raw<'_>>) -> String {
     let nothing = || "(result)".to_owned();
     let Some(content) = content else {
         return nothing();
@@ -241,7 +239,7 @@ mod tests {
     use super::*;
 
     fn line(name: &str, input: &str) -> String {
-        let raw: &RawValue = serde_json::from_str(input).unwrap();
+        let raw = Raw::of(input).unwrap();
         call(name, Some(raw))
     }
 
@@ -355,7 +353,7 @@ mod tests {
                 Some("⚠ [Skill] error: (result)".to_owned()),
             ),
         ] {
-            let raw: &RawValue = serde_json::from_str(content).unwrap();
+            let raw = Raw::of(content).unwrap();
 
             assert_eq!(answer(name, Some(raw), how), expected, "{name} {content}");
         }

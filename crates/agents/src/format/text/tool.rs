@@ -135,7 +135,7 @@ fn subject(input: &str) -> String {
     })
 }
 
-fn string_of(value: Option<&serde_json::value::RawValue>) -> Option<String> {
+fn string_of(value: Option<crate::json::Raw<'_>>) -> Option<String> {
     let text = string(value)?.text().into_owned();
     Some(text).filter(|text| !text.is_empty())
 }
