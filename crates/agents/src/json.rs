@@ -11,6 +11,8 @@ mod scan;
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 pub(crate) use scan::{Raw, Reader};
 
 /// How keys are compared.
@@ -23,12 +25,17 @@ pub(crate) enum KeyMatch {
 }
 
 impl KeyMatch {
+    /// Returns whether a key is that name.
+    pub(crate) fn are_equal(self, key: &str, name: &str) -> bool {
+        match self {
+            Self::Exact => key == name,
+            Self::AnyCase => key.eq_ignore_ascii_case(name),
+        }
+    }
+
     /// Returns which of the names a key is.
     pub(crate) fn place(self, key: &str, names: &[&str]) -> Option<usize> {
-        names.iter().position(|name| match self {
-            Self::Exact => key == *name,
-            Self::AnyCase => key.eq_ignore_ascii_case(name),
-        })
+        names.iter().position(|name| self.are_equal(key, name))
     }
 }
 
@@ -127,7 +134,7 @@ pub(crate) fn string(value: Option<Raw<'_>>) -> Option<JsonStr<'_>> {
 }
 
 /// The inside of a JSON string, its escapes not yet resolved.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct JsonStr<'a>(&'a str);
 
 impl<'a> JsonStr<'a> {
@@ -137,36 +144,27 @@ impl<'a> JsonStr<'a> {
 
     /// Returns the text.
     pub(crate) fn text(self) -> Cow<'a, str> {
-        if self.0.contains('\\') {
-            let mut text = String::new();
-            self.pieces(|piece| text.push_str(piece));
-            text.into()
-        } else {
-            self.0.into()
+        if memchr(b'\\', self.0.as_bytes()).is_none() {
+            return self.0.into();
         }
+        let mut text = String::with_capacity(self.0.len());
+        self.push_to(&mut text);
+        text.into()
     }
 
     /// Returns the length of the text in bytes.
     pub(crate) fn len(self) -> usize {
-        if !self.0.contains('\\') {
-            return self.0.len();
-        }
-        let mut len = 0;
-        self.pieces(|piece| len += piece.len());
-        len
+        self.0.len() - self.escapes(|_| {})
     }
 
     /// Returns at most `max` bytes from the beginning of the text.
     pub(crate) fn head(self, max: usize) -> String {
         let mut head = String::new();
-        let mut is_full = false;
-        self.pieces(|piece| {
-            if !is_full {
-                let room = max.saturating_sub(head.len());
-                let kept = &piece[..piece.floor_char_boundary(room)];
-                head.push_str(kept);
-                is_full = kept.len() < piece.len();
-            }
+        let _whole = self.try_pieces(|piece| {
+            let room = max.saturating_sub(head.len());
+            let kept = &piece[..piece.floor_char_boundary(room)];
+            head.push_str(kept);
+            (kept.len() == piece.len()).then_some(())
         });
         head
     }
@@ -200,21 +198,57 @@ impl<'a> JsonStr<'a> {
         text
     }
 
+    /// Appends the text.
+    pub(crate) fn push_to(self, out: &mut String) {
+        self.pieces(|piece| out.push_str(piece));
+    }
+
+    /// Returns how many newlines are in the text.
+    pub(crate) fn newlines(self) -> usize {
+        let mut count = 0;
+        // In JSON they are always escaped.
+        self.escapes(|char| count += usize::from(char == '\n'));
+        count
+    }
+
     /// Hands over the text piece by piece, without holding it.
     pub(crate) fn pieces(self, mut sink: impl FnMut(&str)) {
+        let _whole = self.try_pieces(|piece| {
+            sink(piece);
+            Some(())
+        });
+    }
+
+    /// As [`JsonStr::pieces`], until the sink has enough and returns `None`.
+    pub(crate) fn try_pieces(self, mut sink: impl FnMut(&str) -> Option<()>) -> Option<()> {
         let mut rest = self.0;
-        while let Some(at) = rest.find('\\') {
+        while let Some(at) = memchr(b'\\', rest.as_bytes()) {
             let (plain, escape) = rest.split_at(at);
             if !plain.is_empty() {
-                sink(plain);
+                sink(plain)?;
             }
             let (char, len) = unescape(escape);
-            sink(char.encode_utf8(&mut [0; 4]));
+            sink(char.encode_utf8(&mut [0; 4]))?;
             rest = escape.get(len..).unwrap_or("");
         }
-        if !rest.is_empty() {
-            sink(rest);
+        if rest.is_empty() {
+            return Some(());
         }
+        sink(rest)
+    }
+
+    /// Hands over what each escape stands for, and returns how much shorter the text is than what stands here.
+    fn escapes(self, mut sink: impl FnMut(char)) -> usize {
+        let mut saved = 0;
+        let mut rest = self.0;
+        while let Some(at) = memchr(b'\\', rest.as_bytes()) {
+            let escape = &rest[at..];
+            let (char, len) = unescape(escape);
+            sink(char);
+            saved += len.saturating_sub(char.len_utf8());
+            rest = escape.get(len..).unwrap_or("");
+        }
+        saved
     }
 }
 

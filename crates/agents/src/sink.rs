@@ -94,6 +94,11 @@ pub(crate) fn read_object(
     }
 }
 
+/// Returns a string to compare with; empty if there is none.
+pub(crate) fn plain(value: Option<Raw<'_>>) -> Cow<'_, str> {
+    string(value).unwrap_or_default().text()
+}
+
 /// Returns a short string; empty if there is none.
 pub(crate) fn word(value: Option<Raw<'_>>) -> String {
     string(value)

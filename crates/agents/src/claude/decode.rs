@@ -11,16 +11,19 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::BLOCK_KEYS;
+use super::line::{Block, Content, Fields, Line, Message, Reading};
 use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
-use crate::json::{JsonStr, KeyMatch, Raw, boolean, each_element, fields, float, string, unsigned};
-use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, read_object, word};
+use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
+use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, plain, read_object, word};
 use crate::tool::tool_class;
 use crate::transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine};
 
-/// Blocks of one message that become events.
-const BLOCK_CAP: usize = 1024;
+/// How lines are read, and how many blocks of one message become events.
+const READING: Reading = Reading {
+    keys: KeyMatch::Exact,
+    blocks: 1024,
+};
 /// Tool calls without an answer whose names are remembered.
 const OPEN_CALLS: usize = 1024;
 
@@ -80,24 +83,29 @@ impl ClaudeDecoder {
             "subtype",
             "session_id",
             "parent_tool_use_id",
-            "message",
+            "error",
+            "api_error",
+            "api_error_type",
+            "api_error_status",
         ];
-        let [kind, subtype, session, parent, message] = fields(text, names, KeyMatch::Exact)?;
-        let kind = word(kind);
-        let subtype = word(subtype);
-        sink.parent = Some(word(parent)).filter(|parent| !parent.is_empty());
-        let is_init = kind == "system" && subtype == "init";
-        let session = Some(word(session)).filter(|session| !session.is_empty());
-        if session.is_some() && (is_init || self.conclusion.session_id.is_none()) {
-            self.conclusion.session_id = session;
+        let Line { fields, message } = READING.line(text, names)?;
+        let [kind, subtype, session, parent, failure @ ..] = fields;
+        let subtype = plain(subtype);
+        sink.parent = optional_word(parent);
+        let known = plain(kind);
+        let is_init = known == "system" && subtype == "init";
+        if (is_init || self.conclusion.session_id.is_none())
+            && let Some(session) = optional_word(session)
+        {
+            self.conclusion.session_id = Some(session);
         }
 
-        match kind.as_str() {
+        match &*known {
             "system" if is_init => self.init(text, sink),
             "system" => self.system(&subtype, text, sink),
             "assistant" => {
                 if sink.parent.is_none() {
-                    self.results.note_failure(text)?;
+                    self.results.note_failure(failure);
                 }
                 self.message(message?, Speaker::Agent, sink)
             }
@@ -107,7 +115,7 @@ impl ClaudeDecoder {
             // Parts of messages, only with --include-partial-messages; each comes again as a whole.
             "stream_event" => Some(()),
             _ => {
-                sink.unparsed(UnparsedReason::UnknownType { name: kind });
+                sink.unparsed(UnparsedReason::UnknownType { name: word(kind) });
                 Some(())
             }
         }
@@ -192,63 +200,61 @@ impl ClaudeDecoder {
 
     fn message(
         &mut self,
-        message: Raw<'_>,
+        message: Message<'_>,
         speaker: Speaker,
         sink: &mut LineSink<'_>,
     ) -> Option<()> {
-        let [model, content] = fields(message.get(), ["model", "content"], KeyMatch::Exact)?;
+        let Message::Object { model, content } = message else {
+            return None;
+        };
         if self.conclusion.model.is_none() && speaker == Speaker::Agent {
             self.conclusion.model = optional_word(model).filter(|model| model != "<synthetic>");
         }
-        let content = content?;
-        if let Some(text) = string(Some(content)) {
-            self.text(text, speaker, sink);
-            return Some(());
-        }
-        let mut blocks = 0_usize;
-        let is_array = each_element(content.get(), |block| {
-            blocks += 1;
-            let is_read = blocks > BLOCK_CAP || self.block(block, speaker, sink).is_some();
-            if !is_read {
+        let (blocks, left_out) = match content? {
+            Content::Blocks { blocks, left_out } => (blocks, left_out),
+            Content::Other(text) => {
+                self.text(string(Some(text))?, speaker, sink);
+                return Some(());
+            }
+        };
+        for block in blocks {
+            let read = match block {
+                Block::Object(fields) => self.block(fields, speaker, sink),
+                Block::Other(_) => None,
+            };
+            if read.is_none() {
                 sink.unparsed(UnparsedReason::Malformed);
             }
-            true
-        });
-        if blocks > BLOCK_CAP {
+        }
+        if left_out > 0 {
             sink.send(EventKind::Notice {
                 level: NoticeLevel::Warning,
-                text: format!("{} more blocks in this message", blocks - BLOCK_CAP),
+                text: format!("{left_out} more blocks in this message"),
             });
         }
-        is_array.then_some(())
+        Some(())
     }
 
-    fn block(&mut self, block: Raw<'_>, speaker: Speaker, sink: &mut LineSink<'_>) -> Option<()> {
-        let [
-            kind,
-            text,
-            thinking,
-            id,
-            name,
-            input,
-            call,
-            content,
-            is_error,
-        ] = fields(block.get(), BLOCK_KEYS, KeyMatch::Exact)?;
-        match word(kind).as_str() {
-            "text" => self.text(string(text)?, speaker, sink),
+    fn block(
+        &mut self,
+        block: Fields<'_>,
+        speaker: Speaker,
+        sink: &mut LineSink<'_>,
+    ) -> Option<()> {
+        match &*plain(block.kind) {
+            "text" => self.text(string(block.text)?, speaker, sink),
             "thinking" => {
-                let text = sink.text(string(thinking), TEXT_CAP);
+                let text = sink.text(string(block.thinking), TEXT_CAP);
                 sink.send(EventKind::Thinking { text });
             }
             "tool_use" => {
-                let (id, name) = (word(id), word(name));
+                let (id, name) = (word(block.id), word(block.name));
                 if self.calls.len() == OPEN_CALLS {
                     self.calls.pop_front();
                 }
                 self.calls.push_back((id.clone(), name.clone()));
                 self.conclusion.last_tool = Some(name.clone());
-                let input = summarise(input, sink);
+                let input = summarise(block.input, sink);
                 let class = tool_class(&name);
                 sink.send(EventKind::ToolStart {
                     id,
@@ -258,14 +264,14 @@ impl ClaudeDecoder {
                 });
             }
             "tool_result" => {
-                let id = word(call);
+                let id = word(block.tool_use_id);
                 let open = self.calls.iter().rposition(|(open, _)| *open == id);
                 let name = open.and_then(|open| self.calls.remove(open));
-                let (output, output_len) = tool_output(content, sink);
+                let (output, output_len) = tool_output(block.content, sink);
                 sink.send(EventKind::ToolEnd {
                     id,
                     name: name.map(|(_, name)| name).unwrap_or_default(),
-                    ok: boolean(is_error) != Some(true),
+                    ok: boolean(block.is_error) != Some(true),
                     exit_code: None,
                     output,
                     output_len,

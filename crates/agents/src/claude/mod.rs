@@ -7,6 +7,7 @@
 mod auth;
 mod classify;
 mod decode;
+mod line;
 mod result;
 mod tools;
 mod usage;
@@ -19,20 +20,8 @@ use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, Contai
 use crate::transcript::Decoder;
 
 pub use auth::{check_claude_auth, claude_token_end};
+pub(crate) use line::{Block, Content, Fields, Message, Reading};
 pub(crate) use tools::summarise;
-
-/// The keys of a content block that mean something to us, in the order in which they are taken apart.
-pub(crate) const BLOCK_KEYS: [&str; 9] = [
-    "type",
-    "text",
-    "thinking",
-    "id",
-    "name",
-    "input",
-    "tool_use_id",
-    "content",
-    "is_error",
-];
 
 /// Claude Code, run once with the prompt on standard input and JSON lines on standard output.
 #[derive(Debug, Clone, Copy)]

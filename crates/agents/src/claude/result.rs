@@ -43,10 +43,12 @@ impl ResultBook {
         self.last_text = Some(FinalText::of(text));
     }
 
-    /// Remembers what a message of the agent itself says about a failed request.
-    pub(super) fn note_failure(&mut self, text: &str) -> Option<()> {
-        let names = ["error", "api_error", "api_error_type", "api_error_status"];
-        let [error, api_error, api_type, status] = fields(text, names, KeyMatch::Exact)?;
+    /// Remembers what a message of the agent itself says about a failed request: `error`, `api_error`,
+    /// `api_error_type` and `api_error_status`.
+    pub(super) fn note_failure(
+        &mut self,
+        [error, api_error, api_type, status]: [Option<Raw<'_>>; 4],
+    ) {
         let error = word(error);
         if !error.is_empty() {
             self.failure = Evidence {
@@ -57,7 +59,6 @@ impl ResultBook {
                 ..Evidence::default()
             };
         }
-        Some(())
     }
 
     /// Takes a result line; `None` if it is not readable.

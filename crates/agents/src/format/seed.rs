@@ -14,8 +14,9 @@ use jiff::civil::Time;
 use jiff::tz::TimeZone;
 
 use self::go::Mismatch;
-use crate::claude::BLOCK_KEYS;
-use crate::json::{JsonKind, KeyMatch, Raw, fields, kind};
+use self::tools::{Answer, Shown};
+use crate::claude::{Block, Content, Fields, Message, Reading};
+use crate::json::{JsonKind, JsonStr, KeyMatch, Raw, Reader, kind};
 use crate::split::{DECODE_CAP, LineContent, LineSplitter, SplitLine};
 
 mod go;
@@ -63,6 +64,7 @@ impl Formatter {
         let mut formatted = Patient::new(formatted);
         let mut chunk = vec![0; READ];
         let mut out = Vec::new();
+        let mut stamp = Stamp::default();
         let read = loop {
             let len = match reader.read(&mut chunk) {
                 Ok(0) => break Ok(()),
@@ -72,18 +74,34 @@ impl Formatter {
             };
             let chunk = chunk.get(..len).unwrap_or_default();
             raw.write(chunk);
-            splitter.feed(chunk, |line| lines.write(&line, &time_of(clock), &mut out));
+            splitter.feed(chunk, |line| {
+                lines.write(&line, stamp.of(clock()), &mut out);
+            });
             formatted.write(&out);
             out.clear();
         };
-        splitter.finish(|line| lines.write(&line, &time_of(clock), &mut out));
+        splitter.finish(|line| lines.write(&line, stamp.of(clock()), &mut out));
         formatted.write(&out);
         read.and(raw.finish()).and(formatted.finish())
     }
 }
 
-fn time_of(clock: &dyn Fn() -> Time) -> String {
-    clock().strftime("%H:%M:%S").to_string()
+/// The time as it is printed, made once for each second.
+#[derive(Default)]
+struct Stamp {
+    second: Option<[i8; 3]>,
+    text: String,
+}
+
+impl Stamp {
+    fn of(&mut self, time: Time) -> &str {
+        let second = [time.hour(), time.minute(), time.second()];
+        if self.second != Some(second) {
+            self.second = Some(second);
+            self.text = time.strftime("%H:%M:%S").to_string();
+        }
+        &self.text
+    }
 }
 
 /// A writer that keeps its first error and swallows everything after it.
@@ -116,6 +134,7 @@ impl<'w, W: Write> Patient<'w, W> {
 pub struct SeedFormatter {
     zone: TimeZone,
     calls: HashMap<String, String>,
+    failures: tools::Failures,
 }
 
 impl SeedFormatter {
@@ -124,6 +143,7 @@ impl SeedFormatter {
         Self {
             zone,
             calls: HashMap::new(),
+            failures: tools::Failures::new(),
         }
     }
 
@@ -139,19 +159,9 @@ impl SeedFormatter {
 
     /// Appends what the seed prints for a line, byte for byte.
     pub fn write_line(&mut self, line: &[u8], time: &str, out: &mut Vec<u8>) {
-        let stamp = format!("[{time}] ");
-        let text = go::repair(line);
-        match self.render(&text, &stamp) {
-            Ok(rendered) if rendered.is_empty() => {}
-            Ok(rendered) => {
-                out.extend_from_slice(rendered.as_bytes());
-                out.push(b'\n');
-            }
-            Err(Mismatch) => {
-                out.extend_from_slice(stamp.as_bytes());
-                out.extend_from_slice(line);
-                out.push(b'\n');
-            }
+        let mut page = Page { out, time };
+        if let Err(Mismatch) = self.render(&go::repair(line), &mut page) {
+            page.bytes(line);
         }
     }
 
@@ -172,86 +182,127 @@ impl SeedFormatter {
         }
     }
 
-    fn render(&mut self, text: &str, stamp: &str) -> Result<String, Mismatch> {
-        let message = Message::read(text)?;
-        Ok(match &*message.kind {
-            "system" if message.subtype == "init" => message.init(stamp),
-            "system" => format!("{stamp}[system: {}]", message.subtype),
-            "assistant" => self
-                .assistant(message.message, stamp)
-                .unwrap_or_else(|Mismatch| format!("{stamp}[assistant: parse error]")),
-            "user" => self
-                .user(message.message, stamp)
-                .unwrap_or_else(|Mismatch| format!("{stamp}[user: parse error]")),
-            "result" => message.result(stamp),
-            "rate_limit_event" => message.rate_limit(stamp, &self.zone),
-            other => format!("{stamp}[unknown type: {other}]"),
-        })
+    /// Prints a message; nothing is printed of what is none.
+    fn render(&mut self, text: &str, page: &mut Page<'_>) -> Result<(), Mismatch> {
+        let envelope = Envelope::read(text)?;
+        match &*envelope.kind.text() {
+            "system" => envelope.system(page),
+            "assistant" => match blocks(envelope.message) {
+                Ok(blocks) => self.assistant(&blocks, page),
+                Err(Mismatch) => page.line(&["[assistant: parse error]"]),
+            },
+            "user" => match blocks(envelope.message) {
+                Ok(blocks) => self.user(&blocks, page),
+                Err(Mismatch) => page.line(&["[user: parse error]"]),
+            },
+            "result" => envelope.result(page),
+            "rate_limit_event" => envelope.rate_limit(page, &self.zone),
+            other => page.line(&["[unknown type: ", other, "]"]),
+        }
+        Ok(())
     }
 
-    fn assistant(&mut self, message: Option<Raw<'_>>, stamp: &str) -> Result<String, Mismatch> {
-        let mut lines = Vec::new();
-        blocks(message, |block| match &*block.kind {
-            "text" if block.text.trim().is_empty() => {}
-            "text" => lines.push(format!("{stamp}{}", block.text)),
-            "thinking" => lines.push(format!(
-                "{stamp}💭 {}",
-                tools::truncate(&block.thinking, 500)
-            )),
-            "tool_use" => {
-                let line = tools::call(&block.name, block.input);
-                lines.push(format!("{stamp}{line}"));
-                if self.calls.len() < CALLS {
-                    self.calls.insert(block.id, block.name);
+    fn assistant(&mut self, blocks: &[TypedBlock<'_>], page: &mut Page<'_>) {
+        for block in blocks {
+            match &*block.kind.text() {
+                "text" => {
+                    let text = block.text.text();
+                    if !text.trim().is_empty() {
+                        page.line(&[&text]);
+                    }
                 }
+                "thinking" => page.line(&["💭 ", &tools::truncate(block.thinking, 500)]),
+                "tool_use" => {
+                    let name = block.name.text();
+                    page.line(&[&tools::call(&name, block.input)]);
+                    if self.calls.len() < CALLS {
+                        self.calls
+                            .insert(block.id.text().into_owned(), name.into_owned());
+                    }
+                }
+                other => page.line(&["[assistant content: ", other, "]"]),
             }
-            other => lines.push(format!("{stamp}[assistant content: {other}]")),
-        })?;
-        Ok(lines.join("\n"))
+        }
     }
 
-    fn user(&mut self, message: Option<Raw<'_>>, stamp: &str) -> Result<String, Mismatch> {
-        let mut lines = Vec::new();
-        blocks(message, |block| {
-            if block.kind != "tool_result" {
-                return;
+    fn user(&mut self, blocks: &[TypedBlock<'_>], page: &mut Page<'_>) {
+        for block in blocks {
+            if block.kind.text() != "tool_result" {
+                continue;
             }
-            let name = self
-                .calls
-                .get(&block.tool_use_id)
-                .map_or("(unknown tool)", String::as_str);
-            if let Some(line) = tools::answer(name, block.content, block.is_error) {
-                lines.push(format!("{stamp}{line}"));
+            let name = self.calls.get(&*block.tool_use_id.text());
+            let name = name
+                .map(String::as_str)
+                .filter(|name| !name.is_empty())
+                .unwrap_or("(unknown tool)");
+            let text = tools::content_text(block.content);
+            match tools::answer(name, text, block.answer, &mut self.failures) {
+                Shown::Nothing => {}
+                Shown::Line(line) => page.line(&[&line]),
+                Shown::Output(output) => page.line(&["⚠ [bash output]\n", output]),
             }
-        })?;
-        Ok(lines.join("\n"))
+        }
+    }
+}
+
+/// Where lines go, and the time before them.
+struct Page<'o> {
+    out: &'o mut Vec<u8>,
+    time: &'o str,
+}
+
+impl Page<'_> {
+    fn line(&mut self, parts: &[&str]) {
+        self.stamp();
+        for part in parts {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        self.out.push(b'\n');
+    }
+
+    fn bytes(&mut self, line: &[u8]) {
+        self.stamp();
+        self.out.extend_from_slice(line);
+        self.out.push(b'\n');
+    }
+
+    fn stamp(&mut self) {
+        for part in ["[", self.time, "] "] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
     }
 }
 
 /// A line as the seed's message type holds it.
-struct Message<'a> {
-    kind: String,
-    subtype: String,
-    session_id: String,
-    model: String,
-    cwd: String,
+struct Envelope<'a> {
+    kind: JsonStr<'a>,
+    subtype: JsonStr<'a>,
+    session_id: JsonStr<'a>,
+    model: JsonStr<'a>,
+    cwd: JsonStr<'a>,
     tools: u64,
-    message: Option<Raw<'a>>,
-    result: Option<String>,
+    message: Option<Message<'a>>,
+    result: Option<JsonStr<'a>>,
     duration_ms: Option<f64>,
     cost: Option<f64>,
     tokens: Option<(i64, i64)>,
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<RateLimit<'a>>,
 }
 
-struct RateLimit {
-    status: String,
-    window: String,
+struct RateLimit<'a> {
+    status: JsonStr<'a>,
+    window: JsonStr<'a>,
     resets_at: i64,
     utilization: f64,
 }
 
-impl<'a> Message<'a> {
+/// Go reads keys in any case, and all blocks of a message.
+const READING: Reading = Reading {
+    keys: KeyMatch::AnyCase,
+    blocks: usize::MAX,
+};
+
+impl<'a> Envelope<'a> {
     fn read(text: &'a str) -> Result<Self, Mismatch> {
         let names = [
             "type",
@@ -260,7 +311,6 @@ impl<'a> Message<'a> {
             "model",
             "cwd",
             "tools",
-            "message",
             "result",
             "is_error",
             "duration_ms",
@@ -268,11 +318,11 @@ impl<'a> Message<'a> {
             "usage",
             "rate_limit_info",
         ];
-        let found = if text.trim_ascii() == "null" {
-            [None; 13]
-        } else {
-            fields(text, names, KeyMatch::AnyCase).ok_or(Mismatch)?
+        let line = match text.trim_ascii() {
+            "null" => READING.line("{}", names),
+            _ => READING.line(text, names),
         };
+        let line = line.ok_or(Mismatch)?;
         let [
             kind,
             subtype,
@@ -280,14 +330,13 @@ impl<'a> Message<'a> {
             model,
             cwd,
             tools,
-            message,
             result,
             is_error,
             duration,
             cost,
             usage,
             limit,
-        ] = found;
+        ] = line.fields;
         go::boolean(is_error)?;
         Ok(Self {
             kind: go::string(kind)?,
@@ -296,7 +345,7 @@ impl<'a> Message<'a> {
             model: go::string(model)?,
             cwd: go::string(cwd)?,
             tools: count_strings(tools)?,
-            message,
+            message: line.message,
             result: go::optional_string(result)?,
             duration_ms: go::float(duration)?,
             cost: go::float(cost)?,
@@ -305,21 +354,33 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn init(&self, stamp: &str) -> String {
-        let session = match self.session_id.as_bytes() {
+    fn system(&self, page: &mut Page<'_>) {
+        let subtype = self.subtype.text();
+        if subtype != "init" {
+            return page.line(&["[system: ", &subtype, "]"]);
+        }
+        let session = self.session_id.text();
+        let session = match session.as_bytes() {
             [] => "(unknown)".into(),
             id => String::from_utf8_lossy(id.get(..8).unwrap_or(id)),
         };
-        format!(
-            "{stamp}[init] session={session} model={} cwd={} tools={}",
-            self.model, self.cwd, self.tools
-        )
+        let (model, cwd, tools) = (self.model.text(), self.cwd.text(), self.tools.to_string());
+        page.line(&[
+            "[init] session=",
+            &session,
+            " model=",
+            &model,
+            " cwd=",
+            &cwd,
+            " tools=",
+            &tools,
+        ]);
     }
 
-    fn result(&self, stamp: &str) -> String {
+    fn result(&self, page: &mut Page<'_>) {
         let mut parts = Vec::new();
-        if let Some(result) = &self.result {
-            parts.push(format!("result: {result}"));
+        if let Some(result) = self.result {
+            parts.push(format!("result: {}", result.text()));
         }
         if let Some(duration) = self.duration_ms {
             parts.push(format!("duration: {duration:.0}ms"));
@@ -330,12 +391,12 @@ impl<'a> Message<'a> {
         if let Some((input, output)) = self.tokens {
             parts.push(format!("tokens: {input} in / {output} out"));
         }
-        format!("{stamp}{}", parts.join(" | "))
+        page.line(&[&parts.join(" | ")]);
     }
 
-    fn rate_limit(&self, stamp: &str, zone: &TimeZone) -> String {
+    fn rate_limit(&self, page: &mut Page<'_>, zone: &TimeZone) {
         let Some(limit) = &self.rate_limit else {
-            return format!("{stamp}⚠ rate-limit event");
+            return page.line(&["⚠ rate-limit event"]);
         };
         let resets = jiff::Timestamp::from_second(limit.resets_at)
             .ok()
@@ -346,13 +407,13 @@ impl<'a> Message<'a> {
                     .to_string()
             })
             .unwrap_or_default();
-        format!(
-            "{stamp}⚠ rate-limit: {} {:.0}%{resets} status={}",
-            limit.window,
+        page.line(&[&format!(
+            "⚠ rate-limit: {} {:.0}%{resets} status={}",
+            limit.window.text(),
             // Adding zero makes a negative zero positive.
             (limit.utilization * 100.0).trunc() + 0.0,
-            limit.status
-        )
+            limit.status.text()
+        )]);
     }
 }
 
@@ -372,7 +433,7 @@ fn read_tokens(usage: Option<Raw<'_>>) -> Result<Option<(i64, i64)>, Mismatch> {
     Ok(go::integer(input)?.zip(go::integer(output)?))
 }
 
-fn read_rate_limit(info: Option<Raw<'_>>) -> Result<Option<RateLimit>, Mismatch> {
+fn read_rate_limit(info: Option<Raw<'_>>) -> Result<Option<RateLimit<'_>>, Mismatch> {
     let names = [
         "status",
         "rateLimitType",
@@ -397,50 +458,61 @@ fn read_rate_limit(info: Option<Raw<'_>>) -> Result<Option<RateLimit>, Mismatch>
 }
 
 /// A content block as the seed's type holds it.
-struct Block<'a> {
-    kind: String,
-    text: String,
-    thinking: String,
-    id: String,
-    name: String,
+#[derive(Clone, Copy)]
+struct TypedBlock<'a> {
+    kind: JsonStr<'a>,
+    text: JsonStr<'a>,
+    thinking: JsonStr<'a>,
+    id: JsonStr<'a>,
+    name: JsonStr<'a>,
     input: Option<Raw<'a>>,
-    tool_use_id: String,
+    tool_use_id: JsonStr<'a>,
     content: Option<Raw<'a>>,
-    is_error: tools::Answer,
+    answer: Answer,
 }
 
-/// Hands over the blocks of an inner message once all of them were read.
-fn blocks<'a>(message: Option<Raw<'a>>, sink: impl FnMut(Block<'a>)) -> Result<(), Mismatch> {
-    let [content] = go::object(Some(message.ok_or(Mismatch)?), ["content"])?;
-    let mut all = Vec::new();
-    go::array(content, |block| {
-        let [
-            kind,
-            text,
-            thinking,
-            id,
-            name,
-            input,
-            tool_use_id,
-            content,
-            is_error,
-        ] = go::object(Some(block), BLOCK_KEYS)?;
-        all.push(Block {
-            kind: go::string(kind)?,
-            text: go::string(text)?,
-            thinking: go::string(thinking)?,
-            id: go::string(id)?,
-            name: go::string(name)?,
-            input,
-            tool_use_id: go::string(tool_use_id)?,
-            content,
-            is_error: match go::boolean(is_error)? {
-                true => tools::Answer::Error,
-                false => tools::Answer::Ok,
+impl<'a> TypedBlock<'a> {
+    fn read(block: Raw<'a>) -> Result<Self, Mismatch> {
+        Self::new(
+            &READING
+                .block(&mut Reader::new(block.get()))
+                .ok_or(Mismatch)?,
+        )
+    }
+
+    fn new(block: &Block<'a>) -> Result<Self, Mismatch> {
+        let fields = match *block {
+            Block::Object(fields) => fields,
+            Block::Other(null) if kind(null) == JsonKind::Null => Fields::default(),
+            Block::Other(_) => return Err(Mismatch),
+        };
+        Ok(Self {
+            kind: go::string(fields.kind)?,
+            text: go::string(fields.text)?,
+            thinking: go::string(fields.thinking)?,
+            id: go::string(fields.id)?,
+            name: go::string(fields.name)?,
+            input: fields.input,
+            tool_use_id: go::string(fields.tool_use_id)?,
+            content: fields.content,
+            answer: match go::boolean(fields.is_error)? {
+                true => Answer::Error,
+                false => Answer::Ok,
             },
-        });
-        Ok(())
-    })?;
-    all.into_iter().for_each(sink);
-    Ok(())
+        })
+    }
+}
+
+/// Returns the blocks of an inner message.
+fn blocks(message: Option<Message<'_>>) -> Result<Vec<TypedBlock<'_>>, Mismatch> {
+    let content = match message.ok_or(Mismatch)? {
+        Message::Object { content, .. } => content,
+        Message::Other(null) if kind(null) == JsonKind::Null => None,
+        Message::Other(_) => return Err(Mismatch),
+    };
+    match content {
+        Some(Content::Blocks { blocks, .. }) => blocks.iter().map(TypedBlock::new).collect(),
+        Some(Content::Other(value)) if kind(value) != JsonKind::Null => Err(Mismatch),
+        Some(Content::Other(_)) | None => Ok(Vec::new()),
+    }
 }

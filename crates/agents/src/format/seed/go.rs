@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::json::{self, JsonKind, KeyMatch, Raw, each_element, fields, kind};
+use crate::json::{self, JsonKind, JsonStr, KeyMatch, Raw, each_element, fields, kind};
 
 /// A value does not fit the field's type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +32,14 @@ fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
 }
 
 /// Returns a string.
-pub(super) fn optional_string(value: Option<Raw<'_>>) -> Result<Option<String>, Mismatch> {
-    let text = |value| {
-        Ok(json::string(Some(value))
-            .ok_or(Mismatch)?
-            .text()
-            .into_owned())
-    };
-    present(value).map(text).transpose()
+pub(super) fn optional_string(value: Option<Raw<'_>>) -> Result<Option<JsonStr<'_>>, Mismatch> {
+    present(value)
+        .map(|value| json::string(Some(value)).ok_or(Mismatch))
+        .transpose()
 }
 
 /// Returns a string; empty if there is none.
-pub(super) fn string(value: Option<Raw<'_>>) -> Result<String, Mismatch> {
+pub(super) fn string(value: Option<Raw<'_>>) -> Result<JsonStr<'_>, Mismatch> {
     optional_string(value).map(Option::unwrap_or_default)
 }
 
