@@ -11,8 +11,7 @@ mod scan;
 
 use std::borrow::Cow;
 
-use memchr::memchr;
-
+use scan::next_backslash;
 pub(crate) use scan::{Raw, Reader};
 
 /// How keys are compared.
@@ -144,7 +143,7 @@ impl<'a> JsonStr<'a> {
 
     /// Returns the text.
     pub(crate) fn text(self) -> Cow<'a, str> {
-        if memchr(b'\\', self.0.as_bytes()).is_none() {
+        if next_backslash(self.0.as_bytes(), 0).is_none() {
             return self.0.into();
         }
         let mut text = String::with_capacity(self.0.len());
@@ -152,9 +151,9 @@ impl<'a> JsonStr<'a> {
         text.into()
     }
 
-    /// Returns the length of the text in bytes.
+    /// Returns the length of the text in bytes. It is never longer than what stands here.
     pub(crate) fn len(self) -> usize {
-        self.0.len() - self.escapes(|_| {})
+        self.0.len() - self.saved_until(usize::MAX).1
     }
 
     /// Returns at most `max` bytes from the beginning of the text.
@@ -171,12 +170,22 @@ impl<'a> JsonStr<'a> {
 
     /// Returns at most `max` bytes from the end of the text.
     pub(crate) fn tail(self, max: usize) -> String {
+        if self.0.len() <= max {
+            return self.text().into_owned();
+        }
         self.slice(self.len().saturating_sub(max))
     }
 
     /// Returns the text, its middle left out if it is longer than `max` bytes.
     pub(crate) fn clip(self, max: usize) -> String {
-        let len = self.len();
+        if self.0.len() <= max {
+            return self.text().into_owned();
+        }
+        self.clip_known(max, self.len())
+    }
+
+    /// As [`JsonStr::clip`] of a text whose length is known.
+    pub(crate) fn clip_known(self, max: usize, len: usize) -> String {
         if len <= max {
             return self.text().into_owned();
         }
@@ -186,43 +195,78 @@ impl<'a> JsonStr<'a> {
         clip_join(&head, &tail, len)
     }
 
-    /// Returns the text from byte `start`.
+    /// Returns the text from byte `start`, or from the next whole character.
     fn slice(self, start: usize) -> String {
-        let mut at = 0;
-        let mut text = String::new();
-        self.pieces(|piece| {
-            let skip = start.saturating_sub(at).min(piece.len());
-            text.push_str(&piece[piece.ceil_char_boundary(skip)..]);
-            at += piece.len();
-        });
-        text
+        let (at, saved) = self.saved_until(start);
+        let next = next_backslash(self.0.as_bytes(), at).unwrap_or(self.0.len());
+        let cut = match start + saved {
+            plain if plain <= next => self.0.ceil_char_boundary(plain),
+            // It is inside of the character that an escape stands for.
+            _ => next + unescape(self.0.get(next..).unwrap_or_default()).1,
+        };
+        Self(self.0.get(cut..).unwrap_or_default())
+            .text()
+            .into_owned()
+    }
+
+    /// Steps over the escapes whose text ends before byte `start` of the text: returns where the last of them ends here,
+    /// and by how much the text is shorter up to there.
+    fn saved_until(self, start: usize) -> (usize, usize) {
+        let bytes = self.0.as_bytes();
+        let (mut at, mut saved) = (0, 0);
+        while let Some(escape) = next_backslash(bytes, at) {
+            let (text, len) = match bytes.get(escape + 1) {
+                Some(b'u') => {
+                    let (char, len) = unescape(self.0.get(escape..).unwrap_or_default());
+                    (char.len_utf8(), len)
+                }
+                _ => (1, 2),
+            };
+            if escape - saved + text > start {
+                break;
+            }
+            saved += len - text;
+            at = escape + len;
+        }
+        (at, saved)
     }
 
     /// Appends the text.
     pub(crate) fn push_to(self, out: &mut String) {
-        self.pieces(|piece| out.push_str(piece));
+        let mut rest = self.0;
+        while let Some(at) = next_backslash(rest.as_bytes(), 0) {
+            let (plain, escape) = rest.split_at(at);
+            out.push_str(plain);
+            let (char, len) = unescape(escape);
+            out.push(char);
+            rest = escape.get(len..).unwrap_or("");
+        }
+        out.push_str(rest);
     }
 
     /// Returns how many newlines are in the text.
     pub(crate) fn newlines(self) -> usize {
-        let mut count = 0;
+        let bytes = self.0.as_bytes();
+        let (mut at, mut count) = (0, 0);
         // In JSON they are always escaped.
-        self.escapes(|char| count += usize::from(char == '\n'));
+        while let Some(escape) = next_backslash(bytes, at) {
+            let (is_newline, len) = match bytes.get(escape + 1) {
+                Some(b'u') => {
+                    let (char, len) = unescape(self.0.get(escape..).unwrap_or_default());
+                    (char == '\n', len)
+                }
+                other => (other == Some(&b'n'), 2),
+            };
+            count += usize::from(is_newline);
+            at = escape + len;
+        }
         count
     }
 
-    /// Hands over the text piece by piece, without holding it.
-    pub(crate) fn pieces(self, mut sink: impl FnMut(&str)) {
-        let _whole = self.try_pieces(|piece| {
-            sink(piece);
-            Some(())
-        });
-    }
-
-    /// As [`JsonStr::pieces`], until the sink has enough and returns `None`.
+    /// Hands over the text piece by piece, without holding it, until the sink has enough and returns `None`.
     pub(crate) fn try_pieces(self, mut sink: impl FnMut(&str) -> Option<()>) -> Option<()> {
         let mut rest = self.0;
-        while let Some(at) = memchr(b'\\', rest.as_bytes()) {
+        while let Some(at) = next_backslash(rest.as_bytes(), 0) {
             let (plain, escape) = rest.split_at(at);
             if !plain.is_empty() {
                 sink(plain)?;
@@ -235,20 +279,6 @@ impl<'a> JsonStr<'a> {
             return Some(());
         }
         sink(rest)
-    }
-
-    /// Hands over what each escape stands for, and returns how much shorter the text is than what stands here.
-    fn escapes(self, mut sink: impl FnMut(char)) -> usize {
-        let mut saved = 0;
-        let mut rest = self.0;
-        while let Some(at) = memchr(b'\\', rest.as_bytes()) {
-            let escape = &rest[at..];
-            let (char, len) = unescape(escape);
-            sink(char);
-            saved += len.saturating_sub(char.len_utf8());
-            rest = escape.get(len..).unwrap_or("");
-        }
-        saved
     }
 }
 
@@ -274,6 +304,7 @@ pub(crate) fn clip(text: &str, max: usize) -> String {
 }
 
 /// Resolves the escape at the beginning of `text` and returns its length too.
+#[inline]
 fn unescape(text: &str) -> (char, usize) {
     let char = match text.as_bytes().get(1) {
         Some(b'b') => '\u{8}',
@@ -304,6 +335,8 @@ fn unescape_unicode(text: &str) -> (char, usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(json: &str) -> String {
@@ -373,6 +406,27 @@ mod tests {
     fn what_is_not_one_object_has_no_fields() {
         for json in ["", "1", "[]", "{", "{}x", "{} {}", "{\"a\":}", "null"] {
             assert!(fields(json, ["a"], KeyMatch::Exact).is_none(), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_of_a_text_are_those_of_the_whole(
+            json in "(.|\\\\[n\"\\\\]|\\\\u00e9|\\\\ud83d\\\\ude00|\\\\ud800|[ab]{1,20}){0,30}",
+            at in 0usize..60,
+        ) {
+            let json = format!("\"{json}\"");
+            let Some(string) = string(Raw::of(&json)) else { return Ok(()) };
+            let mut whole = String::new();
+            string.try_pieces(|piece| Some(whole.push_str(piece)));
+
+            prop_assert_eq!(string.text(), &*whole);
+            prop_assert_eq!(string.len(), whole.len());
+            prop_assert_eq!(string.newlines(), whole.matches('\n').count());
+            prop_assert_eq!(string.head(at), &whole[..whole.floor_char_boundary(at)]);
+            let start = whole.len().saturating_sub(at);
+            prop_assert_eq!(string.tail(at), &whole[whole.ceil_char_boundary(start)..]);
+            prop_assert_eq!(string.clip(at), clip(&whole, at));
         }
     }
 

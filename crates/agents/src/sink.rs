@@ -59,6 +59,13 @@ impl<'s> LineSink<'s> {
         text
     }
 
+    /// As [`LineSink::text`], of a text whose length is known.
+    pub(crate) fn text_of_length(&mut self, text: JsonStr<'_>, max: usize, len: usize) -> String {
+        let text = text.clip_known(max.min(self.left), len);
+        self.left = self.left.saturating_sub(text.len());
+        text
+    }
+
     /// Takes bytes from the line's budget; `false` if not so many are left.
     pub(crate) fn take(&mut self, len: usize) -> bool {
         match self.left.checked_sub(len) {

@@ -45,7 +45,7 @@ pub(super) fn tool_output(content: Option<Raw<'_>>, sink: &mut LineSink<'_>) -> 
     };
     if let Some(text) = string(Some(content)) {
         let len = text.len();
-        return (sink.text(Some(text), OUTPUT_CAP), to_u64(len));
+        return (sink.text_of_length(text, OUTPUT_CAP, len), to_u64(len));
     }
     let (mut output, mut len) = (String::new(), 0);
     if kind(content) == JsonKind::Array {
@@ -56,8 +56,10 @@ pub(super) fn tool_output(content: Option<Raw<'_>>, sink: &mut LineSink<'_>) -> 
                 if len > 0 && output.len() < OUTPUT_CAP {
                     output.push('\n');
                 }
-                len += text.len();
-                output += &sink.text(Some(text), OUTPUT_CAP.saturating_sub(output.len()));
+                let text_len = text.len();
+                len += text_len;
+                let room = OUTPUT_CAP.saturating_sub(output.len());
+                output += &sink.text_of_length(text, room, text_len);
             }
             true
         });

@@ -129,8 +129,9 @@ impl Deeds {
         let code = code.and_then(|code| code.get().parse::<i64>().ok());
         let status = word(status);
         let is_ok = code.unwrap_or(0) == 0 && status == COMPLETED;
-        let len = string(output).map_or(0, |output| output.len());
-        let mut text = sink.text(string(output), OUTPUT_CAP);
+        let output = string(output).unwrap_or_default();
+        let len = output.len();
+        let mut text = sink.text_of_length(output, OUTPUT_CAP, len);
         if !is_ok && is_of_sandbox(&text) {
             self.obstacle = text
                 .lines()

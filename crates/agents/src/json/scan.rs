@@ -279,6 +279,7 @@ enum Escapes {
 }
 
 /// Returns where the escape at `at` ends.
+#[inline]
 fn end_of_escape(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at + 1)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(at + 2),
@@ -304,6 +305,23 @@ fn specials(block: &[u8; BLOCK]) -> u32 {
         (quotes | slashes | controls).to_bitmask()
     };
     marks(low) | marks(high) << (BLOCK / 2)
+}
+
+/// Returns where the next backslash is, from a place on.
+#[inline]
+pub(super) fn next_backslash(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+        let slashes = u8x16::new(*block).simd_eq(u8x16::splat(b'\\'));
+        let marks = slashes.to_bitmask();
+        if marks != 0 {
+            return Some(at + marks.trailing_zeros() as usize);
+        }
+        at += 16;
+    }
+    let rest = bytes.get(at..)?;
+    let left = rest.iter().position(|&byte| byte == b'\\');
+    left.map(|left| at + left)
 }
 
 /// Narrows a length within two blocks.
