@@ -9,21 +9,23 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dark_factory_types::Proof;
+use dark_factory_types::{Exit, Proof, Verdict};
 
 use crate::claude::Claude;
 use crate::codex::Codex;
 use crate::command::Command;
+use crate::gemini::Gemini;
 use crate::transcript::Decoder;
 
 /// The names of all agents.
-pub const AGENT_NAMES: [&str; 3] = ["claude", "codex", "command"];
+pub const AGENT_NAMES: [&str; 4] = ["claude", "codex", "gemini", "command"];
 
 /// Returns the agent of that name.
 pub fn agent(name: &str) -> Option<&'static dyn Agent> {
     match name {
         "claude" => Some(&Claude),
         "codex" => Some(&Codex),
+        "gemini" => Some(&Gemini),
         "command" => Some(&Command),
         _ => None,
     }
@@ -49,6 +51,14 @@ pub trait Agent: fmt::Debug + Send + Sync {
 
     /// Returns a decoder for the standard output of one run.
     fn decoder(&self) -> Box<dyn Decoder>;
+
+    /// Returns what a verdict of the stream becomes by how the agent ended.
+    ///
+    /// Only for agents whose exit code says what their stream may not; it never makes a success of anything.
+    fn verdict_at_exit(&self, verdict: Verdict, exit: &Exit) -> Verdict {
+        let _ = exit;
+        verdict
+    }
 }
 
 /// Who the agent is inside its container.
@@ -171,6 +181,12 @@ pub enum AuthError {
     /// Nothing in the container's environment is a credential or a configuration of Codex.
     #[error("codex would find no credentials in the container: {advice}")]
     NoCodexCredentials {
+        /// What to do about it.
+        advice: String,
+    },
+    /// Nothing in the container's environment is a credential of Gemini CLI.
+    #[error("gemini would find no credentials in the container: {advice}")]
+    NoGeminiCredentials {
         /// What to do about it.
         advice: String,
     },

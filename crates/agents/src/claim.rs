@@ -15,7 +15,7 @@ use crate::sink::WORD_CAP;
 const FINAL_CAP: usize = 512 << 10;
 
 /// The end of a text.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct FinalText {
     tail: String,
@@ -28,6 +28,18 @@ impl FinalText {
         Self {
             tail: text.tail(FINAL_CAP),
             is_cut: text.len() > FINAL_CAP,
+        }
+    }
+
+    /// Goes on with a text that comes in pieces.
+    pub(crate) fn add(&mut self, piece: JsonStr<'_>) {
+        self.is_cut |= piece.len() > FINAL_CAP;
+        self.tail += &piece.tail(FINAL_CAP);
+        // Not with each piece, which would copy all of it each time.
+        if self.tail.len() > 2 * FINAL_CAP {
+            self.is_cut = true;
+            let from = self.tail.len() - FINAL_CAP;
+            self.tail.drain(..self.tail.ceil_char_boundary(from));
         }
     }
 
@@ -47,7 +59,7 @@ impl FinalText {
         })
     }
 
-    fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         self.tail.trim().is_empty()
     }
 }

@@ -31,6 +31,11 @@ pub trait Decoder: fmt::Debug + Send {
     /// Takes the next line and hands over what it means, which may be nothing.
     fn line(&mut self, line: DecoderLine<'_>, sink: &mut dyn FnMut(DecodedEvent));
 
+    /// Takes the end of the stream and hands over what was held back, which for most agents is nothing.
+    fn end(&mut self, sink: &mut dyn FnMut(DecodedEvent)) {
+        let _ = sink;
+    }
+
     /// Returns what follows from the lines so far.
     fn conclusion(&self) -> Conclusion;
 
@@ -188,6 +193,13 @@ impl Transcript {
         let decoder = self.decoder.as_mut();
         self.stdout
             .finish(|line| decode_stdout(decoder, line, at, numbering, &mut sink));
+        let end = SplitLine {
+            offset: self.stdout.offset(),
+            len: 0,
+            content: LineContent::Whole(&[]),
+            end: LineEnd::StreamEnd,
+        };
+        decoder.end(&mut |decoded| sink(numbering.event(decoded, &end, EventStream::Stdout, at)));
         self.stderr
             .finish(|line| decode_stderr(line, at, numbering, &mut sink));
     }

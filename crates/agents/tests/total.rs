@@ -71,6 +71,10 @@ fn likely() -> impl Strategy<Value = Vec<u8>> {
         Just(r#"{"type":"item.completed","item":{"type":"agent_message","text":"x"}}"#),
         Just(r#"{"type":"error","message":"Reconnecting... 1/5 (last status: "}"#),
         Just(r#"{"type":"turn.completed","usage":{"input_tokens":"#),
+        Just(r#"{"type":"message","role":"assistant","content":"x","delta":true}"#),
+        Just(r#"{"type":"tool_use","tool_name":"replace","tool_id":"1","parameters":{"#),
+        Just(r#"{"type":"error","severity":"warning","message":"x"}"#),
+        Just(r#"{"type":"result","status":"success","stats":{"models":{"#),
         Just(r#""message":{"content":["#),
         Just(r#"{"type":"tool_use","name":"Edit","input":{"old_string":"a"}}"#),
         Just(r#"{"type":"tool_result","content":"#),
@@ -105,6 +109,8 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
         ("codex", "success"),
         ("codex", "docker_sandbox_bwrap"),
         ("codex", "api_401"),
+        ("gemini", "success"),
+        ("gemini", "api_400_key"),
     ]);
     let damage = proptest::collection::vec((any::<usize>(), any::<u8>()), 0..8);
     (names, damage).prop_map(|((agent, name), damage)| {

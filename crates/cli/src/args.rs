@@ -111,7 +111,7 @@ pub(crate) struct RunArgs {
     /// Program and arguments for `--agent command`
     #[arg(last = true, value_name = "ARGV")]
     pub(crate) command: Vec<String>,
-    /// Agent: claude, codex or command
+    /// Agent: claude, codex, gemini or command
     #[arg(long)]
     pub(crate) agent: Option<String>,
     /// Container image

@@ -35,12 +35,18 @@ impl Usage {
         self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
     }
 
-    /// Adds another attempt's usage; a cost is known if either side's is.
+    /// Adds another attempt's usage.
+    ///
+    /// What the agents say it cost is added as far as they say it. Our own price is that of all tokens or none: it is
+    /// not known if one side has tokens without a price.
     pub fn add(&mut self, other: &Self) {
+        let is_unpriced = |usage: &Self| usage.total_tokens() > 0 && usage.priced_usd.is_none();
+        let is_unpriced = is_unpriced(self) || is_unpriced(other);
         let sum = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+        self.priced_usd = sum(self.priced_usd, other.priced_usd).filter(|_| !is_unpriced);
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.cache_read_tokens += other.cache_read_tokens;
@@ -48,6 +54,48 @@ impl Usage {
         self.reasoning_tokens += other.reasoning_tokens;
         self.turns += other.turns;
         self.cost_usd = sum(self.cost_usd, other.cost_usd);
-        self.priced_usd = sum(self.priced_usd, other.priced_usd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priced(tokens: u64, priced_usd: Option<f64>) -> Usage {
+        Usage {
+            input_tokens: tokens,
+            priced_usd,
+            ..Usage::default()
+        }
+    }
+
+    #[test]
+    fn a_sum_has_a_price_only_if_all_of_it_has() {
+        for (one, other, sum) in [
+            (priced(1, Some(1.0)), priced(1, Some(0.5)), Some(1.5)),
+            (priced(1, Some(1.0)), priced(0, None), Some(1.0)),
+            (priced(0, None), priced(1, Some(1.0)), Some(1.0)),
+            (priced(1, Some(1.0)), priced(1, None), None),
+            (priced(1, None), priced(1, Some(1.0)), None),
+            (priced(0, None), priced(0, None), None),
+        ] {
+            let mut total = one;
+
+            total.add(&other);
+
+            assert_eq!(total.priced_usd, sum, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn what_one_of_the_agents_says_it_cost_is_part_of_the_sum() {
+        let mut total = priced(1, None);
+
+        total.add(&Usage {
+            cost_usd: Some(0.25),
+            ..Usage::default()
+        });
+
+        assert_eq!(total.cost_usd, Some(0.25));
     }
 }

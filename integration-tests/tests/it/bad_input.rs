@@ -151,7 +151,7 @@ fn a_prompt_file_that_cannot_be_used_is_named_with_the_place_and_a_way_out() {
     }
     let image = agent_image();
     let unknown = [
-        "agent.md:2:8: there is no agent \"cluade\"; there are claude, codex, command; did you mean claude?",
+        "agent.md:2:8: there is no agent \"cluade\"; there are claude, codex, gemini, command; did you mean claude?",
     ];
     refuses(
         &mut workshop.command(&["run", "--image", &image, "agent.md"]),

@@ -284,11 +284,11 @@ fn agents_and_their_commands_are_checked() {
     for (front_matter, message) in [
         (
             "agent: cluade",
-            "p.md:2: there is no agent \"cluade\"; there are claude, codex, command; did you mean claude?",
+            "p.md:2: there is no agent \"cluade\"; there are claude, codex, gemini, command; did you mean claude?",
         ),
         (
             "agent: x",
-            "p.md:2: there is no agent \"x\"; there are claude, codex, command",
+            "p.md:2: there is no agent \"x\"; there are claude, codex, gemini, command",
         ),
         (
             "command: [ls]",
