@@ -16,6 +16,7 @@ mod claim;
 mod claude;
 mod codex;
 mod command;
+mod detect;
 pub mod format;
 mod gemini;
 mod json;
@@ -35,6 +36,7 @@ pub use agent::{
 pub use claude::{Claude, check_claude_auth, claude_token_end};
 pub use codex::Codex;
 pub use command::Command;
+pub use detect::detect;
 pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};
 pub use format::text::{ColorChoice, TextFormatter, TextStyle};
