@@ -52,6 +52,12 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// Returns a decoder for the standard output of one run.
     fn decoder(&self) -> Box<dyn Decoder>;
 
+    /// Returns the model that a command line asks for, for agents whose stream does not name theirs.
+    fn asked_model<'a>(&self, argv: &'a [String]) -> Option<&'a str> {
+        let _ = argv;
+        None
+    }
+
     /// Returns what a verdict of the stream becomes by how the agent ended.
     ///
     /// Only for agents whose exit code says what their stream may not; it never makes a success of anything.

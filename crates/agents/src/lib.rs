@@ -16,6 +16,7 @@ mod claim;
 mod claude;
 mod codex;
 mod command;
+mod deeds;
 mod detect;
 pub mod format;
 mod gemini;

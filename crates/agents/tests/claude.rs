@@ -66,7 +66,9 @@ const SIX: [u64; 4] = [7200, 360, 4800, 600];
 const RECORDINGS: &[Row] = &[
     ("success",                  Report,                 SIX,  6, Some(0.03996), "Bash"),
     ("partial",                  Report,                 SIX,  6, Some(0.03996), "Bash"),
-    ("denied",                   Report,                 SIX,  6, Some(0.03996), "Bash"),
+    // Both end with a report of success, `is_error: false` and exit code 0.
+    ("denied",                   Error(Internal),        SIX,  6, Some(0.03996), "Bash"),
+    ("docker_ws_root_owned",     Error(Internal),        SIX,  6, Some(0.03996), "Bash"),
     ("docker_normal",            Report,                 SIX,  6, Some(0.03996), "Bash"),
     ("docker_root_sandbox",      Report,                 SIX,  6, Some(0.03996), "Bash"),
     ("tool_error",               Success,                FIVE, 5, Some(0.0333),  "NoSuchTool"),
@@ -533,7 +535,7 @@ All the work is finished and the tests pass.
 <!-- DARK-FACTORY-REPORT
 {\"status\":\"success\",\"summary\":\"Created and edited hello.txt.\",\"blockers\":[]}
 DARK-FACTORY-REPORT -->
-✓ done
+✗ failed: all 4 commands and changes that Claude Code tried failed: Write is not permitted: Claude requested permissions to write to …/hello.txt, but you haven't granted it yet.
   1.3 s · 6 turns · $0.0400 · 7800 tokens in, 360 out, 4800 cached
 "
     );

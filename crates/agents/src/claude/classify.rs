@@ -7,6 +7,8 @@
 use dark_factory_types::ErrorClass::{self, *};
 use serde::{Deserialize, Serialize};
 
+use crate::messages::{class_of_message, class_of_status};
+
 /// Everything that says what kind of failure it is; a field that is missing is empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +69,39 @@ const MESSAGES: &[(&str, ErrorClass)] = &[
     ("invalid api key", Auth),
     ("prompt is too long", Context),
     ("overloaded", Overloaded),
+    ("api error: 401", Auth),
+    ("api error: 403", Auth),
+    ("api error: 402", UsageLimit),
+    ("api error: 429", RateLimit),
+    ("api error: 4", InvalidRequest),
+    ("api error: 5", Overloaded),
+    ("connection error", Overloaded),
 ];
+
+/// How a result that is a failure begins, whatever the rest of it says: programs that speak Claude Code's language
+/// give `is_error: false` and exit code 0 all the same.
+const FAILED_RESULT: &str = "[API Error:";
+
+/// Beginnings of a change's answer by which it is clear that no change can be made, in lower case.
+const OBSTACLES: &[&str] = &["eacces:", "eperm:", "erofs:", "enospc:", "edquot:"];
+
+/// Returns whether a result's text is a failure's.
+pub(super) fn is_failed_result(text: &str) -> bool {
+    text.starts_with(FAILED_RESULT)
+}
+
+/// Returns why a change was not made, if no other can be made either.
+pub(super) fn obstacle(answer: &str) -> Option<String> {
+    let line = answer.lines().next().unwrap_or_default();
+    let words = line
+        .trim()
+        .strip_prefix("<tool_use_error>")
+        .unwrap_or(line.trim())
+        .trim_end_matches("</tool_use_error>");
+    let lower = words.to_lowercase();
+    let is_one = OBSTACLES.iter().any(|begin| lower.starts_with(begin));
+    is_one.then(|| words.to_owned())
+}
 
 /// Returns what kind of failure it is.
 pub(super) fn classify(evidence: &Evidence) -> ErrorClass {
@@ -76,27 +110,9 @@ pub(super) fn classify(evidence: &Evidence) -> ErrorClass {
         .find(|(field, word, _)| field(evidence) == *word)
         .map(|(_, _, class)| *class);
     by_word
-        .or_else(|| by_status(evidence.http_status?))
-        .or_else(|| by_message(&evidence.message))
+        .or_else(|| class_of_status(evidence.http_status?))
+        .or_else(|| class_of_message(MESSAGES, &evidence.message))
         .unwrap_or(Internal)
-}
-
-fn by_status(status: u64) -> Option<ErrorClass> {
-    Some(match status {
-        401 | 403 => Auth,
-        402 => UsageLimit,
-        413 => Context,
-        429 => RateLimit,
-        400..=499 => InvalidRequest,
-        500..=599 => Overloaded,
-        _ => return None,
-    })
-}
-
-fn by_message(message: &str) -> Option<ErrorClass> {
-    let message = message.to_lowercase();
-    let found = MESSAGES.iter().find(|(part, _)| message.contains(part));
-    found.map(|(_, class)| *class)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
-use dark_factory_types::{ErrorClass, EventKind, NoticeLevel, UnparsedReason, Verdict};
+use dark_factory_types::{ErrorClass, EventKind, NoticeLevel, ToolClass, UnparsedReason, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::classify::obstacle;
 use super::line::{Block, Content, Fields, Line, Message, Reading};
 use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
@@ -169,10 +170,10 @@ impl ClaudeDecoder {
                 let [tool, message] = fields(text, names, KeyMatch::Exact)?;
                 self.conclusion.denials = self.conclusion.denials.saturating_add(1);
                 let message = sink.text(string(message), VALUE_CAP);
-                sink.send(EventKind::Denied {
-                    tool: word(tool),
-                    message,
-                });
+                let tool = word(tool);
+                let why = || format!("{tool} is not permitted: {message}");
+                self.results.deeds.add_obstacle(why);
+                sink.send(EventKind::Denied { tool, message });
             }
             "informational" => {
                 let [content, level] = fields(text, ["content", "level"], KeyMatch::Exact)?;
@@ -267,12 +268,15 @@ impl ClaudeDecoder {
                 let id = word(block.tool_use_id);
                 let open = self.calls.iter().rposition(|(open, _)| *open == id);
                 let name = open.and_then(|open| self.calls.remove(open));
+                let name = name.map(|(_, name)| name).unwrap_or_default();
+                let ok = boolean(block.is_error) != Some(true);
                 let (output, output_len) = tool_output(block.content, sink);
+                let exit_code = self.count(&name, ok, &output);
                 sink.send(EventKind::ToolEnd {
                     id,
-                    name: name.map(|(_, name)| name).unwrap_or_default(),
-                    ok: boolean(block.is_error) != Some(true),
-                    exit_code: None,
+                    name,
+                    ok,
+                    exit_code,
                     output,
                     output_len,
                     duration_ms: None,
@@ -281,6 +285,23 @@ impl ClaudeDecoder {
             _ => {}
         }
         Some(())
+    }
+
+    /// Counts what a command or a change came to; returns the exit code that the answer of a command begins with.
+    fn count(&mut self, name: &str, ok: bool, output: &str) -> Option<i64> {
+        let class = tool_class(name);
+        if !matches!(class, ToolClass::Shell | ToolClass::Write | ToolClass::Edit) {
+            return None;
+        }
+        self.results.deeds.count(ok);
+        if class != ToolClass::Shell {
+            if let Some(why) = obstacle(output).filter(|_| !ok) {
+                self.results.deeds.add_obstacle(|| why);
+            }
+            return None;
+        }
+        let line = output.lines().next()?;
+        line.strip_prefix("Exit code ")?.trim().parse().ok()
     }
 
     fn text(&mut self, text: JsonStr<'_>, speaker: Speaker, sink: &mut LineSink<'_>) {

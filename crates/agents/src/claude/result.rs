@@ -7,9 +7,10 @@
 use dark_factory_types::{ErrorClass, EventKind, ReportStatus, Usage, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::classify::{Evidence, classify};
+use super::classify::{Evidence, classify, is_failed_result};
 use super::usage::{ResultUsage, UsageBook};
 use crate::claim::{FinalText, claimed, reason_of};
+use crate::deeds::Deeds;
 use crate::json::{
     JsonStr, KeyMatch, Raw, boolean, clip, each_element, fields, float, string, unsigned,
 };
@@ -22,6 +23,8 @@ pub(super) struct ResultBook {
     pub(super) verdict: Verdict,
     /// Calls that were not permitted, as the results say.
     pub(super) denials: u64,
+    /// What came of commands and changes, those of subagents too.
+    pub(super) deeds: Deeds,
     usage: UsageBook,
     best_index: Option<u64>,
     /// The last verdict that came from a report; a later turn without one does not undo it.
@@ -109,6 +112,8 @@ impl ResultBook {
         };
         let said = self.last_text.take();
         let failure = std::mem::take(&mut self.failure);
+        let failed =
+            failed || string(result).is_some_and(|text| is_failed_result(&text.head(WORD_CAP)));
         let verdict = if failed || stop == "refusal" {
             let message = failure_message(result, errors, &subtype);
             let evidence = Evidence {
@@ -126,7 +131,14 @@ impl ResultBook {
                 message,
             }
         } else {
-            claimed(string(result).map(FinalText::of).as_ref(), said.as_ref())
+            let claim = claimed(string(result).map(FinalText::of).as_ref(), said.as_ref());
+            match self.deeds.belie(&claim, "Claude Code") {
+                Some(message) => Verdict::Error {
+                    class: ErrorClass::Internal,
+                    message,
+                },
+                None => claim,
+            }
         };
 
         let usage = self.usage.book(ResultUsage {

@@ -1,6 +1,6 @@
 //! What a run of Claude Code used.
 //!
-//! Owns: the sum over results without counting anything twice.
+//! Owns: the sum over results and models without counting anything twice.
 //! Reads: the usage fields of `result` lines.
 //! Never: sums the usage of messages; each is repeated for every block and is not final.
 //!
@@ -11,6 +11,8 @@ use dark_factory_types::Usage;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{JsonKind, KeyMatch, Raw, each_entry, fields, float, kind, unsigned};
+use crate::prices::priced;
+use crate::sink::optional_word;
 
 /// The most tokens or turns that are believed: beyond it a sum could overflow.
 const MOST: u64 = 1 << 53;
@@ -85,31 +87,50 @@ impl UsageBook {
 fn sum_models(value: Raw<'_>) -> Option<Usage> {
     let mut total = Usage {
         cost_usd: Some(0.0),
+        priced_usd: Some(0.0),
         ..Usage::default()
     };
-    let is_object = each_entry(value.get(), |_, model| {
+    let is_object = each_entry(value.get(), |name, model| {
         let names = [
             "inputTokens",
             "outputTokens",
             "cacheReadInputTokens",
             "cacheCreationInputTokens",
+            "thinkingTokens",
+            "cacheCreationEphemeral1hInputTokens",
             "costUSD",
+            "canonicalModel",
+            "provider",
         ];
-        if let Some([input, output, read, written, cost]) =
-            fields(model.get(), names, KeyMatch::Exact)
-        {
-            add(
-                &mut total,
-                &Usage {
-                    input_tokens: tokens(input),
-                    output_tokens: tokens(output),
-                    cache_read_tokens: tokens(read),
-                    cache_write_tokens: tokens(written),
-                    cost_usd: float(cost),
-                    ..Usage::default()
-                },
-            );
+        let Some(values) = fields(model.get(), names, KeyMatch::Exact) else {
+            return;
+        };
+        let [
+            input,
+            output,
+            read,
+            written,
+            thought,
+            hourly,
+            cost,
+            canonical,
+            provider,
+        ] = values;
+        let mut of_model = Usage {
+            input_tokens: tokens(input),
+            output_tokens: tokens(output),
+            cache_read_tokens: tokens(read),
+            cache_write_tokens: tokens(written),
+            reasoning_tokens: tokens(thought),
+            cost_usd: float(cost),
+            ..Usage::default()
+        };
+        // Clouds have prices of their own.
+        if optional_word(provider).is_none_or(|provider| provider == "firstParty") {
+            let name = optional_word(canonical).unwrap_or_else(|| name.to_owned());
+            of_model.priced_usd = priced(&name, &of_model, tokens(hourly));
         }
+        add(&mut total, &of_model);
     });
     is_object.then_some(total)
 }
@@ -146,6 +167,7 @@ fn add(total: &mut Usage, new: &Usage) {
         &mut total.output_tokens,
         &mut total.cache_read_tokens,
         &mut total.cache_write_tokens,
+        &mut total.reasoning_tokens,
     ] {
         *tokens = (*tokens).min(MOST);
     }

@@ -6,6 +6,8 @@
 
 use dark_factory_types::ErrorClass::{self, *};
 
+use crate::messages::class_of_message;
+
 /// Parts of messages in lower case. The first that fits decides, so special cases go first.
 const MESSAGES: &[(&str, ErrorClass)] = &[
     ("context window", Context),
@@ -13,13 +15,19 @@ const MESSAGES: &[(&str, ErrorClass)] = &[
     ("usage limit", UsageLimit),
     ("out of credits", UsageLimit),
     ("status 402", UsageLimit),
+    ("insufficient_quota", UsageLimit),
     ("429 too many requests", RateLimit),
     ("rate limit", RateLimit),
+    ("status: 429", RateLimit),
+    ("status 429", RateLimit),
     ("status 401", Auth),
     ("status 403", Auth),
     ("api key", Auth),
     ("missing environment variable", Auth),
+    ("status: 401", Auth),
+    ("status: 403", Auth),
     ("not logged in", Auth),
+    ("refresh token", Auth),
     ("content_filter", Refused),
     ("at capacity", Overloaded),
     ("high demand", Overloaded),
@@ -28,7 +36,9 @@ const MESSAGES: &[(&str, ErrorClass)] = &[
     ("status: 5", Overloaded),
     ("stream disconnected", Overloaded),
     ("error sending request", Overloaded),
+    ("max_output_tokens", Internal),
     ("status 4", InvalidRequest),
+    ("status: 4", InvalidRequest),
     ("invalid_request_error", InvalidRequest),
 ];
 
@@ -44,9 +54,7 @@ const CRIPPLED: &str = "code mode is unavailable";
 
 /// Returns what kind of failure it is.
 pub(super) fn classify(message: &str) -> ErrorClass {
-    let message = message.to_lowercase();
-    let found = MESSAGES.iter().find(|(part, _)| message.contains(part));
-    found.map_or(Internal, |(_, class)| *class)
+    class_of_message(MESSAGES, message).unwrap_or(Internal)
 }
 
 /// Returns whether a command's output is the inner sandbox's, not the command's.

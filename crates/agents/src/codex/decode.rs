@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::classify::{classify, http_status, retry};
-use super::items::{Deeds, Phase};
+use super::items::{Items, Phase};
 use crate::claim::{FinalText, claimed, reason_of};
 use crate::json::{JsonStr, KeyMatch, Raw, clip, fields, string, unsigned};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, read_object, word};
@@ -29,7 +29,7 @@ pub(super) struct CodexDecoder {
     /// An error after which no turn ended; it may still be got over.
     error: Option<String>,
     usage: Usage,
-    deeds: Deeds,
+    items: Items,
     last_text: Option<FinalText>,
 }
 
@@ -47,7 +47,7 @@ impl Decoder for CodexDecoder {
             verdict,
             usage: self.usage,
             session_id: self.session.clone(),
-            last_tool: self.deeds.last_tool.clone(),
+            last_tool: self.items.last_tool.clone(),
             ..Conclusion::default()
         }
     }
@@ -80,7 +80,7 @@ impl CodexDecoder {
                 Some(())
             }
             "turn.started" => Some(()),
-            "item.started" | "item.updated" => self.deeds.item(item?, Phase::Begun, sink),
+            "item.started" | "item.updated" => self.items.item(item?, Phase::Begun, sink),
             "item.completed" => self.completed(item?, sink),
             "error" => {
                 self.trouble(string(message)?, sink);
@@ -110,7 +110,7 @@ impl CodexDecoder {
     fn completed(&mut self, item: Raw<'_>, sink: &mut LineSink<'_>) -> Option<()> {
         let [kind, text] = fields(item.get(), ["type", "text"], KeyMatch::Exact)?;
         if word(kind) != "agent_message" {
-            return self.deeds.item(item, Phase::Done, sink);
+            return self.items.item(item, Phase::Done, sink);
         }
         let text = string(text)?;
         self.last_text = Some(FinalText::of(text));
@@ -148,12 +148,13 @@ impl CodexDecoder {
             };
         }
         let said = self.last_text.take();
-        let verdict = match self.deeds.nothing_worked() {
+        let claim = claimed(None, said.as_ref());
+        let verdict = match self.items.deeds.belie(&claim, "Codex") {
             Some(message) => Verdict::Error {
                 class: ErrorClass::Internal,
                 message,
             },
-            None => claimed(None, said.as_ref()),
+            None => claim,
         };
         self.end_turn(verdict, sink);
     }

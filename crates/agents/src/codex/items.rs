@@ -1,6 +1,6 @@
 //! What Codex does, item by item.
 //!
-//! Owns: the events of an item, and whether anything that Codex tried has worked.
+//! Owns: the events of an item, and which of them are commands and changes.
 //! Reads: the `item` of `item.started`, `item.updated` and `item.completed` lines.
 //! Never: shows an item twice. Ids begin anew in each process, which is one run.
 
@@ -10,6 +10,7 @@ use dark_factory_types::{EventKind, NoticeLevel, PlanItem, PlanState};
 use serde::{Deserialize, Serialize};
 
 use super::classify::{is_crippling, is_of_sandbox};
+use crate::deeds::Deeds;
 use crate::json::{JsonKind, KeyMatch, Raw, boolean, each_element, fields, kind, string};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
 use crate::split::to_u64;
@@ -34,35 +35,18 @@ pub(super) enum Phase {
     Done,
 }
 
-/// What came of the commands and changes of a run.
+/// The items of a run so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Deeds {
-    worked: u64,
-    failed: u64,
-    /// Why nothing can have worked, as Codex or its sandbox says it.
-    obstacle: Option<String>,
+pub(super) struct Items {
+    pub(super) deeds: Deeds,
     /// Ids of calls without an end.
     open: VecDeque<String>,
     /// The tool that was called last.
     pub(super) last_tool: Option<String>,
 }
 
-impl Deeds {
-    /// Returns why a turn that claims to be complete cannot have done anything; `None` if it can.
-    ///
-    /// Codex ends such a turn as any other, with exit code 0.
-    pub(super) fn nothing_worked(&self) -> Option<String> {
-        let obstacle = self.obstacle.as_ref().filter(|_| self.worked == 0)?;
-        Some(match self.failed {
-            0 => format!("no tool of Codex can work: {obstacle}"),
-            1 => format!("the only command or change that Codex tried failed: {obstacle}"),
-            tried => {
-                format!("all {tried} commands and changes that Codex tried failed: {obstacle}")
-            }
-        })
-    }
-
+impl Items {
     /// Takes an item; `None` if it is not readable.
     pub(super) fn item(
         &mut self,
@@ -91,7 +75,7 @@ impl Deeds {
                 let [message] = fields(item.get(), ["message"], KeyMatch::Exact)?;
                 let text = sink.text(string(message), VALUE_CAP);
                 if is_crippling(&text) {
-                    self.obstacle = Some(text.clone());
+                    self.deeds.set_obstacle(text.clone());
                 }
                 sink.send(EventKind::Notice {
                     level: NoticeLevel::Warning,
@@ -131,26 +115,22 @@ impl Deeds {
         let is_ok = code.unwrap_or(0) == 0 && status == COMPLETED;
         let output = string(output).unwrap_or_default();
         let len = output.len();
-        let mut text = sink.text_of_length(output, OUTPUT_CAP, len);
+        let text = sink.text_of_length(output, OUTPUT_CAP, len);
         if !is_ok && is_of_sandbox(&text) {
-            self.obstacle = text
-                .lines()
-                .map(str::trim)
-                .find(|line| !line.is_empty())
-                .map(str::to_owned);
+            let mut lines = text.lines().map(str::trim);
+            if let Some(line) = lines.find(|line| !line.is_empty()) {
+                self.deeds.set_obstacle(line.to_owned());
+            }
         }
         if status == DECLINED {
-            self.obstacle.get_or_insert_with(|| {
+            self.deeds.add_obstacle(|| {
                 let command = string(command).map(|command| command.head(VALUE_CAP));
                 format!("declined: {}", command.unwrap_or_default())
             });
         }
-        if let Some(code) = code.filter(|code| *code != 0) {
-            text = format!("exit code {code}\n{text}");
-        }
         let answer = if is_ok { Ok(text) } else { Err(text) };
-        self.count(&answer);
-        self.end(id, "shell", answer, len, sink);
+        self.deeds.count(is_ok);
+        self.end(id, "shell", answer, code, len, sink);
         Some(())
     }
 
@@ -185,12 +165,11 @@ impl Deeds {
         let answer = if word(status) == COMPLETED {
             Ok(String::new())
         } else {
-            self.obstacle
-                .get_or_insert_with(|| format!("could not {files}"));
+            self.deeds.add_obstacle(|| format!("could not {files}"));
             Err(format!("could not {files}"))
         };
-        self.count(&answer);
-        self.end(id, "file_change", answer, 0, sink);
+        self.deeds.count(answer.is_ok());
+        self.end(id, "file_change", answer, None, 0, sink);
         Some(())
     }
 
@@ -230,7 +209,7 @@ impl Deeds {
         } else {
             Ok(output)
         };
-        self.end(id, &name, answer, len, sink);
+        self.end(id, &name, answer, None, len, sink);
         Some(())
     }
 
@@ -259,21 +238,13 @@ impl Deeds {
         });
     }
 
-    /// Counts a command or a change.
-    fn count(&mut self, answer: &Result<String, String>) {
-        let count = match answer {
-            Ok(_) => &mut self.worked,
-            Err(_) => &mut self.failed,
-        };
-        *count = count.saturating_add(1);
-    }
-
     /// Sends the end of a call: what it answered, or how it failed.
     fn end(
         &mut self,
         id: String,
         name: &str,
         answer: Result<String, String>,
+        exit_code: Option<i64>,
         len: usize,
         sink: &mut LineSink<'_>,
     ) {
@@ -284,7 +255,7 @@ impl Deeds {
             id,
             name: name.to_owned(),
             ok,
-            exit_code: None,
+            exit_code,
             output,
             output_len: to_u64(len),
             duration_ms: None,

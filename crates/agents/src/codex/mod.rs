@@ -110,6 +110,11 @@ impl Agent for Codex {
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(decode::CodexDecoder::default())
     }
+
+    fn asked_model<'a>(&self, argv: &'a [String]) -> Option<&'a str> {
+        let at = argv.iter().position(|argument| argument == "--model")?;
+        argv.get(at + 1).map(String::as_str)
+    }
 }
 
 /// Returns whether an address has a user or a password before its host.
@@ -152,6 +157,17 @@ mod tests {
             launch(&[]).argv.join(" "),
             "codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -"
         );
+    }
+
+    #[test]
+    fn the_model_is_known_from_the_command_line() {
+        let asked = Codex.launch(&AgentRequest {
+            model: Some("gpt-5.5".to_owned()),
+            ..AgentRequest::default()
+        });
+
+        assert_eq!(Codex.asked_model(&asked.argv), Some("gpt-5.5"));
+        assert_eq!(Codex.asked_model(&launch(&[]).argv), None);
     }
 
     #[test]
