@@ -119,6 +119,43 @@ pub(super) fn classify(evidence: &Evidence) -> ErrorClass {
 mod tests {
     use super::*;
 
+    const FIELDS: [fn(&mut Evidence) -> &mut String; 6] = [
+        |e| &mut e.terminal_reason,
+        |e| &mut e.subtype,
+        |e| &mut e.stop_reason,
+        |e| &mut e.api_error,
+        |e| &mut e.error,
+        |e| &mut e.api_error_type,
+    ];
+
+    #[test]
+    fn each_word_of_the_tables_has_its_class_and_hides_no_other() {
+        for (read, word, class) in RULES {
+            let evidence = FIELDS.iter().find_map(|write| {
+                let mut evidence = Evidence::default();
+                (*word).clone_into(write(&mut evidence));
+                (read(&evidence) == *word).then_some(evidence)
+            });
+            assert_eq!(classify(&evidence.unwrap()), *class, "{word}");
+        }
+        for (part, class) in MESSAGES {
+            let evidence = Evidence {
+                message: part.to_uppercase(),
+                ..Evidence::default()
+            };
+            assert_eq!(classify(&evidence), *class, "{part}");
+            assert_eq!(part.to_lowercase(), *part);
+        }
+        for begin in OBSTACLES {
+            let answer = format!(
+                "<tool_use_error>{}: no</tool_use_error>",
+                begin.to_uppercase()
+            );
+            assert!(obstacle(&answer).unwrap().ends_with(": no"), "{begin}");
+        }
+        assert_eq!(obstacle("grep: EACCES: x"), None);
+    }
+
     #[test]
     fn a_special_word_beats_a_general_one() {
         let credit = Evidence {

@@ -91,6 +91,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_word_of_the_table_has_its_class_and_hides_no_other() {
+        for (part, class) in MESSAGES {
+            assert_eq!(classify(&part.to_uppercase()), *class, "{part}");
+            assert_eq!(part.to_lowercase(), *part);
+        }
+        for begin in SANDBOX {
+            assert!(is_of_sandbox(&format!("\n{begin}x")), "{begin}");
+        }
+    }
+
+    #[test]
     fn each_message_has_its_class() {
         let table = [
             (

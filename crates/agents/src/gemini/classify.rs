@@ -195,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn each_word_of_the_table_has_its_class_and_hides_no_other() {
+        for (part, class) in MESSAGES {
+            assert_eq!(failure(&part.to_uppercase()).class, *class, "{part}");
+            assert_eq!(part.to_lowercase(), *part);
+        }
+    }
+
+    #[test]
     fn a_status_decides_only_where_no_word_does() {
         let status = |code: u16| {
             failure(&format!(
