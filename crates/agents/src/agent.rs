@@ -52,6 +52,11 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// Returns a decoder for the standard output of one run.
     fn decoder(&self) -> Box<dyn Decoder>;
 
+    /// Returns how somebody comes to an image of it, if we cannot make one.
+    fn image_note(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns the model that a command line asks for, for agents whose stream does not name theirs.
     fn asked_model<'a>(&self, argv: &'a [String]) -> Option<&'a str> {
         let _ = argv;

@@ -7,6 +7,23 @@
 use dark_factory_types::{ReportStatus, Verdict};
 use serde::{Deserialize, Serialize};
 
+/// What came of one command or change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Worked,
+    Failed,
+}
+
+impl Deed {
+    /// Returns what came of one that was done, or not.
+    pub(crate) fn of<T, E>(answer: &Result<T, E>) -> Self {
+        match answer {
+            Ok(_) => Self::Worked,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
 /// What came of the commands and changes of a run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,11 +36,10 @@ pub(crate) struct Deeds {
 
 impl Deeds {
     /// Counts a command or a change.
-    pub(crate) fn count(&mut self, ok: bool) {
-        let count = if ok {
-            &mut self.worked
-        } else {
-            &mut self.failed
+    pub(crate) fn count(&mut self, deed: Deed) {
+        let count = match deed {
+            Deed::Worked => &mut self.worked,
+            Deed::Failed => &mut self.failed,
         };
         *count = count.saturating_add(1);
     }

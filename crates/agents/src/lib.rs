@@ -42,7 +42,7 @@ pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};
 pub use format::text::{ColorChoice, TextFormatter, TextStyle};
 pub use gemini::Gemini;
-pub use prices::{PRICES_DATE, priced_usd};
+pub use prices::{PRICES_DATE, cost_text, priced_usd};
 pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};
 pub use saved::RestoreError;
 pub use split::{DECODE_CAP, LineContent, LineEnd, LineSplitter, SplitLine};

@@ -53,6 +53,19 @@ pub fn priced_usd(model: &str, usage: &Usage) -> Option<f64> {
     priced(model, usage, 0)
 }
 
+/// Returns what was used cost, for people: by the agent's word, and by list prices where that is something else; `None`
+/// if neither is known.
+pub fn cost_text(usage: &Usage) -> Option<String> {
+    let own = usage.cost_usd.map(|cost| format!("${cost:.4}"));
+    let listed = usage
+        .priced_usd
+        .map(|price| format!("${price:.4}"))
+        .filter(|listed| own.as_ref() != Some(listed))
+        .map(|listed| format!("{listed} by list prices"));
+    let texts: Vec<String> = own.into_iter().chain(listed).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
 /// As [`priced_usd`], where so many of the tokens that were written to the cache are kept there for an hour.
 pub(crate) fn priced(model: &str, usage: &Usage, written_for_an_hour: u64) -> Option<f64> {
     let price = find(model)?;
@@ -225,6 +238,32 @@ mod tests {
 
         assert!(priced_usd("gemini-2.5-pro", &prompts(200_000)).is_some());
         assert_eq!(priced_usd("gemini-2.5-pro", &prompts(200_002)), None);
+    }
+
+    #[test]
+    fn two_costs_are_shown_only_where_they_differ() {
+        let text = |cost_usd, priced_usd| {
+            cost_text(&Usage {
+                cost_usd,
+                priced_usd,
+                ..Usage::default()
+            })
+        };
+
+        assert_eq!(
+            text(Some(0.25), Some(0.250_000_1)).as_deref(),
+            Some("$0.2500")
+        );
+        assert_eq!(
+            text(Some(0.25), Some(0.3)).as_deref(),
+            Some("$0.2500, $0.3000 by list prices")
+        );
+        assert_eq!(
+            text(None, Some(0.3)).as_deref(),
+            Some("$0.3000 by list prices")
+        );
+        assert_eq!(text(Some(0.0), None).as_deref(), Some("$0.0000"));
+        assert_eq!(text(None, None), None);
     }
 
     #[test]

@@ -30,16 +30,16 @@ impl Ended {
             (None, Some(137)) => ExitStatus::Signal(9),
             (None, code) => ExitStatus::Code(code.unwrap()),
         };
-        exit(status, self.oom_killed)
+        let oom = match status {
+            _ if !self.oom_killed => Oom::No,
+            ExitStatus::Signal(9) => Oom::Certain,
+            _ => Oom::Child,
+        };
+        exit(status, oom)
     }
 }
 
-fn exit(status: ExitStatus, oom_killed: bool) -> Exit {
-    let oom = match status {
-        _ if !oom_killed => Oom::No,
-        ExitStatus::Signal(9) => Oom::Certain,
-        _ => Oom::Child,
-    };
+fn exit(status: ExitStatus, oom: Oom) -> Exit {
     Exit {
         status,
         oom,
@@ -218,14 +218,20 @@ const GEMINI_SAID: &str = r#"{"type":"message","role":"assistant","content":"Don
 const GEMINI_GOOD: &str = r#"{"type":"result","status":"success","stats":{}}"#;
 const GEMINI_BAD: &str = r#"{"type":"result","status":"error","stats":{}}"#;
 
-fn of_lines(name: &str, lines: &[&str], status: ExitStatus, oom_killed: bool) -> Outcome {
+fn of_lines(name: &str, lines: &[&str], status: ExitStatus, oom: Oom) -> Outcome {
     let stream = lines.join("\n");
-    outcome(
-        agent(name).unwrap(),
-        stream.as_bytes(),
-        &exit(status, oom_killed),
-    )
+    outcome(agent(name).unwrap(), stream.as_bytes(), &exit(status, oom))
 }
+
+/// Agent, lines, end, outcome, a part of its cause.
+type Lie<'a> = (
+    &'a str,
+    &'a [&'a str],
+    ExitStatus,
+    Oom,
+    OutcomeKind,
+    &'a str,
+);
 
 /// Runs that lie: what was recorded of them besides the recordings above, in the shape in which they lie.
 #[test]
@@ -249,51 +255,51 @@ fn no_single_sign_makes_a_success() {
     let qwen_500 = r#"{"type":"result","subtype":"success","is_error":false,"result":"[API Error: 500 status code (no body)]"}"#;
 
     #[rustfmt::skip]
-    let rows: &[(&str, &[&str], ExitStatus, bool, OutcomeKind, &str)] = &[
+    let rows: &[Lie<'_>] = &[
         // Exit code 0 alone.
-        ("claude", &[interrupted], Code(0), false, Failed, "interrupted"),
-        ("claude", &denied, Code(0), false, Failed, "Bash is not permitted: not allowed"),
-        ("claude", &[empty], Code(0), false, NoResult, "no result"),
-        ("claude", &[CLAUDE_DONE], Code(0), true, Succeeded, OK),
-        ("claude", &[], Code(0), false, NoResult, "no result"),
-        ("claude", &[refused], Code(1), false, Failed, "declined"),
-        ("claude", &[cut], Code(1), false, Failed, "failed: cut"),
-        ("codex", &[], Code(101), false, NoResult, "exited with code 101"),
-        ("codex", &[CODEX_SAID, CODEX_END], Code(101), false, Failed, "claims success but exited with code 101"),
-        ("codex", &[no_host, CODEX_SAID, CODEX_END], Code(0), false, Failed, "Code Mode is unavailable"),
-        ("gemini", &[GEMINI_INIT, GEMINI_BAD], Code(0), false, Failed, "it does not say why"),
-        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_BAD], Code(0), false, Failed, "it does not say why"),
-        ("gemini", &[GEMINI_INIT, GEMINI_SAID, looping, GEMINI_GOOD], Code(0), false, Failed, "Loop detected"),
-        ("gemini", &[GEMINI_INIT, GEMINI_SAID], Code(0), false, NoResult, "no result"),
+        ("claude", &[interrupted], Code(0), Oom::No, Failed, "interrupted"),
+        ("claude", &denied, Code(0), Oom::No, Failed, "Bash is not permitted: not allowed"),
+        ("claude", &[empty], Code(0), Oom::No, NoResult, "no result"),
+        ("claude", &[CLAUDE_DONE], Code(0), Oom::Child, Succeeded, OK),
+        ("claude", &[], Code(0), Oom::No, NoResult, "no result"),
+        ("claude", &[refused], Code(1), Oom::No, Failed, "declined"),
+        ("claude", &[cut], Code(1), Oom::No, Failed, "failed: cut"),
+        ("codex", &[], Code(101), Oom::No, NoResult, "exited with code 101"),
+        ("codex", &[CODEX_SAID, CODEX_END], Code(101), Oom::No, Failed, "claims success but exited with code 101"),
+        ("codex", &[no_host, CODEX_SAID, CODEX_END], Code(0), Oom::No, Failed, "Code Mode is unavailable"),
+        ("gemini", &[GEMINI_INIT, GEMINI_BAD], Code(0), Oom::No, Failed, "it does not say why"),
+        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_BAD], Code(0), Oom::No, Failed, "it does not say why"),
+        ("gemini", &[GEMINI_INIT, GEMINI_SAID, looping, GEMINI_GOOD], Code(0), Oom::No, Failed, "Loop detected"),
+        ("gemini", &[GEMINI_INIT, GEMINI_SAID], Code(0), Oom::No, NoResult, "no result"),
         // What was cut short or declined does not show in its stream.
-        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_GOOD], Code(0), false, Succeeded, OK),
+        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_GOOD], Code(0), Oom::No, Succeeded, OK),
         // qwen-code, which speaks Claude Code's language.
-        ("claude", &[qwen_401], Code(0), false, Failed, "could not authenticate"),
-        ("claude", &[qwen_500], Code(0), false, Failed, "service failed or is overloaded"),
-        ("claude", &[], Code(53), false, NoResult, "exited with code 53"),
+        ("claude", &[qwen_401], Code(0), Oom::No, Failed, "could not authenticate"),
+        ("claude", &[qwen_500], Code(0), Oom::No, Failed, "service failed or is overloaded"),
+        ("claude", &[], Code(53), Oom::No, NoResult, "exited with code 53"),
         // A good result and another exit code.
-        ("claude", &[CLAUDE_DONE], Code(1), false, Failed, "claims success but exited with code 1"),
-        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_GOOD], Code(144), false, Failed, "claims success but exited with code 144"),
+        ("claude", &[CLAUDE_DONE], Code(1), Oom::No, Failed, "claims success but exited with code 1"),
+        ("gemini", &[GEMINI_INIT, GEMINI_SAID, GEMINI_GOOD], Code(144), Oom::No, Failed, "claims success but exited with code 144"),
         // 137 is lack of memory only if somebody says so.
-        ("claude", &[], Signal(9), true, OutOfMemory, "lack of memory"),
-        ("claude", &[], Signal(9), false, Killed, "SIGKILL"),
+        ("claude", &[], Signal(9), Oom::Certain, OutOfMemory, "lack of memory"),
+        ("claude", &[], Signal(9), Oom::No, Killed, "SIGKILL"),
         // Where the stream is silent, Gemini CLI's exit codes are HTTP statuses, and signals in no other place.
-        ("gemini", &[GEMINI_INIT], Code(41), false, Failed, "could not authenticate"),
-        ("gemini", &[GEMINI_INIT], Code(53), false, Failed, "turn limit"),
-        ("gemini", &[GEMINI_INIT], Code(144), false, Failed, "refused the request: HTTP 400"),
-        ("gemini", &[GEMINI_INIT], Code(147), false, Failed, "could not authenticate: HTTP 403"),
-        ("gemini", &[GEMINI_INIT], Code(173), false, Failed, "rate limit: HTTP 429"),
-        ("gemini", &[GEMINI_INIT], Code(244), false, Failed, "overloaded: HTTP 500"),
-        ("gemini", &[GEMINI_INIT], Code(247), false, Failed, "overloaded: HTTP 503"),
-        ("gemini", &[GEMINI_INIT], Code(143), false, Killed, "SIGTERM"),
-        ("gemini", &[GEMINI_INIT], Code(1), false, NoResult, "exited with code 1"),
+        ("gemini", &[GEMINI_INIT], Code(41), Oom::No, Failed, "could not authenticate"),
+        ("gemini", &[GEMINI_INIT], Code(53), Oom::No, Failed, "turn limit"),
+        ("gemini", &[GEMINI_INIT], Code(144), Oom::No, Failed, "refused the request: HTTP 400"),
+        ("gemini", &[GEMINI_INIT], Code(147), Oom::No, Failed, "could not authenticate: HTTP 403"),
+        ("gemini", &[GEMINI_INIT], Code(173), Oom::No, Failed, "rate limit: HTTP 429"),
+        ("gemini", &[GEMINI_INIT], Code(244), Oom::No, Failed, "overloaded: HTTP 500"),
+        ("gemini", &[GEMINI_INIT], Code(247), Oom::No, Failed, "overloaded: HTTP 503"),
+        ("gemini", &[GEMINI_INIT], Code(143), Oom::No, Killed, "SIGTERM"),
+        ("gemini", &[GEMINI_INIT], Code(1), Oom::No, NoResult, "exited with code 1"),
         // A command is its exit code, whatever it prints.
-        ("command", &[CLAUDE_DONE, GEMINI_GOOD], Code(3), false, Failed, "exited with code 3"),
-        ("command", &[interrupted], Code(0), false, Succeeded, "exited with code 0"),
-        ("command", &["DARK-FACTORY-REPORT -->"], Code(0), false, Succeeded, "exited with code 0"),
+        ("command", &[CLAUDE_DONE, GEMINI_GOOD], Code(3), Oom::No, Failed, "exited with code 3"),
+        ("command", &[interrupted], Code(0), Oom::No, Succeeded, "exited with code 0"),
+        ("command", &["DARK-FACTORY-REPORT -->"], Code(0), Oom::No, Succeeded, "exited with code 0"),
     ];
-    for (name, lines, status, oom_killed, kind, cause) in rows {
-        let outcome = of_lines(name, lines, *status, *oom_killed);
+    for (name, lines, status, oom, kind, cause) in rows {
+        let outcome = of_lines(name, lines, *status, *oom);
 
         assert_eq!(
             outcome.kind, *kind,
@@ -356,7 +362,7 @@ fn a_report_counts_where_the_agent_gives_it_and_nowhere_else() {
     for name in ["claude", "codex", "gemini"] {
         let decide = |lines: Vec<String>| {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-            of_lines(name, &lines, ExitStatus::Code(0), false)
+            of_lines(name, &lines, ExitStatus::Code(0), Oom::No)
         };
         let with = |text: &str| decide(last_words(name, text));
 
@@ -381,7 +387,7 @@ fn a_report_cut_in_half_is_no_success_wherever_it_is_cut() {
             let lines = last_words(name, &whole[..cut]);
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
 
-            let outcome = of_lines(name, &lines, ExitStatus::Code(0), false);
+            let outcome = of_lines(name, &lines, ExitStatus::Code(0), Oom::No);
 
             assert_eq!(outcome.kind, Failed, "{name} {cut}: {outcome:?}");
             assert!(outcome.cause.contains("not readable"), "{outcome:?}");
@@ -402,7 +408,7 @@ fn a_success_whose_check_failed_is_partial_and_other_fields_are_kept() {
         transcript.feed(EventStream::Stdout, lines.as_bytes(), at, &mut Vec::new());
         transcript.finish(at, &mut Vec::new());
 
-        let outcome = outcome(agent, lines.as_bytes(), &exit(ExitStatus::Code(0), false));
+        let outcome = outcome(agent, lines.as_bytes(), &exit(ExitStatus::Code(0), Oom::No));
 
         assert_eq!(outcome.cause, "the agent reports partial: did it", "{name}");
         let Verdict::Report { report } = transcript.conclusion().verdict else {
@@ -426,7 +432,7 @@ fn no_stream_is_a_success_without_its_last_line() {
             .filter(|(_, byte)| **byte == b'\n');
         let ends: Vec<usize> = ends.map(|(at, _)| at).collect();
         let agent = agent(name).unwrap();
-        let exit = exit(ExitStatus::Code(0), false);
+        let exit = exit(ExitStatus::Code(0), Oom::No);
 
         for end in &ends[..ends.len() - 1] {
             let outcome = outcome(agent, &stream[..*end], &exit);

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use dark_factory_agents::neutralise;
+use dark_factory_agents::{PRICES_DATE, neutralise};
 use dark_factory_types::{
     ChangedFile, Changes, CompletionReport, Exit, ExitStatus, LimitsRecord, LogState, Oom,
     OutcomeKind, Report, ReportStatus, StopReason, Usage, Verdict, signal_name,
@@ -181,6 +181,11 @@ fn used(usage: &Usage) -> Vec<String> {
             .cost_usd
             .map(|cost| format!("${cost:.4} by the agent's own estimate")),
     );
+    // Where it says the same as the agent, once is enough.
+    let four = |cost: Option<f64>| cost.map(|cost| format!("${cost:.4}"));
+    let listed =
+        four(usage.priced_usd).filter(|listed| Some(listed) != four(usage.cost_usd).as_ref());
+    used.extend(listed.map(|listed| format!("{listed} by list prices of {PRICES_DATE}")));
     used
 }
 

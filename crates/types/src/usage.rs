@@ -4,6 +4,8 @@
 //! Reads: nothing.
 //! Never: prices anything.
 
+use std::iter::Sum;
+
 use serde::{Deserialize, Serialize};
 
 /// Tokens, turns and cost of one attempt, or of several added up.
@@ -54,6 +56,14 @@ impl Usage {
         self.reasoning_tokens += other.reasoning_tokens;
         self.turns += other.turns;
         self.cost_usd = sum(self.cost_usd, other.cost_usd);
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        let mut total = Self::default();
+        all.for_each(|usage| total.add(&usage));
+        total
     }
 }
 

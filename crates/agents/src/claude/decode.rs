@@ -15,6 +15,7 @@ use super::classify::obstacle;
 use super::line::{Block, Content, Fields, Line, Message, Reading};
 use super::result::ResultBook;
 use super::tools::{summarise, tool_output};
+use crate::deeds::Deed;
 use crate::json::{JsonStr, KeyMatch, boolean, each_element, fields, float, string, unsigned};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, optional_word, plain, read_object, word};
 use crate::tool::tool_class;
@@ -271,7 +272,8 @@ impl ClaudeDecoder {
                 let name = name.map(|(_, name)| name).unwrap_or_default();
                 let ok = boolean(block.is_error) != Some(true);
                 let (output, output_len) = tool_output(block.content, sink);
-                let exit_code = self.count(&name, ok, &output);
+                let deed = if ok { Deed::Worked } else { Deed::Failed };
+                let exit_code = self.count(&name, deed, &output);
                 sink.send(EventKind::ToolEnd {
                     id,
                     name,
@@ -288,14 +290,14 @@ impl ClaudeDecoder {
     }
 
     /// Counts what a command or a change came to; returns the exit code that the answer of a command begins with.
-    fn count(&mut self, name: &str, ok: bool, output: &str) -> Option<i64> {
+    fn count(&mut self, name: &str, deed: Deed, output: &str) -> Option<i64> {
         let class = tool_class(name);
         if !matches!(class, ToolClass::Shell | ToolClass::Write | ToolClass::Edit) {
             return None;
         }
-        self.results.deeds.count(ok);
+        self.results.deeds.count(deed);
         if class != ToolClass::Shell {
-            if let Some(why) = obstacle(output).filter(|_| !ok) {
+            if let Some(why) = obstacle(output).filter(|_| deed == Deed::Failed) {
                 self.results.deeds.add_obstacle(|| why);
             }
             return None;

@@ -10,7 +10,7 @@ use dark_factory_types::{EventKind, NoticeLevel, PlanItem, PlanState};
 use serde::{Deserialize, Serialize};
 
 use super::classify::{is_crippling, is_of_sandbox};
-use crate::deeds::Deeds;
+use crate::deeds::{Deed, Deeds};
 use crate::json::{JsonKind, KeyMatch, Raw, boolean, each_element, fields, kind, string};
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, word};
 use crate::split::to_u64;
@@ -129,7 +129,7 @@ impl Items {
             });
         }
         let answer = if is_ok { Ok(text) } else { Err(text) };
-        self.deeds.count(is_ok);
+        self.deeds.count(Deed::of(&answer));
         self.end(id, "shell", answer, code, len, sink);
         Some(())
     }
@@ -168,7 +168,7 @@ impl Items {
             self.deeds.add_obstacle(|| format!("could not {files}"));
             Err(format!("could not {files}"))
         };
-        self.deeds.count(answer.is_ok());
+        self.deeds.count(Deed::of(&answer));
         self.end(id, "file_change", answer, None, 0, sink);
         Some(())
     }

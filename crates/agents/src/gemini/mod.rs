@@ -79,6 +79,13 @@ impl Agent for Gemini {
         Box::new(decode::GeminiDecoder::default())
     }
 
+    fn image_note(&self) -> Option<&'static str> {
+        Some(
+            "Gemini CLI comes from npm only, so `dark-factory image build` cannot make its image: build one with node, \
+             git and `npm install --global @google/gemini-cli`",
+        )
+    }
+
     fn verdict_at_exit(&self, verdict: Verdict, exit: &Exit) -> Verdict {
         classify::at_exit(verdict, exit)
     }

@@ -10,7 +10,7 @@ use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::launch_record;
 use dark_factory_executor::spec::AttemptDir;
 use dark_factory_executor::store::Attempt;
-use dark_factory_types::{OutcomeKind, exit_code};
+use dark_factory_types::{OutcomeKind, Usage, exit_code};
 use serde_json::{Map, Value, json};
 
 use super::Format;
@@ -45,14 +45,18 @@ pub(crate) async fn inspect(
         })
         .collect();
     let of_run = supervisor.store().attempts_of(attempt.id.run()).await;
+    let of_run = of_run.map_err(ExecutorError::from)?;
+    let reports = || of_run.iter().filter_map(|other| other.report.as_ref());
+    let usage: Usage = reports().map(|report| report.usage).sum();
+    let usage = reports().next().map(|_| usage);
     let of_run: Vec<Value> = of_run
-        .map_err(ExecutorError::from)?
         .iter()
         .map(|other| {
             json!({
                 "attempt_id": other.id,
                 "state": other.status(),
                 "outcome": other.report.as_ref().map(|report| report.outcome),
+                "usage": other.report.as_ref().map(|report| report.usage),
                 "created_at": other.created_at,
                 "dir": supervisor.state_dir().attempt(other.id).path(),
             })
@@ -87,6 +91,7 @@ pub(crate) async fn inspect(
         },
         "paths": paths,
         "attempts": of_run,
+        "usage": usage,
         "launch": launch_record(&attempt.spec, &attempt.engine),
         "report": attempt.report,
         "next": next(&attempt, &dir),

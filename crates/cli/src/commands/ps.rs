@@ -60,12 +60,16 @@ pub(crate) async fn ps(
         let number = latest.entry(attempt.id.run()).or_default();
         *number = attempt.id.number().max(*number);
     }
+    let used = used(&attempts);
     let wanted = attempts
         .into_iter()
         .filter(|a| latest.get(&a.id.run()) == Some(&a.id.number()))
         .filter(|a| args.all || a.state != AttemptState::Finished);
     let lines = wanted
-        .map(|attempt| line(&supervisor, attempt))
+        .map(|attempt| {
+            let used = used.get(&attempt.id.run()).copied();
+            line(&supervisor, attempt, used)
+        })
         .collect::<Result<Vec<_>, _>>()?;
     match format {
         Format::Json => lines.iter().for_each(terminal::print_json),
@@ -90,7 +94,22 @@ fn has_daemon(context: &Context) -> Result<bool, CommandError> {
         .map_err(|error| CommandError::internal("look for a daemon", error))
 }
 
-fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError> {
+/// Returns what each run has used, as far as its attempts have ended.
+fn used(attempts: &[Attempt]) -> HashMap<RunId, Usage> {
+    let mut used: HashMap<RunId, Usage> = HashMap::new();
+    for attempt in attempts {
+        if let Some(report) = &attempt.report {
+            used.entry(attempt.id.run()).or_default().add(&report.usage);
+        }
+    }
+    used
+}
+
+fn line(
+    supervisor: &Supervisor,
+    attempt: Attempt,
+    usage: Option<Usage>,
+) -> Result<Line, CommandError> {
     let supervised =
         attempt.state != AttemptState::Finished && supervisor.is_supervised(attempt.id)?;
     let state = attempt.status();
@@ -112,7 +131,7 @@ fn line(supervisor: &Supervisor, attempt: Attempt) -> Result<Line, CommandError>
         known_state: attempt.state,
         unknown_since: attempt.silence.as_ref().map(|silence| silence.since),
         supervised,
-        usage: attempt.report.as_ref().map(|r| r.usage),
+        usage,
         outcome: attempt.report.as_ref().map(|r| r.outcome),
         cause: attempt.report.map(|r| r.cause),
         created_at: attempt.created_at,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dark_factory_agents::neutralise;
+use dark_factory_agents::{cost_text, neutralise};
 use dark_factory_executor::attempt::Progress;
 use dark_factory_executor::report_md::summary_of_changes;
 use dark_factory_executor::store::AttemptState;
@@ -93,7 +93,7 @@ fn last_words(name: &str, report: &Report, dir: &Path) -> String {
     if report.usage.total_tokens() > 0 {
         facts.push(format!("{} tokens", report.usage.total_tokens()));
     }
-    facts.extend(report.usage.cost_usd.map(|cost| format!("${cost:.4}")));
+    facts.extend(cost_text(&report.usage));
     facts.extend(report.peak_memory.map(|peak| format!("peak {peak}")));
     facts.extend(report.changes.as_ref().and_then(summary_of_changes));
     if report.outcome != OutcomeKind::Succeeded {

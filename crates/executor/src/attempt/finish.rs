@@ -8,10 +8,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dark_factory_agents::Agent;
+use dark_factory_agents::{Agent, Conclusion, priced_usd};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
-    ByteSize, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Verdict,
+    ByteSize, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage, Verdict,
 };
 
 use super::drive::Drive;
@@ -84,10 +84,12 @@ impl Drive<'_> {
             limits: &spec.limits,
             stop_signal: &spec.stop.signal,
         };
-        let verdict = collected.conclusion.verdict;
+        let usage = priced(agent, spec, &collected.conclusion);
+        let verdict = agent.verdict_at_exit(collected.conclusion.verdict, &facts.exit());
         let outcome = facts.outcome(&verdict, row.stop.as_ref(), agent.proof());
         let mut warnings = collected.warnings;
         warnings.extend(facts.warnings(outcome.kind));
+        warnings.extend(denied(collected.conclusion.denials));
         let exit = facts.exit();
         let never_started = exit.status == ExitStatus::NeverStarted;
         Report {
@@ -117,7 +119,7 @@ impl Drive<'_> {
             unsealed: spec.transport == Transport::Attach,
             root_owner: spec.is_root_owner(),
             limits: spec.limits.record(),
-            usage: collected.conclusion.usage,
+            usage,
             model: collected.conclusion.model,
             session_id: collected.conclusion.session_id,
             peak_memory: collected
@@ -333,6 +335,28 @@ impl Remains {
 fn has_ended(report: &Report) -> bool {
     let exit = report.exit.as_ref();
     exit.is_some_and(|exit| exit.status != ExitStatus::Lost)
+}
+
+/// Returns what an attempt used. The model that it asked for prices it, if its stream does not say which it had.
+fn priced(agent: &dyn Agent, spec: &LaunchSpec, conclusion: &Conclusion) -> Usage {
+    let mut usage = conclusion.usage;
+    if conclusion.model.is_none()
+        && usage.total_tokens() > 0
+        && let Some(model) = agent.asked_model(&spec.command)
+    {
+        usage.priced_usd = priced_usd(model, &usage);
+    }
+    usage
+}
+
+fn denied(calls: u64) -> Option<String> {
+    match calls {
+        0 => None,
+        1 => Some("the agent was not permitted to use a tool once".to_owned()),
+        calls => Some(format!(
+            "the agent was not permitted to use a tool {calls} times"
+        )),
+    }
 }
 
 fn cpu_ms(record: &ExitRecord) -> u64 {

@@ -124,8 +124,11 @@ fn launch<'a>(image: &'a str, user: &'a User, project: &'a Path, argv: Vec<Strin
 }
 
 fn advice(agent: &dyn Agent) -> String {
-    format!(
-        "`dark-factory image build {}` makes an image that has it all",
-        agent.name()
-    )
+    let made = || {
+        format!(
+            "`dark-factory image build {}` makes an image that has it all",
+            agent.name()
+        )
+    };
+    agent.image_note().map_or_else(made, str::to_owned)
 }

@@ -229,3 +229,35 @@ fn nothing_begins_a_list_or_a_heading_by_standing_at_the_beginning_of_a_line() {
         assert_eq!(plain(text), shown);
     }
 }
+
+#[test]
+fn our_price_is_told_where_it_is_not_the_agents() {
+    let usage = |cost_usd, priced_usd| {
+        let report = Report {
+            usage: Usage {
+                input_tokens: 1,
+                cost_usd,
+                priced_usd,
+                ..Usage::default()
+            },
+            ..succeeded()
+        };
+        let text = report_md(&report, &dir());
+        let line = text.lines().find(|line| line.starts_with("- usage:"));
+        line.unwrap().to_owned()
+    };
+    let listed = format!("by list prices of {PRICES_DATE}");
+
+    assert_eq!(
+        usage(Some(0.25), Some(0.25)),
+        "- usage: 1 tokens in, $0.2500 by the agent's own estimate"
+    );
+    assert_eq!(
+        usage(Some(0.25), Some(0.5)),
+        format!("- usage: 1 tokens in, $0.2500 by the agent's own estimate, $0.5000 {listed}")
+    );
+    assert_eq!(
+        usage(None, Some(0.5)),
+        format!("- usage: 1 tokens in, $0.5000 {listed}")
+    );
+}

@@ -118,11 +118,14 @@ pub enum ResolveError {
     },
     /// No image is named anywhere.
     #[error(
-        "{file}: no image is named; pass --image IMAGE, or write image: IMAGE in the front matter"
+        "{file}: no image is named; pass --image IMAGE, or write image: IMAGE in the front matter{}",
+        note.map(|note| format!("; {note}")).unwrap_or_default()
     )]
     NoImage {
         /// The prompt file.
         file: String,
+        /// How somebody comes to an image of the agent, if we cannot make one.
+        note: Option<&'static str>,
     },
     /// The image's reference is not one.
     #[error(

@@ -23,6 +23,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dark_factory_agents::Agent;
 use dark_factory_types::ByteSize;
 
 use crate::host::{HostView, PathKind};
@@ -222,7 +223,7 @@ pub fn resolve_layers(
         taken,
     };
     let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
-    let image = image(&settings, prompt, agent.name(), profile, context)?;
+    let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
     let limits = limits(&settings, profile, context)?;
     agent::check_auth(
@@ -427,12 +428,12 @@ fn claude_dir(
 fn image(
     settings: &Settings,
     prompt: &Prompt,
-    agent: &str,
+    agent: &dyn Agent,
     profile: Profile,
     context: &ResolveContext,
 ) -> Result<String, ResolveError> {
     let default = match profile {
-        Profile::Hardened => context.default_images.get(agent),
+        Profile::Hardened => context.default_images.get(agent.name()),
         // Its image launches the agent itself; ours do not.
         Profile::Seed => None,
     };
@@ -441,6 +442,7 @@ fn image(
         (None, Some(image)) => Ok(image.clone()),
         (None, None) => Err(ResolveError::NoImage {
             file: prompt.file.clone(),
+            note: agent.image_note(),
         }),
     }
 }

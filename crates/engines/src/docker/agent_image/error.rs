@@ -226,10 +226,11 @@ impl AgentImageError {
                 "wait for it, or end it with `dark-factory stop`; `docker rm` removes another container".to_owned()
             }
             Self::Engine(error) => return error.advice(),
-            Self::UnknownAgent { .. }
-            | Self::Architecture { .. }
-            | Self::Interrupted
-            | Self::Local { .. } => return None,
+            Self::UnknownAgent { .. } => {
+                "docs/agents.md says what an image of your own needs; --image IMAGE names it to `dark-factory run`"
+                    .to_owned()
+            }
+            Self::Architecture { .. } | Self::Interrupted | Self::Local { .. } => return None,
         })
     }
 }

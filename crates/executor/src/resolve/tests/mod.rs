@@ -344,6 +344,12 @@ fn the_image_must_be_named_and_well_formed() {
         "p.md: no image is named; pass --image IMAGE, or write image: IMAGE in the front matter"
     );
     assert_eq!(
+        fixture.shown(fixture.resolve_file("p.md", "agent: gemini")),
+        "p.md: no image is named; pass --image IMAGE, or write image: IMAGE in the front matter; Gemini CLI comes from \
+         npm only, so `dark-factory image build` cannot make its image: build one with node, git and `npm install \
+         --global @google/gemini-cli`"
+    );
+    assert_eq!(
         fixture.shown(fixture.resolve_file("p.md", "agent: command\nimage: Debian")),
         "p.md:3: \"Debian\" is not an image reference: its name must be in lower case; \
          write [registry/]name[:tag][@sha256:…], such as debian:12"
