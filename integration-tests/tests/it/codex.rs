@@ -184,6 +184,35 @@ fn a_stop_while_a_command_runs_is_a_cancel() {
 }
 
 #[test]
+fn a_sigterm_from_outside_is_named() {
+    let (scene, model) = (Scene::new(), MockModel::start("sleep"));
+
+    let run = Running::start(&mut run(&scene, &model));
+    wait_for_words(&scene, "sleep 120");
+    scene.docker(&["kill", "--signal", "TERM", &scene.container()]);
+    let run = run.ended();
+
+    assert_eq!(run.code, 137, "{}{}", run.stdout, run.stderr);
+    let report = scene.assert_agent_ended("killed");
+    let cause = report["cause"].as_str().expect("a cause");
+    assert!(cause.starts_with("SIGTERM from outside"), "{report}");
+    assert_eq!(report["verdict"]["kind"], "silent", "{report}");
+}
+
+#[test]
+fn a_model_that_was_asked_for_prices_the_run() {
+    let (scene, model) = (Scene::new(), MockModel::start("text"));
+
+    let run = Ended::of(run(&scene, &model).args(["--model", "gpt-5.1"]));
+
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let usage = &report(&scene.folder())["usage"];
+    assert_eq!(usage["cost_usd"], Value::Null, "{usage}");
+    assert!(usage["priced_usd"].as_f64() > Some(0.0), "{usage}");
+    assert!(run.stdout.contains("by list prices"), "{}", run.stdout);
+}
+
+#[test]
 fn a_sigkill_from_outside_is_named() {
     let (scene, model) = (Scene::new(), MockModel::start("sleep"));
 

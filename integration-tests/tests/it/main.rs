@@ -26,6 +26,7 @@ mod exec;
 mod explain;
 mod faults;
 mod full_disk;
+mod gemini;
 mod images;
 mod limits;
 mod logs;

@@ -194,9 +194,18 @@ pub(crate) struct Wrapper {
 impl Wrapper {
     /// Makes a script; a program of the same name that it starts is the image's.
     pub(crate) fn new(name: &str, script: &str) -> Self {
+        let script = format!("#!/bin/bash\nPATH=${{PATH#*:}}\n{script}\n");
+        Self::of(name, &script)
+    }
+
+    /// Makes a program of that name that does what the prompt says, as the scripted Claude does.
+    pub(crate) fn scripted(name: &str) -> Self {
+        Self::of(name, "#!/usr/local/bin/claude\n")
+    }
+
+    fn of(name: &str, script: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join(name);
-        let script = format!("#!/bin/bash\nPATH=${{PATH#*:}}\n{script}\n");
         fs::write(&path, script).expect("our own folder");
         for path in [folder.path(), &path] {
             fs::set_permissions(path, Permissions::from_mode(0o755)).expect("our own file");
