@@ -4,7 +4,7 @@
 //! Reads: the beginning of an output that nobody knows the origin of.
 //! Never: decides by a word that other programs print too, or by what stands in front of the first known line.
 
-use serde_json::value::RawValue;
+use crate::json::Raw;
 
 use crate::agent::{Agent, agent};
 use crate::json::{JsonKind, KeyMatch, fields, kind, string};
@@ -54,6 +54,6 @@ fn name_of(line: &str) -> Option<&'static str> {
     }
 }
 
-fn is(value: Option<&RawValue>, expected: JsonKind) -> bool {
+fn is(value: Option<Raw<'_>>, expected: JsonKind) -> bool {
     value.is_some_and(|value| kind(value) == expected)
 }

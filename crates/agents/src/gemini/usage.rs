@@ -4,8 +4,8 @@
 //! Reads: the `stats` of a result, which count the whole process.
 //! Never: sums anything twice: the last result's stats are the run's.
 
+use crate::json::Raw;
 use dark_factory_types::Usage;
-use serde_json::value::RawValue;
 
 use crate::json::{KeyMatch, each_entry, fields, unsigned};
 use crate::prices::priced_usd;
@@ -14,7 +14,7 @@ use crate::prices::priced_usd;
 const MOST: u64 = 1 << 53;
 
 /// Reads the stats of a result.
-pub(super) fn of_stats(stats: &RawValue) -> Option<Usage> {
+pub(super) fn of_stats(stats: Raw<'_>) -> Option<Usage> {
     let mut usage = counts(stats)?;
     let [models] = fields(stats.get(), ["models"], KeyMatch::Exact)?;
     let mut by_model = Usage::default();
@@ -34,7 +34,7 @@ pub(super) fn of_stats(stats: &RawValue) -> Option<Usage> {
 
 /// Reads one set of counts. Its input includes what was read from the cache; what is in the total and in neither input
 /// nor output is thought, which is output.
-fn counts(stats: &RawValue) -> Option<Usage> {
+fn counts(stats: Raw<'_>) -> Option<Usage> {
     let names = ["input_tokens", "cached", "output_tokens", "total_tokens"];
     let counts = fields(stats.get(), names, KeyMatch::Exact)?;
     let [input, cached, output, total] = counts.map(|count| unsigned(count).unwrap_or(0).min(MOST));
