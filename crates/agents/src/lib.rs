@@ -40,7 +40,7 @@ pub use command::Command;
 pub use detect::detect;
 pub use format::neutralise;
 pub use format::seed::{Formatter, SeedFormatter};
-pub use format::text::{ColorChoice, TextFormatter, TextStyle};
+pub use format::text::{ColorChoice, TextFormatter, TextState, TextStyle};
 pub use gemini::Gemini;
 pub use prices::{PRICES_DATE, cost_text, priced_usd};
 pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};

@@ -526,15 +526,11 @@ Now a look at the folder.
 → Edit …/hello.txt
     - line two
     + line 2 (edited)
-  ✗ <tool_use_error>File does not exist. Note: your current working directory is ….</tool_use_error>
+  ✗ File does not exist. Note: your current working directory is ….
 → Bash wc -l hello.txt
   ✗ Exit code 1
     wc: hello.txt: No such file or directory
 All the work is finished and the tests pass.
-
-<!-- DARK-FACTORY-REPORT
-{\"status\":\"success\",\"summary\":\"Created and edited hello.txt.\",\"blockers\":[]}
-DARK-FACTORY-REPORT -->
 ✗ failed: all 4 commands and changes that Claude Code tried failed: Write is not permitted: Claude requested permissions to write to …/hello.txt, but you haven't granted it yet.
   1.3 s · 6 turns · $0.0400 · 7800 tokens in, 360 out, 4800 cached
 "

@@ -236,25 +236,22 @@ fn a_run_reads_well() {
 I'll create hello.txt.
 → file_change add /workspace/hello.txt
 Now a look at the folder.
-→ shell /bin/bash -lc 'ls -la && cat hello.txt'
+→ shell ls -la && cat hello.txt
   ← total 12
     drwxr-xr-x 2 agent agent 4096 Nov 24 17:10 .
     drwxr-xr-x 1 root  root  4096 Nov 24 17:10 ..
     -rw-r--r-- 1 agent agent   23 Nov 24 17:10 hello.txt
     Hello, world!
     line two
-→ shell /bin/bash -lc "sed -n 1,200p 'hello.txt'"
+→ shell sed -n 1,200p 'hello.txt'
   ← Hello, world!
     line two
 → file_change update /workspace/hello.txt
-→ shell /bin/bash -lc 'wc -l hello.txt'
+→ shell wc -l hello.txt
   ← 2 hello.txt
 All the work is finished and the tests pass.
-
-<!-- DARK-FACTORY-REPORT
-{"status":"success","summary":"Created and edited hello.txt.","blockers":[]}
-DARK-FACTORY-REPORT -->
 ✓ done
+  report: success: Created and edited hello.txt.
   1 turn · 7200 tokens in, 360 out, 4800 cached
 "#
     );
@@ -270,7 +267,6 @@ fn a_refused_key_reads_well() {
 ⚠ 401 Unauthorized: Incorrect API key provided: test-key., url: http://127.0.0.1:39061/v1/responses: retry 1/1
 ✗ credentials refused: unexpected status 401 Unauthorized: Incorrect API key provided: test-key., \
 url: http://127.0.0.1:39061/v1/responses
-  0 tokens in, 0 out, 0 cached
 "
     );
 }

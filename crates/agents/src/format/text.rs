@@ -2,31 +2,38 @@
 //!
 //! Owns: the lines and colours of `run.log` and the terminal.
 //! Reads: events.
-//! Never: prints a control character of an agent's text; see [`neutralise`].
+//! Never: prints a control character of an agent's text; see [`neutralise`](super::neutralise).
 
+mod calls;
+mod hunk;
+mod page;
+mod plan;
+mod result;
 mod tool;
+mod words;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use dark_factory_types::{
-    ErrorClass, Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState,
-    UnparsedReason, Usage,
+    Event, EventKind, EventStream, FileOp, NoticeLevel, ToolClass, UnparsedReason,
 };
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use self::tool::Answer;
-use super::neutralise;
+use self::calls::Calls;
+use self::page::{Page, one_line};
+use self::words::seconds;
+use crate::tool::tool_class;
 
-/// Columns of a one-line summary where the width is not known.
-const DEFAULT_WIDTH: usize = 160;
-/// The narrowest width that is respected.
-const LEAST_WIDTH: usize = 20;
 /// Lines of a thought that are shown.
 const THINKING_LINES: usize = 4;
-
 /// Texts that are remembered.
 const SAID: usize = 16;
+/// Columns of a call's name in a line that is not near it.
+const LABEL_WIDTH: usize = 60;
+/// Parts of an allowance that make a difference in how much of it is used.
+const TWENTIETHS: f64 = 20.0;
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -50,69 +57,105 @@ pub enum ColorChoice {
 pub struct TextStyle {
     /// Whether colours are used.
     pub color: ColorChoice,
-    /// Columns of the terminal; `None` if there is none.
+    /// Columns of the terminal, which no line is wider than; `None` if there is none: texts are then not broken.
     pub width: Option<u16>,
+}
+
+/// What a formatter knows of the events that it has written; with it, another one goes on as the first would have.
+///
+/// It is less than 200 kB, whatever the events were.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextState {
+    /// Fingerprints of the last texts, so that a result does not repeat one.
+    said: VecDeque<u64>,
+    calls: Calls,
+    plan: plan::Shown,
+    /// A fingerprint of what was last said of an allowance.
+    allowance: u64,
+    /// The report of the agent's last words.
+    report: Option<result::Said>,
 }
 
 /// Writes events as text.
 #[derive(Debug, Clone)]
 pub struct TextFormatter {
     style: TextStyle,
-    /// Fingerprints of the last texts, so that a result does not repeat one.
-    said: VecDeque<u64>,
+    state: TextState,
 }
 
 impl TextFormatter {
     /// Makes a formatter for one run.
     pub fn new(style: TextStyle) -> Self {
-        Self {
-            style,
-            said: VecDeque::new(),
-        }
+        Self::restore(style, TextState::default())
+    }
+
+    /// Makes a formatter that goes on where another one was.
+    pub fn restore(style: TextStyle, mut state: TextState) -> Self {
+        state.said.truncate(SAID);
+        state.calls.bound();
+        state.plan.bound();
+        Self { style, state }
+    }
+
+    /// Returns what another formatter needs to know to go on from here.
+    pub fn save(&self) -> TextState {
+        self.state.clone()
+    }
+
+    /// Lays out what comes for a terminal of another width.
+    pub fn resize(&mut self, width: Option<u16>) {
+        self.style.width = width;
     }
 
     /// Appends the lines of an event, each with its newline; some events have none.
     pub fn write(&mut self, event: &Event, out: &mut String) {
-        let indent = if event.parent.is_some() { "  │ " } else { "" };
-        let width = self.style.width.map_or(DEFAULT_WIDTH, usize::from);
-        let mut page = Page {
-            out,
-            color: self.style.color,
-            indent,
-            width: width.max(LEAST_WIDTH).saturating_sub(indent.len()),
-        };
+        let parent = event.parent.as_deref();
+        let depth = self.state.calls.depth(parent);
+        let begin = out.len();
+        self.event(event, &mut Page::new(out, self.style, depth));
+        if out.len() == begin {
+            return;
+        }
+        if matches!(
+            event.kind,
+            EventKind::Text { .. }
+                | EventKind::Thinking { .. }
+                | EventKind::ToolEnd { .. }
+                | EventKind::Line { .. }
+        ) {
+            self.state.calls.interrupt();
+        }
+        if let Some(name) = parent.and_then(|parent| self.state.calls.introduce(parent)) {
+            let mut head = String::new();
+            let mut page = Page::new(&mut head, self.style, depth.saturating_sub(1));
+            page.line(DIM, &format!("  ┌ {name}"));
+            out.insert_str(begin, &head);
+        }
+    }
+
+    fn event(&mut self, event: &Event, page: &mut Page<'_>) {
         match &event.kind {
             EventKind::Started {
                 session_id,
                 model,
                 cwd,
                 tools,
-            } => started(&mut page, [model, session_id, cwd], *tools),
+            } => started(page, [model, session_id, cwd], *tools),
             EventKind::Resumed => page.line(DIM, "● goes on by itself"),
-            EventKind::Text { text } => {
-                page.block(Style::new(), text.trim_end());
-                self.said.push_back(fingerprint(text));
-                if self.said.len() > SAID {
-                    self.said.pop_front();
-                }
-            }
-            EventKind::Thinking { text } => thinking(&mut page, text),
-            EventKind::ToolStart { name, input, .. } => tool::start(&mut page, name, input),
-            EventKind::ToolEnd {
-                name, ok, output, ..
-            } => {
-                let answer = if *ok { Answer::Ok } else { Answer::Error };
-                tool::end(&mut page, name, answer, output);
-            }
+            EventKind::Text { text } => self.text(event, text, page),
+            EventKind::Thinking { text } => thinking(page, text),
+            EventKind::ToolStart { .. } => self.tool_start(event, page),
+            EventKind::ToolEnd { .. } => self.tool_end(&event.kind, page),
             EventKind::FileChange { path, op } => {
-                let op = match op {
-                    FileOp::Add => "added",
-                    FileOp::Delete => "removed",
-                    _ => "changed",
+                let (style, op) = match op {
+                    FileOp::Add => (GREEN, "added"),
+                    FileOp::Delete => (RED, "removed"),
+                    _ => (YELLOW, "changed"),
                 };
-                page.line(GREEN, &format!("  {op} {path}"));
+                page.line(style, &format!("  {op} {path}"));
             }
-            EventKind::Plan { items } => plan(&mut page, items),
+            EventKind::Plan { items } => self.state.plan.write(page, items),
             EventKind::Retry {
                 attempt,
                 max_attempts,
@@ -130,20 +173,7 @@ impl TextFormatter {
                     &format!("⚠ {status}{reason}: retry {attempt}/{max_attempts}{delay}"),
                 );
             }
-            EventKind::RateLimit {
-                status,
-                window,
-                utilization,
-                resets_at,
-            } => {
-                let used = utilization
-                    .map_or_else(String::new, |used| format!(", {:.0} % used", used * 100.0));
-                let resets = resets_at.map_or_else(String::new, |at| format!(", resets at {at}"));
-                page.line(
-                    YELLOW,
-                    &format!("⚠ rate limit {window}: {status}{used}{resets}"),
-                );
-            }
+            EventKind::RateLimit { .. } => self.rate_limit(event, page),
             EventKind::Notice { level, text } => {
                 let (style, mark) = match level {
                     NoticeLevel::Info => (DIM, "·"),
@@ -155,18 +185,123 @@ impl TextFormatter {
             EventKind::Denied { tool, message } => {
                 page.line(YELLOW, &format!("⚠ {tool} was not permitted: {message}"));
             }
-            EventKind::TurnEnd { .. } => self.turn_end(&event.kind, &mut page),
+            EventKind::TurnEnd { .. } => self.turn_end(&event.kind, page),
             EventKind::Line { text } => match event.stream {
                 EventStream::Stdout => page.block(Style::new(), text),
-                EventStream::Stderr => page.line_whole(DIM, &format!("stderr │ {text}")),
+                EventStream::Stderr => page.whole(DIM, &format!("stderr │ {text}")),
             },
-            EventKind::Unparsed { why } => unparsed(&mut page, event, why),
+            EventKind::Unparsed { why } => unparsed(page, event, why),
             // A kind that a later version of the types brings has no line until it gets one here.
             _ => {}
         }
     }
 
-    fn turn_end(&self, kind: &EventKind, page: &mut Page<'_>) {
+    fn text(&mut self, event: &Event, text: &str, page: &mut Page<'_>) {
+        self.state.said.push_back(fingerprint(text));
+        if self.state.said.len() > SAID {
+            self.state.said.pop_front();
+        }
+        // The report stands in the block of the result, for people.
+        let report = match event.parent {
+            None => result::Said::take(text),
+            Some(_) => None,
+        };
+        let words = report.as_ref().map_or(text, |(rest, _)| rest);
+        if !words.trim().is_empty() {
+            page.block(Style::new(), words.trim_end());
+        }
+        if event.parent.is_none() {
+            self.state.report = report.map(|(_, said)| said);
+        }
+    }
+
+    fn tool_start(&mut self, event: &Event, page: &mut Page<'_>) {
+        let EventKind::ToolStart {
+            id,
+            name,
+            class,
+            input,
+        } = &event.kind
+        else {
+            return;
+        };
+        let start = tool::Start {
+            name,
+            class: known(*class, name),
+            input,
+        };
+        match start.plan() {
+            Some(items) => self.state.plan.write(page, &items),
+            None => start.write(page),
+        }
+        let label = one_line(&start.label(), LABEL_WIDTH);
+        let parent = event.parent.as_deref();
+        self.state.calls.begin(id, parent, label, start.class);
+    }
+
+    fn tool_end(&mut self, kind: &EventKind, page: &mut Page<'_>) {
+        let EventKind::ToolEnd {
+            id,
+            name,
+            ok,
+            exit_code,
+            output,
+            duration_ms,
+            ..
+        } = kind
+        else {
+            return;
+        };
+        let call = self.state.calls.end(id);
+        let label = call.as_ref().and_then(|call| call.label.as_deref());
+        let end = tool::End {
+            name,
+            class: call
+                .as_ref()
+                .map_or_else(|| tool_class(name), |call| call.class),
+            ok,
+            exit_code: *exit_code,
+            output,
+            duration_ms: *duration_ms,
+            label,
+        };
+        end.write(page);
+    }
+
+    /// Says how much of an allowance is used, if that is news.
+    fn rate_limit(&mut self, event: &Event, page: &mut Page<'_>) {
+        let EventKind::RateLimit {
+            status,
+            window,
+            utilization,
+            resets_at,
+        } = &event.kind
+        else {
+            return;
+        };
+        let steps = utilization.map(|used| (used * TWENTIETHS).floor());
+        let news = fingerprint(&format!("{status} {window} {resets_at:?} {steps:?}"));
+        if std::mem::replace(&mut self.state.allowance, news) == news {
+            return;
+        }
+        let style = match status.as_str() {
+            "allowed" => DIM,
+            "rejected" => RED,
+            _ => YELLOW,
+        };
+        let used =
+            utilization.map_or_else(String::new, |used| format!(", {:.0} % used", used * 100.0));
+        let resets = resets_at.map_or_else(String::new, |at| {
+            format!(", resets at {at}{}", in_time(event.at, at))
+        });
+        let mark = if status == "allowed" { "·" } else { "⚠" };
+        page.line(
+            style,
+            &format!("{mark} rate limit {window}: {status}{used}{resets}"),
+        );
+    }
+
+    fn turn_end(&mut self, kind: &EventKind, page: &mut Page<'_>) {
         let EventKind::TurnEnd {
             ok,
             class,
@@ -179,73 +314,42 @@ impl TextFormatter {
         else {
             return;
         };
-        let is_new = !text.trim().is_empty() && !self.said.contains(&fingerprint(text));
+        let report = result::Said::take(text);
+        let is_new = !text.trim().is_empty() && !self.state.said.contains(&fingerprint(text));
         if class.is_none() && is_new {
-            page.block(Style::new(), text.trim_end());
+            let words = report.as_ref().map_or(text.as_str(), |(rest, _)| rest);
+            if !words.trim().is_empty() {
+                result::words(page, words);
+            }
         }
-        let (style, head) = match (ok, class) {
-            (true, _) => (GREEN, "✓ done".to_owned()),
-            (false, Some(class)) => (RED, format!("✗ {}: {text}", describe(*class))),
-            (false, None) => (RED, format!("✗ {reason}")),
+        let said = report.map(|(_, said)| said).or(self.state.report.take());
+        let end = result::End {
+            ok,
+            class: *class,
+            reason,
+            text,
+            duration_ms: *duration_ms,
+            cost_usd: *cost_usd,
+            usage,
         };
-        page.line_whole(style.bold(), &head);
-        page.line(
-            DIM,
-            &format!("  {}", totals(*duration_ms, *cost_usd, usage)),
-        );
+        end.write(page, said.as_ref());
     }
 }
 
-/// Where an event's lines go.
-struct Page<'o> {
-    out: &'o mut String,
-    color: ColorChoice,
-    indent: &'static str,
-    width: usize,
-}
-
-impl Page<'_> {
-    /// Appends one line, cut to the width.
-    fn line(&mut self, style: Style, text: &str) {
-        let text = one_line(text, self.width);
-        self.line_whole(style, &text);
-    }
-
-    /// Appends one line of any length.
-    fn line_whole(&mut self, style: Style, text: &str) {
-        let text = neutralise(text);
-        let text = text.replace('\n', " ");
-        self.paint(style, &text);
-    }
-
-    /// Appends all lines of a text.
-    fn block(&mut self, style: Style, text: &str) {
-        let text = neutralise(text);
-        for line in text.split('\n') {
-            self.paint(style, line);
-        }
-    }
-
-    fn paint(&mut self, style: Style, line: &str) {
-        self.out.push_str(self.indent);
-        if self.color == ColorChoice::Never || line.is_empty() || style.is_plain() {
-            self.out.push_str(line);
-            self.out.push('\n');
-        } else {
-            // Writing to a string cannot fail.
-            let _ = writeln!(self.out, "{style}{line}{style:#}");
-        }
+/// Returns what kind of tool it is, also in events that were written before they said so.
+fn known(class: ToolClass, name: &str) -> ToolClass {
+    match class {
+        ToolClass::Other => tool_class(name),
+        class => class,
     }
 }
 
-/// Returns the text on one line of at most `width` characters.
-fn one_line(text: &str, width: usize) -> String {
-    let text = text.trim_end().replace("\r\n", " ⏎ ").replace('\n', " ⏎ ");
-    if text.chars().nth(width).is_none() {
-        return text;
+/// Says how long it is until then; nothing if that is over.
+fn in_time(now: Timestamp, then: Timestamp) -> String {
+    match u64::try_from(then.duration_since(now).as_millis()) {
+        Ok(ms) if ms > 0 && now != Timestamp::UNIX_EPOCH => format!(", in {}", seconds(ms)),
+        _ => String::new(),
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    kept + "…"
 }
 
 fn started(page: &mut Page<'_>, words: [&Option<String>; 3], tools: u64) {
@@ -254,38 +358,28 @@ fn started(page: &mut Page<'_>, words: [&Option<String>; 3], tools: u64) {
         // Some agents say nothing but their session.
         return page.line(BOLD, &format!("● session {}", session.unwrap_or("?")));
     }
-    let [model, session, cwd] = [model, session, cwd].map(|word| word.unwrap_or("?"));
-    page.line(
-        BOLD,
-        &format!("● {model} in {cwd}, {tools} tools, session {session}"),
-    );
+    let mut facts = vec![format!("● {}", model.unwrap_or("?"))];
+    facts.extend(cwd.map(|cwd| format!("in {cwd}")));
+    let mut text = facts.join(" ");
+    if tools > 0 {
+        text = format!("{text}, {tools} tools");
+    }
+    if let Some(session) = session {
+        text = format!("{text}, session {session}");
+    }
+    page.line(BOLD, &text);
 }
 
 fn thinking(page: &mut Page<'_>, text: &str) {
-    let lines: Vec<&str> = text.trim().lines().collect();
-    for (number, line) in lines.iter().take(THINKING_LINES).enumerate() {
+    let mut lines = text.trim().lines();
+    for (number, line) in lines.by_ref().take(THINKING_LINES).enumerate() {
         let mark = if number == 0 { "💭 " } else { "   " };
         page.line(DIM.italic(), &format!("{mark}{line}"));
     }
-    if lines.len() > THINKING_LINES {
-        let more = lines.len() - THINKING_LINES;
-        page.line(DIM, &format!("   … {more} more lines"));
+    match lines.count() {
+        0 => {}
+        more => page.line(DIM, &format!("   … {more} more lines")),
     }
-}
-
-/// Writes how far a plan is, and what is next.
-fn plan(page: &mut Page<'_>, items: &[PlanItem]) {
-    let is_open =
-        |item: &&PlanItem| matches!(item.state, PlanState::Pending | PlanState::InProgress);
-    let done = items.len() - items.iter().filter(is_open).count();
-    let next = items
-        .iter()
-        .find(is_open)
-        .map_or_else(String::new, |item| format!(", next: {}", item.text));
-    page.line(
-        DIM,
-        &format!("· plan: {done} of {} done{next}", items.len()),
-    );
 }
 
 fn unparsed(page: &mut Page<'_>, event: &Event, why: &UnparsedReason) {
@@ -302,55 +396,6 @@ fn unparsed(page: &mut Page<'_>, event: &Event, why: &UnparsedReason) {
         YELLOW,
         &format!("⚠ {what}: {len} bytes at offset {offset} of the raw log"),
     );
-}
-
-/// Returns a class of failure in words.
-fn describe(class: ErrorClass) -> &'static str {
-    match class {
-        ErrorClass::Auth => "credentials refused",
-        ErrorClass::RateLimit => "rate limited",
-        ErrorClass::UsageLimit => "usage or credit used up",
-        ErrorClass::Overloaded => "provider failed",
-        ErrorClass::InvalidRequest => "request refused",
-        ErrorClass::MaxTurns => "turn limit reached",
-        ErrorClass::Budget => "budget reached",
-        ErrorClass::Refused => "model declined",
-        ErrorClass::Context => "conversation too long for the model",
-        ErrorClass::Interrupted => "interrupted",
-        ErrorClass::BadReport => "completion report not readable",
-        ErrorClass::Internal => "failed",
-    }
-}
-
-fn totals(duration_ms: Option<u64>, cost_usd: Option<f64>, usage: &Usage) -> String {
-    let mut parts = Vec::new();
-    if let Some(duration) = duration_ms {
-        parts.push(seconds(duration));
-    }
-    match usage.turns {
-        0 => {}
-        1 => parts.push("1 turn".to_owned()),
-        turns => parts.push(format!("{turns} turns")),
-    }
-    if let Some(cost) = cost_usd {
-        parts.push(format!("${cost:.4}"));
-    }
-    parts.push(format!(
-        "{} tokens in, {} out, {} cached",
-        usage.input_tokens.saturating_add(usage.cache_write_tokens),
-        usage.output_tokens,
-        usage.cache_read_tokens
-    ));
-    parts.join(" · ")
-}
-
-/// Returns a duration for people: `0.4 s`, `3m 05s`.
-fn seconds(ms: u64) -> String {
-    match ms / 1000 {
-        whole @ 0..60 => format!("{whole}.{} s", ms % 1000 / 100),
-        whole @ 60..3600 => format!("{}m {:02}s", whole / 60, whole % 60),
-        whole => format!("{}h {:02}m", whole / 3600, whole % 3600 / 60),
-    }
 }
 
 /// Tells two texts apart without keeping them (FNV-1a).

@@ -1,9 +1,17 @@
-use dark_factory_types::{Event, EventKind, EventStream, Usage};
+use dark_factory_types::{ErrorClass, Event, EventKind, EventStream, PlanItem, PlanState, Usage};
 use jiff::Timestamp;
 
-use super::tool::Answer;
+use unicode_width::UnicodeWidthStr;
+
 use super::*;
 use crate::tool::tool_class;
+
+/// How a call or a turn came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Ok,
+    Error,
+}
 
 fn event(kind: EventKind) -> Event {
     Event {
@@ -75,13 +83,58 @@ fn calls_say_what_they_are_about() {
         ),
         (
             "TodoWrite",
-            r#"{"todos":[{"status":"completed"},{"status":"in_progress","content":"b"}]}"#,
-            "→ TodoWrite 1/2: b\n",
+            r#"{"todos":[{"status":"completed","content":"a"},{"status":"in_progress","content":"b"}]}"#,
+            "· plan: 1 of 2 done\n    ✓ a\n    ▸ b\n",
         ),
         (
             "mcp__x__y",
             r#"{"depth":1,"what":"that"}"#,
-            "→ mcp__x__y that\n",
+            "→ mcp__x__y depth=1 what=that\n",
+        ),
+        (
+            "Read",
+            r#"{"file_path":"/f","offset":10,"limit":5}"#,
+            "→ Read /f:10-14\n",
+        ),
+        (
+            "shell",
+            r#"{"command":"/bin/bash -lc 'ls -la && pwd'"}"#,
+            "→ shell ls -la && pwd\n",
+        ),
+        (
+            "shell",
+            r#"{"command":"/bin/bash -lc \"sed -n 1p 'a b' | grep \\\"x\\\"\""}"#,
+            "→ shell sed -n 1p 'a b' | grep \"x\"\n",
+        ),
+        (
+            "shell",
+            r#"{"command":"bash -lc 'a' 'b'"}"#,
+            "→ shell bash -lc 'a' 'b'\n",
+        ),
+        (
+            "Bash",
+            r#"{"command":"make","run_in_background":true}"#,
+            "→ Bash make &\n",
+        ),
+        (
+            "run_shell_command",
+            r#"{"command":"make","description":"Builds"}"#,
+            "→ run_shell_command make\n",
+        ),
+        (
+            "read_many_files",
+            r#"{"paths":["a","b"]}"#,
+            "→ read_many_files a b\n",
+        ),
+        (
+            "search_file_content",
+            r#"{"pattern":"x","path":"src","include":"*.rs"}"#,
+            "→ search_file_content x  src  *.rs\n",
+        ),
+        (
+            "file_change",
+            r#"{"path":"add a.txt"}"#,
+            "→ file_change add a.txt\n",
         ),
         ("Odd", "not json", "→ Odd\n"),
     ] {
@@ -91,12 +144,103 @@ fn calls_say_what_they_are_about() {
 
 #[test]
 fn edits_are_hunks() {
-    let input =
-        r#"{"file_path":"a.rs","old_string":"one\ntwo","new_string":"1\n2\n3\n4\n5\n6\n7\n8"}"#;
+    let edit = r#"{"file_path":"a.rs","old_string":"one\ntwo\n","new_string":"one\n2\n"}"#;
+    let several = r#"{"file_path":"a.rs","edits":[{"old_string":"a","new_string":"b"},{"old_string":"","new_string":"c"}]}"#;
+
+    for (name, input, expected) in [
+        ("Edit", edit, "      one\n    - two\n    + 2\n"),
+        ("replace", edit, "      one\n    - two\n    + 2\n"),
+        ("MultiEdit", several, "    - a\n    + b\n    + c\n"),
+        (
+            "write_file",
+            r#"{"file_path":"a.rs","content":"1\n2\n"}"#,
+            "    + 1\n    + 2\n",
+        ),
+    ] {
+        assert_eq!(
+            plain(start(name, input)),
+            format!("→ {name} a.rs\n{expected}")
+        );
+    }
+}
+
+#[test]
+fn an_answer_says_how_long_it_took_and_the_exit_code() {
+    let answer = |name: &str, exit_code, duration_ms, output: &str| {
+        plain(EventKind::ToolEnd {
+            id: "1".to_owned(),
+            name: name.to_owned(),
+            ok: exit_code == 0,
+            exit_code: Some(exit_code),
+            output: output.to_owned(),
+            output_len: 0,
+            duration_ms: Some(duration_ms),
+        })
+    };
 
     assert_eq!(
-        plain(start("Edit", input)),
-        "→ Edit a.rs\n    - one\n    - two\n    + 1\n    + 2\n    + 3\n    + 4\n    + 5\n    + 6\n    + … 2 more lines\n"
+        answer("Bash", 101, 12_345, "Exit code 101\nno\nway"),
+        "  ✗ (exit 101, 12.3 s) no\n    way\n"
+    );
+    assert_eq!(answer("Bash", 0, 1500, ""), "  ← (1.5 s)\n");
+    assert_eq!(answer("Bash", 0, 999, "fine"), "  ← fine\n");
+    assert_eq!(answer("Bash", 3, 10, ""), "  ✗ (exit 3)\n");
+}
+
+#[test]
+fn an_answer_that_does_not_follow_its_call_names_it() {
+    let of = |id: &str, mut kind| {
+        let (EventKind::ToolStart { id: own, .. } | EventKind::ToolEnd { id: own, .. }) = &mut kind
+        else {
+            unreachable!()
+        };
+        *own = id.to_owned();
+        event(kind)
+    };
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
+
+    for event in [
+        of("a", start("Bash", r#"{"command":"one"}"#)),
+        of("b", start("Bash", r#"{"command":"two"}"#)),
+        of("a", end("Bash", Answer::Ok, "1")),
+        of("b", end("Bash", Answer::Ok, "2")),
+    ] {
+        formatter.write(&event, &mut out);
+    }
+
+    assert_eq!(
+        out,
+        "→ Bash one\n→ Bash two\n  ← Bash one: 1\n  ← Bash two: 2\n"
+    );
+}
+
+#[test]
+fn only_what_changes_in_a_plan_is_shown() {
+    let plan = |states: [PlanState; 3]| {
+        let texts = ["look", "write", "test"];
+        event(EventKind::Plan {
+            items: texts
+                .into_iter()
+                .zip(states)
+                .map(|(text, state)| PlanItem {
+                    text: text.to_owned(),
+                    state,
+                })
+                .collect(),
+        })
+    };
+    use PlanState::{Completed, InProgress, Pending};
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
+
+    formatter.write(&plan([InProgress, Pending, Pending]), &mut out);
+    formatter.write(&plan([InProgress, Pending, Pending]), &mut out);
+    formatter.write(&plan([Completed, InProgress, Pending]), &mut out);
+
+    assert_eq!(
+        out,
+        "· plan: 0 of 3 done\n    ▸ look\n    ○ write\n    ○ test\n· plan: 1 of 3 done\n    ✓ look\n    ▸ write\n"
     );
 }
 
@@ -118,11 +262,139 @@ fn answers_are_short_and_errors_are_seen() {
 }
 
 #[test]
-fn a_subagents_lines_are_indented() {
-    let mut event = event(text("one\ntwo"));
-    event.parent = Some("call".to_owned());
+fn a_subagents_lines_are_indented_below_its_name_and_its_own_subagents_deeper() {
+    let of = |parent: Option<&str>, id: &str, kind| {
+        let mut event = event(kind);
+        event.parent = parent.map(str::to_owned);
+        if let EventKind::ToolStart { id: own, .. } = &mut event.kind {
+            *own = id.to_owned();
+        }
+        event
+    };
+    let agent = |what: &str| {
+        let input = format!(r#"{{"subagent_type":"explore","description":"{what}"}}"#);
+        start("Agent", &input)
+    };
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
 
-    assert_eq!(shown(&event, TextStyle::default()), "  │ one\n  │ two\n");
+    for event in [
+        of(None, "a", agent("look")),
+        of(Some("a"), "", text("one\ntwo")),
+        of(Some("a"), "b", agent("deeper")),
+        of(Some("b"), "", text("three")),
+        of(Some("a"), "", text("four")),
+        of(Some("unknown"), "", text("five")),
+    ] {
+        formatter.write(&event, &mut out);
+    }
+
+    assert_eq!(
+        out,
+        "→ Agent explore  look
+  ┌ Agent explore  look
+  │ one
+  │ two
+  │ → Agent explore  deeper
+  │   ┌ Agent explore  deeper
+  │   │ three
+  ┌ Agent explore  look
+  │ four
+  ┌ subagent
+  │ five
+"
+    );
+}
+
+#[test]
+fn a_formatter_goes_on_where_another_one_was() {
+    let events = [
+        event(start("Bash", r#"{"command":"one"}"#)),
+        event(text("All done.")),
+        event(end("Bash", Answer::Ok, "1")),
+        event(turn(Answer::Ok, None, "All done.")),
+    ];
+    let whole = |formatter: &mut TextFormatter, events: &[Event]| {
+        let mut out = String::new();
+        for event in events {
+            formatter.write(event, &mut out);
+        }
+        out
+    };
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let expected = whole(&mut formatter.clone(), &events);
+
+    for cut in 0..=events.len() {
+        let mut formatter = formatter.clone();
+        let begin = whole(&mut formatter, &events[..cut]);
+        let state = serde_json::to_string(&formatter.save()).unwrap();
+        let state: TextState = serde_json::from_str(&state).unwrap();
+        assert_eq!(state, formatter.save());
+        let mut other = TextFormatter::restore(TextStyle::default(), state);
+        assert_eq!(begin + &whole(&mut other, &events[cut..]), expected);
+    }
+    assert_eq!(formatter.save(), TextState::default());
+    whole(&mut formatter, &events);
+    assert_ne!(formatter.save(), TextState::default());
+}
+
+#[test]
+fn what_a_formatter_remembers_is_bounded() {
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let long = "x".repeat(256);
+    let items = vec![
+        PlanItem {
+            text: long.clone(),
+            state: PlanState::Pending,
+        };
+        1000
+    ];
+    let mut out = String::new();
+
+    formatter.write(&event(EventKind::Plan { items }), &mut out);
+    for number in 0..1000 {
+        let mut call = start("Agent", &format!(r#"{{"description":"{long}"}}"#));
+        if let EventKind::ToolStart { id, .. } = &mut call {
+            *id = format!("{number}{long}");
+        }
+        formatter.write(&event(call), &mut out);
+        formatter.write(&event(text(&format!("{number}{long}"))), &mut out);
+    }
+
+    let state = serde_json::to_vec(&formatter.save()).unwrap();
+    assert!(state.len() < 100_000, "{}", state.len());
+}
+
+#[test]
+fn nothing_is_wider_than_the_terminal() {
+    let wide = "漢字 👩‍👩‍👧 e\u{301} ☺\u{fe0f} words and a_very_long_word_that_has_no_end ".repeat(3);
+    let input = serde_json::json!({ "file_path": wide, "old_string": wide, "new_string": "x", "command": wide });
+    let kinds = [
+        text(&wide),
+        EventKind::Thinking { text: wide.clone() },
+        start("Edit", &input.to_string()),
+        start("Bash", &input.to_string()),
+        end("Bash", Answer::Error, &wide),
+        turn(Answer::Error, Some(ErrorClass::Internal), &wide),
+        EventKind::Line { text: wide.clone() },
+    ];
+    for width in [20, 40, 80] {
+        let style = TextStyle {
+            color: ColorChoice::Never,
+            width: Some(width),
+        };
+        let mut formatter = TextFormatter::new(style);
+        let mut out = String::new();
+        for (number, kind) in kinds.iter().enumerate() {
+            let mut event = event(kind.clone());
+            event.parent = (number % 2 == 0).then(|| "a".to_owned());
+            formatter.write(&event, &mut out);
+        }
+
+        for line in out.lines() {
+            assert!(line.width() <= usize::from(width), "{width}: {line:?}");
+        }
+    }
 }
 
 #[test]
@@ -190,6 +462,33 @@ fn a_result_has_its_totals_and_does_not_repeat_the_last_text() {
     assert_eq!(
         out,
         "All done.\n✓ done\n  3m 05s · 6 turns · $0.0400 · 7200 tokens in, 360 out, 4800 cached\n"
+    );
+}
+
+#[test]
+fn a_result_has_the_report_of_the_last_words_and_both_costs() {
+    let words = "It works.\n\n<!-- DARK-FACTORY-REPORT\n{\"status\":\"partial\",\"summary\":\"Half.\",\"blockers\":[\"No key\"],\"verification\":{\"command\":\"make test\",\"exitCode\":2}}\nDARK-FACTORY-REPORT -->\n";
+    let mut kind = turn(Answer::Error, None, "");
+    if let EventKind::TurnEnd { usage, reason, .. } = &mut kind {
+        usage.reasoning_tokens = 100;
+        usage.priced_usd = Some(0.05);
+        *reason = "report: partial".to_owned();
+    }
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
+
+    formatter.write(&event(text(words)), &mut out);
+    formatter.write(&event(kind), &mut out);
+
+    assert_eq!(
+        out,
+        "It works.
+✗ report: partial
+  report: partial: Half.
+  blocker: No key
+  verified: make test (exit 2)
+  3m 05s · 6 turns · $0.0400 ($0.0500 by the price table) · 7200 tokens in, 360 out (100 reasoning), 4800 cached
+"
     );
 }
 
