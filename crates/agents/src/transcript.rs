@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::agent::Agent;
 use crate::json::clip;
+use crate::mask::Mask;
 use crate::saved::{RestoreError, SavedSplitter, SavedTranscript};
 use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine};
 
@@ -110,6 +111,7 @@ pub struct Transcript {
     stderr: LineSplitter,
     decoder: Box<dyn Decoder>,
     numbering: Numbering,
+    mask: Mask,
 }
 
 impl Transcript {
@@ -121,7 +123,15 @@ impl Transcript {
             stderr: LineSplitter::with_cap(STDERR_CAP),
             decoder: agent.decoder(),
             numbering: Numbering::default(),
+            mask: Mask::default(),
         }
+    }
+
+    /// Hides secrets in all that the transcript hands over from now on; what it keeps, and saves, still has them.
+    #[must_use]
+    pub fn with_mask(mut self, mask: Mask) -> Self {
+        self.mask = mask;
+        self
     }
 
     /// Goes on from where a transcript of the same agent was saved.
@@ -172,7 +182,11 @@ impl Transcript {
         at: Timestamp,
         mut sink: impl FnMut(Event),
     ) {
-        let numbering = &mut self.numbering;
+        let (numbering, mask) = (&mut self.numbering, &self.mask);
+        let mut sink = |mut event| {
+            mask.event(&mut event);
+            sink(event);
+        };
         match stream {
             EventStream::Stdout => {
                 let decoder = self.decoder.as_mut();
@@ -188,8 +202,11 @@ impl Transcript {
 
     /// Ends both streams and appends the events of last lines without a line end.
     pub fn finish(&mut self, at: Timestamp, out: &mut Vec<Event>) {
-        let numbering = &mut self.numbering;
-        let mut sink = |event| out.push(event);
+        let (numbering, mask) = (&mut self.numbering, &self.mask);
+        let mut sink = |mut event| {
+            mask.event(&mut event);
+            out.push(event);
+        };
         let decoder = self.decoder.as_mut();
         self.stdout
             .finish(|line| decode_stdout(decoder, line, at, numbering, &mut sink));
@@ -206,7 +223,9 @@ impl Transcript {
 
     /// Returns what follows from the output so far.
     pub fn conclusion(&self) -> Conclusion {
-        self.decoder.conclusion()
+        let mut conclusion = self.decoder.conclusion();
+        self.mask.conclusion(&mut conclusion);
+        conclusion
     }
 }
 
