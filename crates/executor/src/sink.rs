@@ -9,13 +9,18 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use dark_factory_agents::{LineContent, LineSplitter, SeedFormatter, SplitLine};
+use dark_factory_agents::{LineContent, LineSplitter, Mask, SeedFormatter, SplitLine};
 use dark_factory_types::Event;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// Receives what an attempt prints, in order, on the attempt's own thread.
 pub trait Sink: Send {
+    /// Learns what hides the run's secrets, before anything comes; events have none, bytes are as they were printed.
+    fn hide(&mut self, mask: &Mask) {
+        let _unused = mask;
+    }
+
     /// Receives bytes of standard output, as they were printed at `at`.
     fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
         let _unused = (bytes, at);
@@ -39,7 +44,8 @@ pub trait Sink: Send {
 
 /// Copies an attempt's output to a log in the seed's format and its raw `.jsonl` twin.
 ///
-/// As in the seed, lines of standard error stand in the log as they are, and not in the twin.
+/// As in the seed, lines of standard error stand in the log as they are, and not in the twin. The run's secrets are
+/// hidden in the log, not in the twin.
 #[derive(Debug)]
 pub struct LogFileSink {
     raw: BufWriter<File>,
@@ -49,6 +55,7 @@ pub struct LogFileSink {
     formatter: SeedFormatter,
     zone: TimeZone,
     last: Timestamp,
+    mask: Mask,
     failure: Option<io::Error>,
 }
 
@@ -77,6 +84,7 @@ impl LogFileSink {
             formatter: SeedFormatter::new(zone.clone()),
             zone,
             last: Timestamp::UNIX_EPOCH,
+            mask: Mask::default(),
             failure: None,
         })
     }
@@ -114,7 +122,13 @@ impl LogFileSink {
         let written = self
             .raw
             .write_all(raw)
-            .and_then(|()| self.formatted.write_all(formatted))
+            .and_then(|()| match self.mask.is_empty() {
+                true => self.formatted.write_all(formatted),
+                false => {
+                    let text = String::from_utf8_lossy(formatted);
+                    self.formatted.write_all(self.mask.text(&text).as_bytes())
+                }
+            })
             .and_then(|()| self.raw.flush())
             .and_then(|()| self.formatted.flush());
         if let Err(error) = written {
@@ -124,6 +138,10 @@ impl LogFileSink {
 }
 
 impl Sink for LogFileSink {
+    fn hide(&mut self, mask: &Mask) {
+        self.mask = mask.clone();
+    }
+
     fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
         self.last = at;
         let time = self.time();

@@ -4,7 +4,7 @@
 //! Reads: nothing.
 //! Never: resolves anything; see `resolve`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -271,6 +271,9 @@ pub struct LaunchSpec {
     pub command: Vec<String>,
     /// Environment, the agent's own variables included. Configuration, not secrets.
     pub env: BTreeMap<String, String>,
+    /// Names of variables that were asked for by name and taken from the caller's environment: hidden in logs.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub env_from_host: BTreeSet<String>,
     /// Names of the secret files that the attempt's folder holds; their values are nowhere in the spec.
     pub secrets: Vec<String>,
     /// Where their values are, each file by its absolute path: a retry reads them again.

@@ -1,6 +1,6 @@
 //! Unit tests of the lowering: what a spec becomes, without an engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -66,6 +66,7 @@ fn spec(profile: Profile) -> LaunchSpec {
         engine_identity: None,
         disposal: Disposal::Remove,
         secret_sources: BTreeMap::new(),
+        env_from_host: BTreeSet::new(),
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),

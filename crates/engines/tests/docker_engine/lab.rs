@@ -1,6 +1,6 @@
 //! What a test needs: an engine, an image of the scripted agent, a project, a state folder; and their removal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::chown;
@@ -133,6 +133,7 @@ impl Lab {
             engine_identity: None,
             disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
+            env_from_host: BTreeSet::new(),
             completion_grace: None,
             transport: Transport::Spool,
             seed: SeedSpec::default(),

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::facts::EngineEnd;
 use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
 use super::pump::{Collected, Pump, Pumping, Stamps};
-use super::{Control, OnProgress, OnSilence, Progress};
+use super::{Control, OnProgress, OnSilence, Progress, secrets};
 use crate::clock::{Clock, Moment};
 use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
 use crate::error::ExecutorError;
@@ -557,7 +557,11 @@ impl Drive<'_> {
         let stamps = self.stamps(attempt);
         let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
         // What an earlier pump derived is cut off, which may be much.
-        let open = move || Pump::open(&dir, agent, sinks, stamps, &clock);
+        let spec = attempt.spec.clone();
+        let open = move || {
+            let mask = secrets::mask(&spec, &dir);
+            Pump::open(&dir, agent, mask, sinks, stamps, &clock)
+        };
         tokio::task::spawn_blocking(open).await??.start()
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dark_factory_agents::{Agent, Conclusion, priced_usd};
+use dark_factory_agents::{Agent, Conclusion, Mask, priced_usd};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
     ByteSize, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage, Verdict,
@@ -39,8 +39,10 @@ impl Drive<'_> {
         // Read again: the row has changed while we waited.
         let row = self.store.attempt(attempt.id).await?;
         let row = row.as_ref().unwrap_or(attempt);
+        let mask = collected.mask.clone();
         let mut report = self.report(row, agent, end, collected);
         self.add_changes(&row.spec, &mut report).await;
+        hide(&mask, &mut report);
         self.reach("changes", "after").await?;
         let text = report_md(&report, &self.dir);
         let path = self.dir.report_md();
@@ -328,6 +330,28 @@ impl Remains {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Hides secrets in what is said of a run besides the agent's own claim, which has none any more.
+fn hide(mask: &Mask, report: &mut Report) {
+    mask.string(&mut report.cause);
+    report
+        .warnings
+        .iter_mut()
+        .for_each(|text| mask.string(text));
+    if let Some(note) = report
+        .changes
+        .as_mut()
+        .and_then(|changes| changes.note.as_mut())
+    {
+        mask.string(note);
+    }
+    for file in &mut report.changed_files {
+        mask.string(&mut file.path);
+        file.renamed_from
+            .iter_mut()
+            .for_each(|path| mask.string(path));
     }
 }
 

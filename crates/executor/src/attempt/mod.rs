@@ -12,6 +12,7 @@ mod patience;
 mod plan;
 mod pulse;
 mod pump;
+mod secrets;
 mod watch;
 
 use std::sync::{Arc, OnceLock};

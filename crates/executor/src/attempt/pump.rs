@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dark_factory_agents::{Agent, Conclusion, TextFormatter, TextStyle, Transcript};
+use dark_factory_agents::{Agent, Conclusion, Mask, TextFormatter, TextStyle, Transcript};
 use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stamp, Stream};
 use dark_factory_types::{Event, EventKind, EventStream, LogState};
 use jiff::Timestamp;
@@ -119,6 +119,8 @@ impl EndSignal {
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) conclusion: Conclusion,
+    /// What hides the run's secrets in everything else that is said of it.
+    pub(crate) mask: Mask,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<ExitRecord>,
     pub(crate) exec_failed: Option<ExecFailed>,
@@ -136,6 +138,7 @@ pub(crate) struct Pump {
     raw: Derived,
     stderr: Derived,
     transcript: Transcript,
+    mask: Mask,
     readers: Readers,
     found: Found,
     pulse: Arc<Pulse>,
@@ -191,10 +194,14 @@ impl Pump {
     pub(crate) fn open(
         dir: &AttemptDir,
         agent: &'static dyn Agent,
-        sinks: Vec<Box<dyn Sink>>,
+        mask: Mask,
+        mut sinks: Vec<Box<dyn Sink>>,
         stamps: Stamps,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, ExecutorError> {
+        for sink in &mut sinks {
+            sink.hide(&mask);
+        }
         let attempt = dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
         let pulse = Arc::<Pulse>::default();
@@ -204,7 +211,8 @@ impl Pump {
             reader: SpoolReader::open(&dir.spool(), Some(attempt)).map_err(output)?,
             raw: Derived::truncated(&dir.raw_log(), &room).map_err(output)?,
             stderr: Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
-            transcript: Transcript::new(agent),
+            transcript: Transcript::new(agent).with_mask(mask.clone()),
+            mask,
             readers: Readers {
                 run_log: BufWriter::with_capacity(
                     LOG_BUFFER,
@@ -373,6 +381,7 @@ impl Pump {
                     .is_some_and(|e| e.totals == totals && e.eof == [true; 2]));
         Ok(Collected {
             conclusion: self.transcript.conclusion(),
+            mask: self.mask,
             started_at: self.found.started_at,
             exit: self.found.exit,
             exec_failed: self.found.exec_failed,

@@ -240,7 +240,7 @@ pub fn resolve_layers(
         _ => GitVisibility::Visible,
     };
     let defaults = StopPolicy::default();
-    let env_from_host = user_env
+    let env_from_host: BTreeSet<String> = user_env
         .iter()
         .filter(|(_, variable)| variable.is_from_host)
         .map(|(name, _)| name.clone())
@@ -260,6 +260,7 @@ pub fn resolve_layers(
         pull,
         command: launch.argv,
         env: launch.env,
+        env_from_host: env_from_host.clone(),
         secrets: secrets.iter().map(|(name, _)| name.clone()).collect(),
         secret_sources: environment::sources(&settings.secrets, &project.root, host),
         labels: labels(&settings.labels)?,

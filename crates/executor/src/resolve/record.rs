@@ -17,7 +17,7 @@ const TELLING: usize = 6;
 
 /// Returns the content of `launch.json`: the [`spec_record`] of the [`masked`] spec.
 pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
-    spec_record(&masked(spec, &BTreeSet::new()), engine)
+    spec_record(&masked(spec, &spec.env_from_host), engine)
 }
 
 /// Returns a spec without the values that look secret; nothing can be launched from it.

@@ -39,7 +39,7 @@ pub use text::{
 pub(crate) use diagnostic::{Fault, Joined, Place};
 pub(crate) use keys::{Source, read_settings, read_variable, suggest as suggest_key};
 pub(crate) use node::{KeyNode, Node, Value};
-pub(crate) use show::{MASK, Shown, is_secret_name, without_passwords};
+pub(crate) use show::{MASK, Shown, is_secret_name, passwords, without_passwords};
 pub(crate) use text::quoted;
 pub(crate) use toml::parse as parse_toml;
 pub(crate) use yaml::parse as parse_yaml;

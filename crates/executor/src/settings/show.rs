@@ -29,8 +29,7 @@ const SECRET_WORDS: [&str; 7] = [
 const PLAIN_WORDS: [&str; 2] = ["AUTHOR", "AUTHORS"];
 /// The working directory, which a shell names.
 const PLAIN_NAMES: [&str; 2] = ["PWD", "OLDPWD"];
-/// What stands for a secret.
-pub(crate) const MASK: &str = "***";
+pub(crate) use dark_factory_agents::MASK;
 
 /// Tells whether a variable of this name is probably a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
@@ -41,6 +40,15 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     };
     let mut words = upper.split(|c: char| !c.is_ascii_alphanumeric());
     !PLAIN_NAMES.contains(&upper.as_str()) && words.any(is_secret)
+}
+
+/// Returns the passwords of the URLs in a text: `://USER:PASSWORD@`.
+pub(crate) fn passwords(text: &str) -> impl Iterator<Item = &str> {
+    text.split("://").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| c.is_whitespace() || "/?#\"'".contains(c));
+        let (user, _) = rest[..end.unwrap_or(rest.len())].rsplit_once('@')?;
+        Some(user.split_once(':')?.1)
+    })
 }
 
 /// Returns a text in which the passwords of URLs are masked: `://USER:PASSWORD@`.
@@ -326,6 +334,13 @@ mod tests {
         for name in ["PWD", "OLDPWD", "GIT_AUTHOR_NAME", "PATH", "LANG"] {
             assert!(!is_secret_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_passwords_in_urls_are_found() {
+        let text = "postgres://u:pw@h/db redis://:p:w@h http://h:80/x@y http://u@h";
+
+        assert_eq!(passwords(text).collect::<Vec<_>>(), ["pw", "p:w"]);
     }
 
     #[test]

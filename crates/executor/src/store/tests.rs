@@ -1,6 +1,6 @@
 //! The store through its own interface, on a real file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use dark_factory_types::{NetworkMode, OutcomeKind, Transport};
@@ -48,6 +48,7 @@ fn spec(file: &str) -> LaunchSpec {
         engine_identity: None,
         disposal: Disposal::Remove,
         secret_sources: BTreeMap::new(),
+        env_from_host: BTreeSet::new(),
         completion_grace: None,
         transport: Transport::Spool,
         seed: SeedSpec::default(),

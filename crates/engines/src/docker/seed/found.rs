@@ -4,7 +4,7 @@
 //! Reads: what the engine says of it.
 //! Never: touches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -237,6 +237,7 @@ impl Found {
             engine_identity: None,
             disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
+            env_from_host: BTreeSet::new(),
             completion_grace: None,
             transport: Transport::Attach,
             seed: SeedSpec::default(),

@@ -169,6 +169,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
             engine_identity: None,
             disposal: Disposal::Remove,
             secret_sources: BTreeMap::new(),
+            env_from_host: BTreeSet::new(),
             completion_grace: Some(Duration::from_secs(120)),
             transport: Transport::Spool,
             seed: SeedSpec::default(),
