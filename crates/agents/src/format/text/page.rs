@@ -93,6 +93,8 @@ impl<'o> Page<'o> {
             if fits == rest.len() {
                 break;
             }
+            // One character there has to be, however wide it is.
+            let fits = fits.max(rest.chars().next().map_or(0, char::len_utf8));
             let (end, next) = match rest[..fits].rfind(' ') {
                 Some(space) if !rest[..space].trim().is_empty() => (space, space + 1),
                 _ => (fits, fits),
@@ -132,7 +134,7 @@ pub(super) fn one_line(text: &str, width: usize) -> String {
     format!("{}…", &line[..end])
 }
 
-/// Returns how many bytes of the beginning of a text fit into so many columns; at least one character.
+/// Returns how many bytes of the beginning of a text fit into so many columns.
 fn fitting(text: &str, width: usize) -> usize {
     let (mut end, mut columns, mut marks, mut last) = (0, 0, 0, 0);
     for (at, char) in text.char_indices() {
@@ -151,8 +153,7 @@ fn fitting(text: &str, width: usize) -> usize {
     while end > 0 && end < text.len() && text[..end].width() > width.max(columns) {
         end = text.floor_char_boundary(end - 1);
     }
-    let first = text.chars().next().map_or(0, char::len_utf8);
-    end.max(first)
+    end
 }
 
 #[cfg(test)]
