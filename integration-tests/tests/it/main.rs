@@ -30,6 +30,7 @@ mod gemini;
 mod images;
 mod limits;
 mod logs;
+mod masks;
 mod options;
 mod orphans;
 mod pty;

@@ -6,14 +6,12 @@
 
 use std::collections::BTreeSet;
 
+use dark_factory_agents::Mask;
 use dark_factory_types::NetworkMode;
 use serde_json::{Value, json};
 
 use crate::settings::{MASK, is_secret_name, without_passwords};
 use crate::spec::LaunchSpec;
-
-/// The shortest value that is also looked for outside the environment: a shorter one is in too many words.
-const TELLING: usize = 6;
 
 /// Returns the content of `launch.json`: the [`spec_record`] of the [`masked`] spec.
 pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
@@ -23,8 +21,8 @@ pub fn launch_record(spec: &LaunchSpec, engine: &str) -> Value {
 /// Returns a spec without the values that look secret; nothing can be launched from it.
 ///
 /// Values of the environment are masked where the name looks secret (`KEY`, `TOKEN`, `PASS` and others in it, in any
-/// case), and where it is one of `hidden`. In command, labels and other variables such a value is masked wherever it
-/// occurs, unless it is shorter than 6 bytes; so is the password of a URL.
+/// case), and where it is one of `hidden`. In command, labels and other variables such a value is masked as [`Mask`] does
+/// it; so is the password of a URL.
 pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
     let mut masked = spec.clone();
     let mut values: Vec<&str> = Vec::new();
@@ -34,16 +32,10 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
             values.push(value);
         }
     }
-    values.retain(|value| value.len() >= TELLING);
-    // One value may be a part of another.
-    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    let mask = Mask::new(values);
     let shown = masked.command.iter_mut().chain(masked.labels.values_mut());
     for text in shown.chain(masked.env.values_mut()) {
-        for value in &values {
-            if text.contains(value) {
-                *text = text.replace(value, MASK);
-            }
-        }
+        mask.string(text);
         *text = without_passwords(text);
     }
     masked
