@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use dark_factory_types::exit_code;
 
+use crate::commands::Format;
+use crate::error::CommandError;
 use crate::logging::Log;
 
 /// Runs agent prompt files unattended inside containers.
@@ -22,6 +24,37 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Returns who reads what is told.
+    pub(crate) fn reader(&self) -> Format {
+        match self.global.json {
+            true => Format::Json,
+            false => Format::Text,
+        }
+    }
+
+    /// Returns the arguments with `--json` set where `--format json` says the same.
+    pub(crate) fn settled(mut self) -> Result<Self, CommandError> {
+        let view = match &self.command {
+            Command::Run(args) => args.format,
+            Command::Explain(args) => args.run.format,
+            Command::Replay(args) => args.format,
+            Command::Logs(args) => args.format.map(View::from),
+            Command::Attach(args) => args.format.map(View::from),
+            _ => None,
+        };
+        match view {
+            Some(View::Json) => self.global.json = true,
+            Some(_) if self.global.json => {
+                return Err(
+                    CommandError::usage("--json and --format ask for different things")
+                        .hint("leave one of them out"),
+                );
+            }
+            Some(_) | None => {}
+        }
+        Ok(self)
+    }
+
     /// Returns how our own log is written.
     pub(crate) fn log(&self) -> Log {
         match &self.command {
@@ -43,6 +76,49 @@ pub(crate) struct Global {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Colours: on a terminal that wants them, always, or never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorWhen::Auto)]
+    pub(crate) color: ColorWhen,
+}
+
+/// When colours are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorWhen {
+    /// On a terminal, unless `NO_COLOR` is set or `TERM` is dumb; anywhere if `CLICOLOR_FORCE` is set.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// How an agent's stream is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum View {
+    /// Lines for people.
+    Text,
+    /// Objects, as with --json.
+    Json,
+    /// The seed's lines, with Claude's decoder for any input.
+    Seed,
+}
+
+/// How a log is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogView {
+    /// The lines as they are.
+    Text,
+    /// Objects, as with --json.
+    Json,
+}
+
+impl From<LogView> for View {
+    fn from(view: LogView) -> Self {
+        match view {
+            LogView::Text => Self::Text,
+            LogView::Json => Self::Json,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,7 +142,7 @@ pub(crate) enum Command {
     /// Wait for the end of runs
     Wait(RunNames),
     /// Show what a run's agent did and does, to its end; Ctrl-C leaves the run alone
-    Attach(RunName),
+    Attach(AttachArgs),
     /// Execute a program in a run's container: while it runs, or after a `run --keep`
     Exec(ExecArgs),
     /// Open a shell in a run's container
@@ -201,6 +277,9 @@ pub(crate) struct RunArgs {
     /// Show only how each run ends
     #[arg(long, short)]
     pub(crate) quiet: bool,
+    /// How what the agents do is shown [default: text]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<View>,
     /// Keep each container after its end, for `exec` and `shell`; `rm` and `prune --apply` remove it
     #[arg(long)]
     pub(crate) keep: bool,
@@ -240,6 +319,19 @@ pub(crate) struct LogsArgs {
     /// Only what is not older: a time such as 2026-11-28T13:00:00Z, or a time ago such as 10m
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
+    /// How the log is shown [default: text]
+    #[arg(long, value_enum, conflicts_with_all = ["raw", "stderr"])]
+    pub(crate) format: Option<LogView>,
+}
+
+/// Flags of `attach`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AttachArgs {
+    #[command(flatten)]
+    pub(crate) run: RunName,
+    /// How the log is shown [default: text]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LogView>,
 }
 
 /// Flags of `stop`.
@@ -319,21 +411,21 @@ pub(crate) struct RunName {
 /// Flags of `replay`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ReplayArgs {
-    /// Recorded stream; - reads standard input
+    /// Recorded stream, or the folder of a run that was recorded here; - reads standard input
     #[arg(value_name = "RAW.jsonl")]
     pub(crate) file: PathBuf,
-    /// text, or the seed's lines
-    #[arg(long, value_enum, default_value_t = ReplayFormat::Text, conflicts_with = "json")]
-    pub(crate) format: ReplayFormat,
-}
-
-/// How `replay` shows a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ReplayFormat {
-    /// Ours.
-    Text,
-    /// The seed's, with Claude's decoder for any input.
-    Seed,
+    /// How it is shown [default: text]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<View>,
+    /// Whose stream it is [default: as it looks]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Go on while the file grows: until its run has ended, or Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only what is not older: a time such as 2026-11-28T13:00:00Z, or a time ago such as 10m
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
 }
 
 /// Flags of `demo`.

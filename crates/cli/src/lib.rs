@@ -117,8 +117,15 @@ fn orphans() -> usize {
 fn refuse(error: &clap::Error) -> u8 {
     // clap's own codes: 0 for help and version, 2 for bad usage, which is ours too.
     let code = u8::try_from(error.exit_code()).unwrap_or(types::exit_code::USAGE);
-    let mut words = std::env::args_os().take_while(|word| word != "--");
-    if code == types::exit_code::USAGE && words.any(|word| word == "--json") {
+    let words = std::env::args_os().take_while(|word| word != "--");
+    let words: Vec<_> = words.collect();
+    let is_json = words
+        .iter()
+        .any(|word| word == "--json" || word == "--format=json")
+        || words
+            .windows(2)
+            .any(|pair| pair[0] == "--format" && pair[1] == "json");
+    if code == types::exit_code::USAGE && is_json {
         tell::to(Format::Json);
         error::CommandError::of_usage(error).print();
         return code;
@@ -141,10 +148,17 @@ fn run() -> ExitCode {
         Ok(args) => args,
         Err(error) => return ExitCode::from(refuse(&error)),
     };
-    tell::to(match args.global.json {
-        true => Format::Json,
-        false => Format::Text,
-    });
+    terminal::color(args.global.color);
+    let reader = args.reader();
+    let args = match args.settled() {
+        Ok(args) => args,
+        Err(error) => {
+            tell::to(reader);
+            error.print();
+            return ExitCode::from(error.code());
+        }
+    };
+    tell::to(args.reader());
     logging::start(args.log());
     #[cfg(feature = "failpoints")]
     let _points = dark_factory_executor::failpoint::set_up();

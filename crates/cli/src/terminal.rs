@@ -12,14 +12,21 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use dark_factory_agents::{ColorChoice, TextFormatter, TextStyle};
+use anstream::AutoStream;
+use dark_factory_agents::{
+    ColorChoice, LineContent, LineSplitter, Mask, SeedFormatter, TextFormatter, TextStyle,
+    neutralise,
+};
 use dark_factory_executor::sink::Sink;
-use dark_factory_types::Event;
+use dark_factory_types::{Event, EventStream};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use rustix::termios::tcgetwinsize;
 use serde::Serialize;
 use serde_json::json;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::args::ColorWhen;
 use crate::commands::Format;
 use crate::live::{self, Line};
 use crate::tell::{self, Subject};
@@ -312,13 +319,85 @@ pub(crate) fn style(output: Output) -> TextStyle {
         Output::Stdout => io::stdout().is_terminal(),
         Output::Stderr => io::stderr().is_terminal(),
     };
-    // anstream strips what the terminal or NO_COLOR does not want.
-    let color = if terminal {
-        ColorChoice::Always
-    } else {
-        ColorChoice::Never
+    let wanted = match output {
+        Output::Stdout => AutoStream::choice(&io::stdout()),
+        Output::Stderr => AutoStream::choice(&io::stderr()),
     };
-    TextStyle { color, width: None }
+    let color = match wanted {
+        anstream::ColorChoice::Never => ColorChoice::Never,
+        _ => ColorChoice::Always,
+    };
+    let width = if terminal { columns(output) } else { None };
+    TextStyle { color, width }
+}
+
+/// Returns the columns of the terminal that an output is.
+fn columns(output: Output) -> Option<u16> {
+    let size = match output {
+        Output::Stdout => tcgetwinsize(io::stdout()),
+        Output::Stderr => tcgetwinsize(io::stderr()),
+    };
+    size.ok()
+        .map(|size| size.ws_col)
+        .filter(|columns| *columns > 0)
+}
+
+/// Decides about colours for the whole process.
+pub(crate) fn color(when: ColorWhen) {
+    match when {
+        ColorWhen::Auto => {}
+        ColorWhen::Always => anstream::ColorChoice::Always.write_global(),
+        ColorWhen::Never => anstream::ColorChoice::Never.write_global(),
+    }
+}
+
+/// Whose lines people see of what an agent does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    Ours,
+    OfSeed,
+}
+
+/// The seed's lines of a stream, while it comes.
+struct SeedLines {
+    stdout: LineSplitter,
+    stderr: LineSplitter,
+    formatter: SeedFormatter,
+    zone: TimeZone,
+    mask: Mask,
+}
+
+impl SeedLines {
+    fn new() -> Self {
+        let zone = TimeZone::system();
+        Self {
+            stdout: LineSplitter::new(),
+            stderr: LineSplitter::new(),
+            formatter: SeedFormatter::new(zone.clone()),
+            zone,
+            mask: Mask::default(),
+        }
+    }
+
+    fn bytes(&mut self, stream: EventStream, bytes: &[u8], at: Timestamp) -> String {
+        let mut text = Vec::new();
+        match stream {
+            EventStream::Stdout => {
+                let time = self.zone.to_datetime(at).strftime("%H:%M:%S").to_string();
+                let formatter = &mut self.formatter;
+                self.stdout
+                    .feed(bytes, |line| formatter.write(&line, &time, &mut text));
+            }
+            EventStream::Stderr => self.stderr.feed(bytes, |line| {
+                if let LineContent::Whole(bytes) = line.content {
+                    text.extend(bytes);
+                    text.push(b'\n');
+                }
+            }),
+        }
+        let text = String::from_utf8_lossy(&text);
+        neutralise(&self.mask.text(&text)).into_owned()
+    }
 }
 
 /// Shows an attempt's events, from a thread of its own: as lines, or to a program as objects on standard error.
@@ -331,7 +410,8 @@ pub(crate) struct TerminalSink {
 }
 
 enum Form {
-    Lines(TextFormatter),
+    Lines(Box<TextFormatter>),
+    Seed(Box<SeedLines>),
     Objects,
 }
 
@@ -345,11 +425,20 @@ impl fmt::Debug for TerminalSink {
 
 impl TerminalSink {
     /// Starts the printing thread; `line` is the run's status line, if there is one.
-    pub(crate) fn start(format: Format, subject: Subject, line: Option<Arc<Line>>) -> Self {
+    pub(crate) fn start(
+        format: Format,
+        lines: Lines,
+        subject: Subject,
+        line: Option<Arc<Line>>,
+    ) -> Self {
         let (form, output) = match format {
+            Format::Text if lines == Lines::OfSeed => {
+                (Form::Seed(Box::new(SeedLines::new())), Output::Stdout)
+            }
             Format::Text => {
                 let output = Output::Stdout;
-                (Form::Lines(TextFormatter::new(style(output))), output)
+                let formatter = TextFormatter::new(style(output));
+                (Form::Lines(Box::new(formatter)), output)
             }
             Format::Json => (Form::Objects, Output::Stderr),
         };
@@ -363,24 +452,20 @@ impl TerminalSink {
     }
 }
 
-impl Sink for TerminalSink {
-    fn event(&mut self, event: &Event) {
-        if let Some(line) = &self.line {
-            line.see(event);
+impl TerminalSink {
+    fn bytes(&mut self, stream: EventStream, bytes: &[u8], at: Timestamp) {
+        if let Form::Seed(lines) = &mut self.form {
+            let text = lines.bytes(stream, bytes, at);
+            self.offer(text);
         }
-        let mut text = String::new();
-        match &mut self.form {
-            Form::Lines(formatter) => formatter.write(event, &mut text),
-            Form::Objects => {
-                let object = json!({ "run_id": self.subject.run, "event": event });
-                text = format!("{object}\n");
-            }
-        }
+    }
+
+    fn offer(&mut self, mut text: String) {
         if text.is_empty() {
             return;
         }
         let prefix = &self.subject.prefix;
-        if !prefix.is_empty() && matches!(self.form, Form::Lines(_)) {
+        if !prefix.is_empty() && !matches!(self.form, Form::Objects) {
             text = text
                 .lines()
                 .map(|line| format!("{prefix}{line}\n"))
@@ -389,6 +474,44 @@ impl Sink for TerminalSink {
         if self.printer.offer(text) == Taken::No {
             self.dropped += 1;
         }
+    }
+}
+
+impl Sink for TerminalSink {
+    fn hide(&mut self, mask: &Mask) {
+        if let Form::Seed(lines) = &mut self.form {
+            lines.mask = mask.clone();
+        }
+    }
+
+    fn stdout(&mut self, bytes: &[u8], at: Timestamp) {
+        self.bytes(EventStream::Stdout, bytes, at);
+    }
+
+    fn stderr(&mut self, bytes: &[u8], at: Timestamp) {
+        self.bytes(EventStream::Stderr, bytes, at);
+    }
+
+    fn event(&mut self, event: &Event) {
+        if let Some(line) = &self.line {
+            line.see(event);
+        }
+        let mut text = String::new();
+        match &mut self.form {
+            Form::Lines(formatter) => {
+                let before = self.subject.prefix.width();
+                let before = u16::try_from(before).unwrap_or(u16::MAX);
+                let width = columns(Output::Stdout).filter(|_| io::stdout().is_terminal());
+                formatter.resize(width.map(|width| width.saturating_sub(before)));
+                formatter.write(event, &mut text);
+            }
+            Form::Seed(_) => {}
+            Form::Objects => {
+                let object = json!({ "run_id": self.subject.run, "event": event });
+                text = format!("{object}\n");
+            }
+        }
+        self.offer(text);
     }
 
     fn finish(&mut self) -> Option<String> {

@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 use integration_tests::Installation;
 use serde_json::Value;
 
-use crate::support::Ended;
+use crate::scene::eventually;
+use crate::support::{Ended, Watched};
 
 fn data(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -116,7 +117,11 @@ fn events_are_printed_as_json_with_their_place_in_the_recording() {
     let ended = Ended::of(replay(&installation, &["--json"]).arg(recording));
 
     assert_eq!(ended.code, 0);
-    let events = ended.json();
+    let mut events = ended.json();
+    let end = events.pop().unwrap();
+    assert_eq!(end["end"]["agent"], "claude");
+    assert_eq!(end["end"]["verdict"]["kind"], "report");
+    assert!(end["end"]["usage"]["output_tokens"].as_u64() > Some(0));
     let kinds: Vec<&str> = events
         .iter()
         .map(|event| event["kind"]["type"].as_str().unwrap())
@@ -162,11 +167,14 @@ fn a_recording_is_shown_whatever_it_holds() {
             let ended = replay_bytes(&installation, arguments, recording);
 
             let beginning = String::from_utf8_lossy(&recording[..recording.len().min(20)]);
-            assert_eq!(
-                (ended.code, ended.stderr.as_str()),
-                (0, ""),
-                "{arguments:?} of {beginning:?}"
-            );
+            assert_eq!(ended.code, 0, "{arguments:?} of {beginning:?}");
+            let told = match (arguments, recording) {
+                (_, []) => "there is nothing in the recording",
+                (["--format", "seed"], _) => "",
+                _ => "it looks like no agent's stream",
+            };
+            let is_told = ended.stderr.contains(told) && told.is_empty() == ended.stderr.is_empty();
+            assert!(is_told, "{arguments:?} of {beginning:?}: {}", ended.stderr);
             assert_eq!(
                 ended.stdout.is_empty(),
                 recording.is_empty(),
@@ -224,4 +232,115 @@ fn a_recording_that_cannot_be_read_is_bad_usage() {
             assert!(ended.stderr.starts_with(&told), "{}", ended.stderr);
         }
     }
+}
+
+#[test]
+fn the_streams_of_all_agents_are_recognised_and_another_one_can_be_named() {
+    let installation = Installation::new();
+    for agent in ["claude", "codex", "gemini"] {
+        let recording = data(&format!("streams/{agent}/success.jsonl"));
+
+        let ended = Ended::of(replay(&installation, &[]).arg(&recording));
+
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{agent}");
+        let last = ended.stdout.lines().last().unwrap();
+        let expected = format!("= {agent}: reports success, ");
+        assert!(last.starts_with(&expected), "{last}");
+        assert!(!ended.stdout.contains("\"type\""), "{}", ended.stdout);
+        let plain = Ended::of(replay(&installation, &["--agent", "command"]).arg(&recording));
+        assert_eq!(
+            plain.stdout,
+            fs::read_to_string(&recording).unwrap().replace('\r', "␍"),
+            "{agent}"
+        );
+    }
+
+    let refused = Ended::of(replay(&installation, &["--agent", "cluade"]).arg("-"));
+    assert_eq!(refused.code, 2);
+    assert_eq!(
+        refused.stderr,
+        "error: there is no agent \"cluade\"; there are claude, codex, gemini, command\n"
+    );
+}
+
+#[test]
+fn what_is_older_than_a_time_is_left_out_where_lines_have_times() {
+    let installation = Installation::new();
+    let since = |time: &str, recording: &str| {
+        let arguments = ["--since", time];
+        Ended::of(replay(&installation, &arguments).arg(data(recording)))
+    };
+    let claude = "streams/claude/tool_error.jsonl";
+
+    let all = since("2026-11-24T00:00:00Z", claude).stdout;
+    let end = since("2026-11-24T17:06:39Z", claude).stdout;
+
+    assert!(all.starts_with("● claude-opus"), "{all}");
+    assert!(all.ends_with(&end) && end.len() < all.len(), "{end}");
+    assert!(end.contains("✓ done"), "{end}");
+    assert!(
+        since("2026-11-25T00:00:00Z", claude)
+            .stdout
+            .starts_with("= claude: ")
+    );
+    let refused = since("1h", "streams/codex/success.jsonl");
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(
+        refused
+            .stderr
+            .starts_with("error: --since 1h goes by the times of lines, and "),
+        "{}",
+        refused.stderr
+    );
+    let refused = replay_bytes(&installation, &["--since", "1h"], b"");
+    assert_eq!(refused.code, 2);
+}
+
+#[test]
+fn a_recording_that_grows_is_followed_until_its_run_has_a_report() {
+    let installation = Installation::new();
+    let folder = installation.state_dir();
+    fs::create_dir(&folder).unwrap();
+    let whole = fs::read(data("streams/codex/success.jsonl")).unwrap();
+    let (begin, rest) = whole.split_at(whole.len() / 2);
+    fs::write(folder.join("launch.json"), "{\"agent\":\"codex\"}").unwrap();
+    fs::write(folder.join("raw.jsonl"), begin).unwrap();
+    let following = Watched::of(replay(&installation, &["--follow"]).arg(&folder));
+    eventually("its beginning", || {
+        following
+            .stdout()
+            .contains("I'll create hello.txt.")
+            .then_some(())
+    });
+
+    let mut raw = fs::OpenOptions::new()
+        .append(true)
+        .open(folder.join("raw.jsonl"))
+        .unwrap();
+    raw.write_all(rest).unwrap();
+    eventually("its end", || {
+        following.stdout().contains("✓ done").then_some(())
+    });
+    fs::write(folder.join("report.json"), "{}").unwrap();
+
+    let ended = following.ended();
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    let at_once = Ended::of(replay(&installation, &[]).arg(&folder));
+    assert_eq!(ended.stdout, at_once.stdout);
+}
+
+#[test]
+fn colours_are_for_terminals_unless_something_else_is_said() {
+    let installation = Installation::new();
+    let recording = data("streams/claude/success.jsonl");
+    let colours = |arguments: &[&str], variable: (&str, &str)| {
+        let mut command = replay(&installation, arguments);
+        let ended = Ended::of(command.env(variable.0, variable.1).arg(&recording));
+        ended.stdout.contains("\x1b[36m")
+    };
+
+    assert!(!colours(&[], ("A", "b")));
+    assert!(colours(&[], ("CLICOLOR_FORCE", "1")));
+    assert!(colours(&["--color", "always"], ("NO_COLOR", "1")));
+    assert!(!colours(&["--color", "never"], ("CLICOLOR_FORCE", "1")));
 }

@@ -57,7 +57,7 @@ pub enum ColorChoice {
 pub struct TextStyle {
     /// Whether colours are used.
     pub color: ColorChoice,
-    /// Columns of the terminal, which no line is wider than; `None` if there is none: texts are then not broken.
+    /// Columns of the terminal, which summaries and indented texts are fitted into; `None` if there is none.
     pub width: Option<u16>,
 }
 

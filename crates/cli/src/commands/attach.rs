@@ -5,14 +5,13 @@
 //! Never: stops the run: Ctrl-C only ends the watching.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinSet;
 
 use super::follow::Follower;
 use super::show::{self, Detail};
 use super::{Format, left_open, summary};
-use crate::args::RunName;
+use crate::args::AttachArgs;
 use crate::context::Context;
 use crate::detach::{self, Starting};
 use crate::error::CommandError;
@@ -22,20 +21,17 @@ use crate::terminal::{self, Taken};
 
 pub(crate) async fn attach(
     context: &Context,
-    name: &RunName,
+    args: &AttachArgs,
     format: Format,
 ) -> Result<u8, CommandError> {
     let supervisor = Arc::new(context.supervisor()?);
-    let run = supervisor.find_run(&name.run).await?;
+    let run = supervisor.find_run(&args.run.run).await?;
     let attempt = supervisor.latest(run).await?;
     let dir = supervisor.state_dir().attempt(attempt.id);
     let interrupts = Interrupts::listen(Reaction::Detach)?;
-    let ended = Arc::new(AtomicBool::new(false));
     let log = Follower::new(dir.run_log(), format);
-    let following = {
-        let ended = Arc::clone(&ended);
-        tokio::task::spawn_blocking(move || log.follow(&ended))
-    };
+    let end = log.end();
+    let following = tokio::task::spawn_blocking(move || log.follow());
     let mut following = std::pin::pin!(following);
     let mut waiting = JoinSet::new();
     let control = supervisor.control("dark-factory attach");
@@ -58,7 +54,7 @@ pub(crate) async fn attach(
             printed = &mut following, if taken.is_none() => taken = Some(printed),
         }
     };
-    ended.store(true, Ordering::Release);
+    end.set();
     let report = match report {
         Some(report) => {
             report.map_err(|error| CommandError::internal("wait for the run", error))?

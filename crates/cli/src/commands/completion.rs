@@ -17,7 +17,7 @@ use dark_factory_executor::settings::Layer;
 use dark_factory_executor::state_dir::{RunIs, recorded_runs};
 use dark_factory_types::exit_code;
 
-use crate::args::{Args, CompletionArgs, CompletionShell, Global};
+use crate::args::{Args, ColorWhen, CompletionArgs, CompletionShell, Global};
 use crate::config;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -121,6 +121,7 @@ fn describe(command: clap::Command) -> clap::Command {
 /// Returns the names of profiles in the working directory, as far as the configuration can be read.
 fn profiles() -> Vec<CompletionCandidate> {
     let global = Global {
+        color: ColorWhen::Auto,
         host: None,
         state_dir: None,
         json: false,
@@ -175,6 +176,7 @@ fn state_dir(mut words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
         }
     }
     let global = Global {
+        color: ColorWhen::Auto,
         host: None,
         state_dir: named,
         json: false,

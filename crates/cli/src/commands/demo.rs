@@ -28,7 +28,7 @@ use crate::helper::image_archive;
 use crate::interrupt::{Interrupts, Reaction};
 use crate::live::Live;
 use crate::tell;
-use crate::terminal;
+use crate::terminal::{self, Lines};
 
 /// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
 const IMAGE: &str = "dark-factory-demo";
@@ -162,6 +162,7 @@ impl<'a> Stage<'a> {
             let show = Show {
                 format,
                 events,
+                lines: Lines::Ours,
                 live: live.clone(),
             };
             let mut batch = Batch::default();

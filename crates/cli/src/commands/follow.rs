@@ -15,11 +15,27 @@ use serde_json::json;
 
 use super::Format;
 use super::excerpt::Excerpt;
+use super::watch::{Waker, Watch};
 use crate::error::CommandError;
 use crate::terminal::{self, Taken};
 
-/// How often a followed file is looked at.
-const CHECK: Duration = Duration::from_millis(100);
+/// How often a followed file is looked at, should its watch miss something.
+pub(crate) const SAFETY: Duration = Duration::from_secs(1);
+
+/// The end of what is followed.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    is_there: Arc<AtomicBool>,
+    waker: Waker,
+}
+
+impl End {
+    /// Says that nothing more comes than what is there.
+    pub(crate) fn set(&self) {
+        self.is_there.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
 
 /// A log that is printed, from its beginning or from where an excerpt of it begins.
 #[derive(Debug)]
@@ -29,6 +45,8 @@ pub(crate) struct Follower {
     format: Format,
     excerpt: Excerpt,
     pending: Vec<u8>,
+    watch: Watch,
+    is_ended: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -36,6 +54,8 @@ impl Follower {
     pub(crate) fn new(path: PathBuf, format: Format) -> Self {
         Self {
             file: None,
+            watch: Watch::new(&path),
+            is_ended: Arc::default(),
             path,
             format,
             excerpt: Excerpt::default(),
@@ -49,19 +69,32 @@ impl Follower {
         self
     }
 
-    /// Prints until `ended` is set and everything that was there by then is printed. Blocks.
-    pub(crate) fn follow(mut self, ended: &Arc<AtomicBool>) -> Result<Taken, CommandError> {
+    /// Returns what ends the following.
+    pub(crate) fn end(&self) -> End {
+        End {
+            is_there: Arc::clone(&self.is_ended),
+            waker: self.watch.waker(),
+        }
+    }
+
+    /// Prints until the end is set and everything that was there by then is printed. Blocks.
+    pub(crate) fn follow(mut self) -> Result<Taken, CommandError> {
         loop {
             // Read before the file is, so that what was written before the end is printed.
-            let last = ended.load(Ordering::Acquire);
+            let last = self.is_ended.load(Ordering::Acquire);
             if self.print()? == Taken::No {
                 return Ok(Taken::No);
             }
             if last {
                 return Ok(Taken::Yes);
             }
-            std::thread::sleep(CHECK);
+            self.wait(SAFETY);
         }
+    }
+
+    /// Waits until there may be more, or at most so long. Blocks.
+    pub(crate) fn wait(&mut self, most: Duration) {
+        self.watch.wait(most);
     }
 
     /// Prints what is there and was not printed yet. Blocks.

@@ -13,14 +13,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Format;
 use super::excerpt::Excerpt;
-use super::follow::Follower;
+use super::follow::{Follower, SAFETY};
 use crate::args::LogsArgs;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::terminal::Taken;
 
-/// How often a followed file is looked at.
-const FOLLOW_CHECK: Duration = Duration::from_millis(100);
+/// How often it is looked whether a run has ended whose report is there already.
+const ENDING: Duration = Duration::from_millis(20);
 
 pub(crate) async fn logs(
     context: &Context,
@@ -52,7 +52,17 @@ pub(crate) async fn logs(
         if taken == Taken::No || ended || !args.follow {
             return Ok(exit_code::SUCCEEDED);
         }
-        tokio::time::sleep(FOLLOW_CHECK).await;
+        let most = match dir.report_json().exists() {
+            true => ENDING,
+            false => SAFETY,
+        };
+        let waiting = tokio::task::spawn_blocking(move || {
+            log.wait(most);
+            log
+        });
+        log = waiting
+            .await
+            .map_err(|error| CommandError::internal("wait for the log", error))?;
     }
 }
 
@@ -68,13 +78,18 @@ fn since(args: &LogsArgs, now: Timestamp) -> Result<Option<Timestamp>, CommandEr
         ))
         .hint("leave one of the two out, or use --tail"));
     }
+    time_ago(text, now).map(Some)
+}
+
+/// Returns the time that a text means: a time, or how long ago it was.
+pub(super) fn time_ago(text: &str, now: Timestamp) -> Result<Timestamp, CommandError> {
     let ago = |ago| now.checked_sub(SignedDuration::try_from(ago).ok()?).ok();
     let time = match (text.parse(), parse_timeout(text)) {
         (Ok(time), _) => Some(time),
         (Err(_), duration) => duration.ok().and_then(ago),
     };
     match time {
-        Some(time) if time <= now => Ok(Some(time)),
+        Some(time) if time <= now => Ok(time),
         Some(_) => Err(CommandError::usage(format!(
             "--since {text} is still to come"
         ))),

@@ -31,6 +31,7 @@ mod show;
 mod stats;
 mod stop;
 mod wait;
+mod watch;
 
 use std::borrow::Cow;
 

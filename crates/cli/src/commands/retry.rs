@@ -14,6 +14,7 @@ use crate::args::RetryArgs;
 use crate::config;
 use crate::context::Context;
 use crate::error::CommandError;
+use crate::terminal::Lines;
 
 pub(crate) async fn retry(
     context: &Context,
@@ -43,6 +44,7 @@ pub(crate) async fn retry(
             .on_interrupt
             .map_or_else(OnInterrupt::default, |what| what.value),
         format,
+        lines: Lines::Ours,
     };
     carry_out(context, &supervisor, jobs, manner).await
 }

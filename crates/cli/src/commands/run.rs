@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use super::show::{self, Detail};
 use super::{Format, left_open, prompt_file};
-use crate::args::RunArgs;
+use crate::args::{RunArgs, View};
 use crate::config;
 use crate::context::Context;
 use crate::detach::{self, Starting};
@@ -36,7 +36,7 @@ use crate::flags::{settings, tool};
 use crate::interrupt::{Interrupts, Reaction};
 use crate::live::Live;
 use crate::tell::{self, Subject};
-use crate::terminal::{self, TerminalSink};
+use crate::terminal::{self, Lines, TerminalSink};
 
 /// How long a run that is let go of may take to be recorded: longer than the store waits for its turn.
 const RECORDING: Duration = Duration::from_secs(20);
@@ -89,6 +89,7 @@ pub(crate) struct Manner {
     pub(crate) events: Events,
     pub(crate) on_interrupt: OnInterrupt,
     pub(crate) format: Format,
+    pub(crate) lines: Lines,
 }
 
 /// What is printed about a run.
@@ -96,6 +97,7 @@ pub(crate) struct Manner {
 pub(crate) struct Show {
     pub(crate) format: Format,
     pub(crate) events: Events,
+    pub(crate) lines: Lines,
     /// The status lines, if there is a terminal for them.
     pub(crate) live: Option<Live>,
 }
@@ -187,6 +189,10 @@ pub(crate) async fn run(
             .on_interrupt
             .map_or_else(OnInterrupt::default, |what| what.value),
         format,
+        lines: match args.format {
+            Some(View::Seed) => Lines::OfSeed,
+            Some(View::Text | View::Json) | None => Lines::Ours,
+        },
     };
     carry_out(context, &supervisor, jobs, manner).await
 }
@@ -203,6 +209,7 @@ pub(crate) async fn carry_out(
         events,
         on_interrupt,
         format,
+        lines,
     } = manner;
     supervisor.probe().await?;
     check_images(context, &jobs).await?;
@@ -220,6 +227,7 @@ pub(crate) async fn carry_out(
     let show = Show {
         format,
         events,
+        lines,
         live,
     };
     let ended = tokio::select! {
@@ -509,7 +517,7 @@ async fn run_one(
             supervisor.engine().name(),
         );
         tell::about(&subject, &text);
-        let sink = TerminalSink::start(show.format, subject.clone(), line.clone());
+        let sink = TerminalSink::start(show.format, show.lines, subject.clone(), line.clone());
         sinks.push(Box::new(sink));
         detail = Detail::All {
             image: spec.image.clone(),

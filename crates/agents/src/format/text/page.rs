@@ -2,7 +2,7 @@
 //!
 //! Owns: the cutting and the breaking of lines by the columns that they take, indents, colours.
 //! Reads: text of any origin.
-//! Never: lets a control character through, or a line grow beyond the width that it was told.
+//! Never: lets a control character through; breaks a line that a terminal can break as well, and join again.
 
 use std::fmt::Write as _;
 
@@ -34,8 +34,8 @@ pub(super) struct Page<'o> {
     depth: usize,
     /// Columns right of the indent.
     width: usize,
-    /// Whether the width is that of a real output.
-    is_known: bool,
+    /// Whether long lines of texts are broken: where the terminal would begin the next one left of the indent.
+    is_broken: bool,
 }
 
 impl<'o> Page<'o> {
@@ -50,7 +50,7 @@ impl<'o> Page<'o> {
             color: style.color,
             depth,
             width: width - depth * STEP_WIDTH,
-            is_known: style.width.is_some(),
+            is_broken: depth > 0 && style.width.is_some(),
         }
     }
 
@@ -60,7 +60,7 @@ impl<'o> Page<'o> {
         self.paint(style, &text);
     }
 
-    /// Appends one line that is not cut; on a page of a known width it is broken.
+    /// Appends one line that is not cut.
     pub(super) fn whole(&mut self, style: Style, text: &str) {
         let text = neutralise(text);
         self.broken(style, &text.replace('\n', " "));
@@ -83,12 +83,12 @@ impl<'o> Page<'o> {
     fn broken(&mut self, style: Style, line: &str) {
         let spaced;
         let mut rest = line;
-        if self.is_known && line.contains('\t') {
+        if self.is_broken && line.contains('\t') {
             // What a tab is worth depends on where it stands.
             spaced = line.replace('\t', TAB);
             rest = &spaced;
         }
-        while self.is_known {
+        while self.is_broken {
             let fits = fitting(rest, self.width);
             if fits == rest.len() {
                 break;
@@ -198,9 +198,9 @@ mod tests {
             let style = TextStyle { color: ColorChoice::Never, width: Some(width) };
             let mut out = String::new();
 
-            Page::new(&mut out, style, 0).block(Style::new(), &text);
+            Page::new(&mut out, style, 1).block(Style::new(), &text);
 
-            let letters = |text: &str| text.chars().filter(|char| !" \n".contains(*char)).collect::<String>();
+            let letters = |text: &str| text.chars().filter(|char| !" │\n".contains(*char)).collect::<String>();
             prop_assert_eq!(letters(&out), letters(&text));
             for line in out.lines() {
                 prop_assert!(line.width() <= usize::from(width), "{line:?}");

