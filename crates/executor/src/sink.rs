@@ -185,6 +185,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_copy_for_people_has_no_secret_and_the_raw_one_is_byte_exact() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("042.log");
+        let mut sink = LogFileSink::create(&log, TimeZone::UTC).unwrap();
+
+        sink.hide(&Mask::new(["s3cr3t-value"]));
+        sink.stdout(b"it is s3cr3t-", Timestamp::UNIX_EPOCH);
+        sink.stdout(b"value\n", Timestamp::UNIX_EPOCH);
+        sink.stderr(b"s3cr3t-value\n", Timestamp::UNIX_EPOCH);
+        assert_eq!(sink.finish(), None);
+
+        let raw = std::fs::read_to_string(raw_twin(&log)).unwrap();
+        assert_eq!(raw, "it is s3cr3t-value\n");
+        let shown = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(shown, "[00:00:00] it is ***\n***\n");
+    }
+
+    #[test]
     fn the_raw_log_has_the_extension_jsonl() {
         for (log, raw) in [
             ("a/042.log", "a/042.jsonl"),

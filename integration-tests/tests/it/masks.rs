@@ -8,6 +8,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::scene::{Running, Scene};
 use crate::support::{Ended, Watched, Workshop, attempt_text, for_claude, wait_for};
 
 /// The value of a variable with a telling name.
@@ -131,7 +132,7 @@ fn what_an_agent_says_of_its_secrets_is_hidden_in_texts_results_and_causes() {
     let image = integration_tests::agent_image();
     let mut command = workshop.command(&["run", "--image", &image]);
 
-    let ended = Ended::of(command.arg(file));
+    let ended = Ended::of(command.arg(&file));
 
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let runs = Ended::of(&mut workshop.command(&["ps", "--all", "--json"])).json();
@@ -163,5 +164,52 @@ fn what_an_agent_says_of_its_secrets_is_hidden_in_texts_results_and_causes() {
         ("run.log", &text("run.log")),
         ("report.json", &text("report.json")),
         ("report.md", &text("report.md")),
+    ]);
+
+    let seed = ["run", "--image", &image, "--format", "seed"];
+    let seed = Ended::of(workshop.command(&seed).arg(&file));
+    assert!(
+        seed.stdout.contains("] 🔧 ") || seed.stdout.contains("the token is ***"),
+        "{}",
+        seed.stdout
+    );
+    assert_hidden(&[("the seed's lines", &seed.stdout)]);
+}
+
+#[test]
+fn a_run_that_another_process_goes_on_with_keeps_its_secrets_hidden() {
+    let scene = Scene::new();
+    scene.project.write("token", FROM_FILE);
+    let mut run = scene.run_with(
+        &[
+            "--env",
+            &format!("API_TOKEN={TOKEN}"),
+            "--secret",
+            "two=file:token",
+        ],
+        "env API_TOKEN\nread words\nwrite one x\nwait-file go\nread words",
+    );
+    scene
+        .project
+        .write("words", format!("{FROM_FILE} {BASE64}\n"));
+    let first = Running::start(&mut run);
+    scene.wait_for_file("one");
+
+    first.crash();
+    scene.project.write("go", "");
+    let recovered = scene.recover();
+
+    assert_eq!(recovered.code, 0, "{}", recovered.stderr);
+    let text = |name: &str| fs::read_to_string(scene.folder().join(name)).unwrap();
+    assert_eq!(text("raw.jsonl").matches(FROM_FILE).count(), 2);
+    assert_eq!(
+        text("run.log").matches("***").count(),
+        5,
+        "{}",
+        text("run.log")
+    );
+    assert_hidden(&[
+        ("run.log", &text("run.log")),
+        ("report.json", &text("report.json")),
     ]);
 }

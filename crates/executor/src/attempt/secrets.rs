@@ -88,3 +88,38 @@ fn passwords_of_netrc(text: &str) -> Vec<String> {
     let pairs = words.windows(2).filter(|pair| pair[0] == "password");
     pairs.map(|pair| pair[1].to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_credential_files_are_secrets_and_other_values_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            ".credentials.json",
+            r#"{"claudeAiOauth":{"accessToken":"a-token","scopes":["user"],"expiresAt":1,"subscriptionType":"max"}}"#,
+        );
+        write(
+            "auth.json",
+            r#"{"OPENAI_API_KEY":"a-key","tokens":{"id_token":"an-id"},"last_refresh":"now"}"#,
+        );
+        write(".claude.json", "not json");
+        let (mut found, mut of_file) = (Vec::new(), Vec::new());
+
+        credentials(folder.path(), &mut found);
+        credentials(&folder.path().join("auth.json"), &mut of_file);
+
+        assert_eq!(found, ["a-token", "a-key", "an-id"]);
+        assert_eq!(of_file, ["a-key", "an-id"]);
+    }
+
+    #[test]
+    fn passwords_of_a_netrc_are_secrets() {
+        let netrc = "machine a login me password one-pass\nmachine b\n  password two-pass\n";
+
+        assert_eq!(passwords_of_netrc(netrc), ["one-pass", "two-pass"]);
+    }
+}
