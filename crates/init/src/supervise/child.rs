@@ -19,13 +19,16 @@ use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
-use rustix::pipe::{PipeFlags, fcntl_getpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 use rustix::process::Pid;
 
 /// `POSIX_SPAWN_SETSID` of glibc, for which `nix` has no name.
 const SPAWN_SETSID: i32 = 0x80;
 /// Out-of-memory score adjustment of the agent: the kernel picks it before the helper, whose end would cost the record.
 const AGENT_OOM_SCORE: i32 = 500;
+/// Bytes that each of the agent's pipes holds: enough to change less often between agent and helper, and as much as can be
+/// lost of a stream if the helper is killed.
+pub(super) const PIPE_SIZE: usize = 256 << 10;
 /// Largest size that an agent may give a pipe, where the system does not say.
 const USUAL_LARGEST_PIPE: u64 = 1 << 20;
 /// Largest pipe that room is kept for, so that a host that allows huge ones does not lose its disk to reserves.
@@ -49,12 +52,17 @@ pub(super) fn close_inherited_descriptors() {
 
 /// Makes the pipes of stdout and stderr; returns the helper's ends and the agent's.
 ///
-/// The helper's ends don't block: the agent can open its own pipe for reading and take bytes between poll and read.
+/// They hold [`PIPE_SIZE`] where the system allows that. The helper's ends don't block: the agent can open its own pipe for reading and take bytes between poll and read.
 pub(super) fn output_pipes() -> rustix::io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
     let (out_reader, out_writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let (err_reader, err_writer) = pipe_with(PipeFlags::CLOEXEC)?;
+    let limit = pipe_limit();
     for reader in [&out_reader, &err_reader] {
         fcntl_setfl(reader, fcntl_getfl(reader)? | OFlags::NONBLOCK)?;
+        if u64::try_from(PIPE_SIZE).is_ok_and(|size| size <= limit) {
+            // A user has only so many pages for all pipes together; what a pipe has by default does as well.
+            let _enlarged = fcntl_setpipe_size(reader, PIPE_SIZE);
+        }
     }
     Ok(([out_reader, err_reader], [out_writer, err_writer]))
 }
@@ -63,12 +71,16 @@ pub(super) fn output_pipes() -> rustix::io::Result<([OwnedFd; 2], [OwnedFd; 2])>
 ///
 /// The agent may enlarge its pipes at any time, up to the system's limit; a process with `CAP_SYS_RESOURCE` beyond it.
 pub(super) fn largest_pipe(pipe: &OwnedFd) -> u64 {
-    let limit = fs::read_to_string("/proc/sys/fs/pipe-max-size")
+    let present = fcntl_getpipe_size(pipe).map_or(0, |size| u64::try_from(size).unwrap_or(0));
+    pipe_limit().max(present).min(LARGEST_PIPE_COVERED)
+}
+
+/// Returns the bytes that a process without privileges may let a pipe hold.
+fn pipe_limit() -> u64 {
+    fs::read_to_string("/proc/sys/fs/pipe-max-size")
         .ok()
         .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(USUAL_LARGEST_PIPE);
-    let present = fcntl_getpipe_size(pipe).map_or(0, |size| u64::try_from(size).unwrap_or(0));
-    limit.max(present).min(LARGEST_PIPE_COVERED)
+        .unwrap_or(USUAL_LARGEST_PIPE)
 }
 
 /// Our own out-of-memory preference, lent to the agent while it is spawned.

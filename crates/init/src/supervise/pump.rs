@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use dark_factory_spool::{End, ExitRecord, HEADER_LEN, Intervention, Kind, Stream};
+use dark_factory_spool::{End, ExitRecord, HEADER_LEN, Intervention, Kind, Stamp, Stream};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -15,14 +15,15 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::Pid;
 
 use super::cgroup::MemoryFacts;
+use super::child::PIPE_SIZE;
 use super::family::{Children, Family};
 use super::handover::timespec;
 use super::signals::{Notice, Signals};
 use super::spool::{Progress, Room, Spool, SpoolLost};
 use super::tee::Tee;
 
-/// Largest single read: what a pipe holds by default.
-const READ_SIZE: usize = 64 * 1024;
+/// Largest single read: what a pipe holds.
+const READ_SIZE: usize = PIPE_SIZE;
 /// Room that one read may take: its record, the end of the stream, and the mark that there is room.
 const READ_ROOM: usize = READ_SIZE + 3 * HEADER_LEN;
 /// Most that is drained of one stream before leftovers are killed, so that a busy one cannot hold the end up.
@@ -253,9 +254,9 @@ impl Pump {
             }
             Ok(length) => {
                 let bytes = &buffer[..length];
-                self.put(Kind::Data, stream, bytes)?;
+                let stamp = self.put(Kind::Data, stream, bytes)?;
                 self.sources[stream.index()].offset += u64::try_from(length).unwrap_or(0);
-                self.tee.copy(stream, bytes);
+                self.tee.copy(stream, bytes, stamp.monotonic_ns);
                 Ok(Taken::Bytes(length))
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(Taken::NothingYet),
@@ -263,8 +264,8 @@ impl Pump {
         }
     }
 
-    /// Appends one record; the agent is paused meanwhile, because nobody reads its pipes.
-    fn put(&mut self, kind: Kind, stream: Stream, payload: &[u8]) -> Result<(), SpoolLost> {
+    /// Appends one record and returns its stamp; the agent is paused meanwhile, because nobody reads its pipes.
+    fn put(&mut self, kind: Kind, stream: Stream, payload: &[u8]) -> Result<Stamp, SpoolLost> {
         let offset = self.sources[stream.index()].offset;
         let mut record = self.spool.record(kind, stream, offset, payload);
         loop {
@@ -274,7 +275,7 @@ impl Pump {
                 Room::BeforeReserve
             };
             match self.spool.append(&mut record, room)? {
-                Progress::Done => return Ok(()),
+                Progress::Done => return Ok(record.stamp()),
                 Progress::Full => self.pause()?,
             }
         }
@@ -385,6 +386,7 @@ impl Pump {
             intervention_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
             signals: self.family.signals(),
         };
+        self.tee.end();
         self.put(Kind::Exit, Stream::Stdout, &record.encode())?;
         self.spool.release_reserve();
         while self.spool.sync()? == Progress::Full {

@@ -72,12 +72,18 @@ pub(super) enum Progress {
 
 /// One record on its way to the spool.
 pub(super) struct Record<'a> {
+    stamp: Stamp,
     header: [u8; HEADER_LEN],
     payload: &'a [u8],
     written: usize,
 }
 
 impl Record<'_> {
+    /// Returns when the record was built.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
     /// Returns whether some of it is written, so that nothing else may be before the rest is.
     pub(super) fn was_begun(&self) -> bool {
         self.written > 0
@@ -128,8 +134,10 @@ impl Spool {
         offset: u64,
         payload: &'a [u8],
     ) -> Record<'a> {
+        let stamp = stamp();
         Record {
-            header: encode_header(kind, stream, offset, stamp(), self.id, payload),
+            stamp,
+            header: encode_header(kind, stream, offset, stamp, self.id, payload),
             payload,
             written: 0,
         }

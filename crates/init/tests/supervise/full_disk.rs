@@ -163,7 +163,7 @@ fn a_disk_that_is_full_again_and_again_keeps_the_room_for_the_end() {
     // Each time there is room for one read or two.
     let times = 30;
     for time in 1..=times {
-        let size = DISK + time * (100 << 10);
+        let size = DISK + time * (400 << 10);
         disk.grow_to(size);
         running.wait_for_records(Kind::Full, usize::try_from(time).unwrap() + 1);
     }

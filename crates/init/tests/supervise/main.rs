@@ -6,6 +6,7 @@
     reason = "a failed expectation is a failed test"
 )]
 
+mod copy;
 mod full_disk;
 mod interventions;
 mod killed;

@@ -6,13 +6,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{IoSlice, Read};
+use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use dark_factory_spool::{
@@ -241,17 +241,23 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Reads the helper's copy of both streams, as the engine does, to their ends.
+    pub(crate) fn read_copies(&mut self) -> [JoinHandle<String>; 2] {
+        fn read(pipe: impl Read + Send + 'static) -> JoinHandle<String> {
+            thread::spawn(move || io::read_to_string(pipe).unwrap())
+        }
+        let stdout = read(self.child.stdout.take().unwrap());
+        [stdout, read(self.child.stderr.take().unwrap())]
+    }
+
     /// Waits for the helper's end and reads the spool.
     pub(crate) fn finish(mut self) -> Recorded {
         let child = &mut self.child;
         let status = patiently("the helper ends", || child.try_wait().unwrap());
         let mut stderr = Vec::new();
-        self.child
-            .stderr
-            .take()
-            .unwrap()
-            .read_to_end(&mut stderr)
-            .unwrap();
+        if let Some(mut pipe) = self.child.stderr.take() {
+            pipe.read_to_end(&mut stderr).unwrap();
+        }
         let spool = fs::read(&self.spool).unwrap_or_default();
         Recorded {
             code: status.code(),
@@ -285,7 +291,7 @@ pub(crate) fn patiently<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
 pub(crate) struct Recorded {
     /// The helper's exit status.
     pub(crate) code: Option<i32>,
-    /// What the helper's own stderr held: its copy of the agent's, and its message.
+    /// What the helper's own stderr held, unless it was read before: its copy of the agent's, and its message.
     pub(crate) message: String,
     /// What the spool holds.
     pub(crate) recording: Recording,
