@@ -55,6 +55,10 @@ impl Decoder for CommandDecoder {
         Conclusion::default()
     }
 
+    fn is_plain(&self) -> bool {
+        true
+    }
+
     fn save(&self) -> serde_json::Result<Box<RawValue>> {
         to_raw_value(self)
     }

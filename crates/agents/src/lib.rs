@@ -48,4 +48,6 @@ pub use prices::{PRICES_DATE, cost_text, priced_usd};
 pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};
 pub use saved::RestoreError;
 pub use split::{DECODE_CAP, LineContent, LineEnd, LineSplitter, SplitLine};
-pub use transcript::{Conclusion, DecodedEvent, Decoder, DecoderLine, Transcript};
+pub use transcript::{
+    Conclusion, DecodedEvent, Decoder, DecoderLine, Piece, PlainLine, Transcript,
+};

@@ -16,7 +16,7 @@ use crate::agent::Agent;
 use crate::json::clip;
 use crate::mask::Mask;
 use crate::saved::{RestoreError, SavedSplitter, SavedTranscript};
-use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine};
+use crate::split::{LineContent, LineEnd, LineSplitter, SplitLine, to_u64};
 
 /// The longest text line in an event, in bytes.
 const LINE_CAP: usize = 64 << 10;
@@ -39,6 +39,11 @@ pub trait Decoder: fmt::Debug + Send {
 
     /// Returns what follows from the lines so far.
     fn conclusion(&self) -> Conclusion;
+
+    /// Returns whether every line is one [`EventKind::Line`], and nothing follows from it.
+    fn is_plain(&self) -> bool {
+        false
+    }
 
     /// Writes down all that it keeps, as one JSON value of bounded size.
     ///
@@ -98,6 +103,57 @@ pub struct Conclusion {
     pub denials: u64,
     /// When a used-up allowance starts anew, if the provider said so.
     pub rate_limit_reset: Option<Timestamp>,
+}
+
+/// What a transcript hands over of a line.
+#[derive(Debug)]
+pub enum Piece<'l> {
+    /// One of the events that it means.
+    Event(Event),
+    /// The line itself, which means nothing else.
+    Line(PlainLine<'l>),
+}
+
+/// An event of kind [`EventKind::Line`] that was not made yet: there may be a million of them in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainLine<'l> {
+    /// See [`Event::seq`].
+    pub seq: u64,
+    /// See [`Event::at`].
+    pub at: Timestamp,
+    /// See [`Event::stream`].
+    pub stream: EventStream,
+    /// See [`Event::offset`].
+    pub offset: u64,
+    /// The whole line, without its line end.
+    pub text: &'l str,
+}
+
+impl PlainLine<'_> {
+    /// Returns its length in bytes; see [`Event::len`].
+    pub fn len(&self) -> u64 {
+        to_u64(self.text.len())
+    }
+
+    /// Returns whether there is nothing in the line.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Makes the event.
+    pub fn to_event(&self) -> Event {
+        Event {
+            seq: self.seq,
+            at: self.at,
+            stream: self.stream,
+            offset: self.offset,
+            len: self.len(),
+            parent: None,
+            kind: EventKind::Line {
+                text: self.text.to_owned(),
+            },
+        }
+    }
 }
 
 /// Makes events out of the raw output of one run.
@@ -182,22 +238,46 @@ impl Transcript {
         at: Timestamp,
         mut sink: impl FnMut(Event),
     ) {
+        self.feed_pieces(stream, chunk, at, |piece| match piece {
+            Piece::Event(event) => sink(event),
+            Piece::Line(line) => sink(line.to_event()),
+        });
+    }
+
+    /// Does what [`Transcript::feed_each`] does, and hands plain lines over as they stand in the chunk.
+    pub fn feed_pieces(
+        &mut self,
+        stream: EventStream,
+        chunk: &[u8],
+        at: Timestamp,
+        mut sink: impl FnMut(Piece<'_>),
+    ) {
         let (numbering, mask) = (&mut self.numbering, &self.mask);
-        let mut sink = |mut event| {
-            mask.event(&mut event);
-            sink(event);
+        let decoder = self.decoder.as_mut();
+        let is_plain = stream == EventStream::Stderr || decoder.is_plain();
+        let splitter = match stream {
+            EventStream::Stdout => &mut self.stdout,
+            EventStream::Stderr => &mut self.stderr,
         };
-        match stream {
-            EventStream::Stdout => {
-                let decoder = self.decoder.as_mut();
-                self.stdout.feed(chunk, |line| {
-                    decode_stdout(decoder, line, at, numbering, &mut sink);
-                });
+        splitter.feed(chunk, |line| {
+            if is_plain && let Some(text) = plain_text(&line, mask) {
+                return sink(Piece::Line(PlainLine {
+                    seq: numbering.next(),
+                    at,
+                    stream,
+                    offset: line.offset,
+                    text,
+                }));
             }
-            EventStream::Stderr => self
-                .stderr
-                .feed(chunk, |line| decode_stderr(line, at, numbering, &mut sink)),
-        }
+            let mut sink = |mut event| {
+                mask.event(&mut event);
+                sink(Piece::Event(event));
+            };
+            match stream {
+                EventStream::Stdout => decode_stdout(decoder, line, at, numbering, &mut sink),
+                EventStream::Stderr => decode_stderr(line, at, numbering, &mut sink),
+            }
+        });
     }
 
     /// Ends both streams and appends the events of last lines without a line end.
@@ -227,6 +307,16 @@ impl Transcript {
         self.mask.conclusion(&mut conclusion);
         conclusion
     }
+}
+
+/// Returns a line as it is, if nothing has to be done to it.
+fn plain_text<'l>(line: &SplitLine<'l>, mask: &Mask) -> Option<&'l str> {
+    let LineContent::Whole(bytes) = line.content else {
+        return None;
+    };
+    let text = std::str::from_utf8(bytes).ok()?;
+    let is_short = bytes.len() <= LINE_CAP;
+    (is_short && (mask.is_empty() || mask.text(text) == text)).then_some(text)
 }
 
 fn decode_stdout(
@@ -302,17 +392,21 @@ impl Numbering {
             }
             _ => {}
         }
-        let event = Event {
-            seq: self.next_seq,
+        Event {
+            seq: self.next(),
             at,
             stream,
             offset: line.offset,
             len: line.len,
             parent: decoded.parent,
             kind: decoded.kind,
-        };
+        }
+    }
+
+    fn next(&mut self) -> u64 {
+        let seq = self.next_seq;
         self.next_seq += 1;
-        event
+        seq
     }
 }
 
