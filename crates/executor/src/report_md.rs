@@ -287,6 +287,7 @@ fn files(report: &Report, dir: &AttemptDir) -> Vec<String> {
             "stderr.log",
             format!("its standard error, {} bytes", report.stderr_bytes),
         ),
+        fact("events.jsonl", "what it did, for programs"),
         fact("launch.json", "what was started"),
         fact("report.json", "this report, for programs"),
     ];

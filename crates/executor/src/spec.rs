@@ -443,6 +443,11 @@ impl AttemptDir {
         self.path.join("run.log")
     }
 
+    /// Returns the log of events, for programs.
+    pub fn event_log(&self) -> PathBuf {
+        self.path.join("events.jsonl")
+    }
+
     /// Returns what was started.
     pub fn launch_json(&self) -> PathBuf {
         self.path.join("launch.json")

@@ -170,7 +170,8 @@ pub enum EventKind {
     },
     /// A line of plain text.
     Line {
-        /// The line, its middle left out if it is long.
+        /// The line, its middle left out if it is long; empty where the event only refers to it, as in `events.jsonl`.
+        #[serde(default)]
         text: String,
     },
     /// A line that is in the raw log and has no other event.

@@ -186,6 +186,7 @@ fn inspect_names_every_file_and_what_to_do_next_while_the_engine_is_down() {
         ("raw_log", "raw.jsonl"),
         ("stderr_log", "stderr.log"),
         ("run_log", "run.log"),
+        ("event_log", "events.jsonl"),
         ("launch_json", "launch.json"),
         ("report_json", "report.json"),
         ("report_md", "report.md"),

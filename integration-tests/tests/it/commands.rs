@@ -141,6 +141,7 @@ fn a_finished_run_is_inspected_but_neither_stopped_nor_recovered() {
         "state: finished\n".to_owned(),
         format!("dir: {dir}\n"),
         format!("  raw_log: {dir}/raw.jsonl (its standard output, byte for byte)\n"),
+        format!("  event_log: {dir}/events.jsonl (what it did, for programs)\n"),
         format!("  report_json: {dir}/report.json (how it ended, for programs)\n"),
         "    MY_TOKEN: ***\n".to_owned(),
         "  outcome: succeeded\n".to_owned(),

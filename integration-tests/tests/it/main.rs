@@ -22,6 +22,7 @@ mod demo;
 mod docs;
 mod doctor;
 mod ends;
+mod events;
 mod exec;
 mod explain;
 mod faults;

@@ -468,6 +468,7 @@ fn what_the_container_can_see_of_the_attempt_is_in_a_folder_that_only_its_owner_
         "raw.jsonl",
         "stderr.log",
         "run.log",
+        "events.jsonl",
         "launch.json",
         "report.json",
     ] {

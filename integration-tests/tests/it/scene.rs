@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dark_factory_types::{Event, EventStream};
 use integration_tests::{EngineProxy, Installation, PrivateEngine, Project, agent_image};
 use serde_json::Value;
 
@@ -317,6 +318,7 @@ impl Scene {
         assert_eq!(report["stderr_bytes"], stderr.len());
         assert_same(&folder.join("raw.jsonl"), stdout);
         assert_same(&folder.join("stderr.log"), stderr);
+        events(&folder);
         assert!(
             !folder.join("spool").exists(),
             "a spool that was read whole is not kept"
@@ -366,4 +368,40 @@ pub(crate) fn assert_same(path: &Path, expected: &[u8]) {
         found.len(),
         expected.len(),
     );
+}
+
+/// Reads an attempt's events, and checks that they are numbered without a gap and that each one's place is a line.
+pub(crate) fn events(folder: &Path) -> Vec<Event> {
+    let logs = ["raw.jsonl", "stderr.log"].map(|name| fs::read(folder.join(name)).unwrap());
+    let text = fs::read_to_string(folder.join("events.jsonl")).expect("there are events");
+    let events: Vec<Event> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(text.is_empty() || text.ends_with('\n'), "a torn last line");
+    for (seq, event) in events.iter().enumerate() {
+        assert_eq!(event.seq, u64::try_from(seq).unwrap(), "{event:?}");
+        let log = match event.stream {
+            EventStream::Stdout => &logs[0],
+            EventStream::Stderr => &logs[1],
+        };
+        let line = line_of(event, log);
+        let before = &log[..usize::try_from(event.offset).unwrap()];
+        let after = &log[before.len() + line.len()..];
+        assert!(before.is_empty() || before.ends_with(b"\n"), "{event:?}");
+        assert!(!line.contains(&b'\n'), "{event:?}");
+        assert!(
+            [&b""[..], b"\r"].contains(&after)
+                || after.starts_with(b"\n")
+                || after.starts_with(b"\r\n"),
+            "{event:?}"
+        );
+    }
+    events
+}
+
+/// Returns the line that an event comes from, cut out of its stream's log.
+pub(crate) fn line_of<'l>(event: &Event, log: &'l [u8]) -> &'l [u8] {
+    let start = usize::try_from(event.offset).unwrap();
+    &log[start..start + usize::try_from(event.len).unwrap()]
 }

@@ -104,7 +104,7 @@ pub(crate) async fn inspect(
 }
 
 /// Returns what may be in an attempt's folder: its name in JSON, its path, and what it is.
-fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 10] {
+fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 11] {
     [
         ("prompt", dir.recorded_prompt(), "what it was told to do"),
         (
@@ -118,6 +118,7 @@ fn known_files(dir: &AttemptDir) -> [(&'static str, PathBuf, &'static str); 10] 
             "its standard error, byte for byte",
         ),
         ("run_log", dir.run_log(), "what it did, for people"),
+        ("event_log", dir.event_log(), "what it did, for programs"),
         ("launch_json", dir.launch_json(), "what was started"),
         (
             "report_json",

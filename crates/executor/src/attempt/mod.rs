@@ -6,12 +6,14 @@
 
 mod derived;
 mod drive;
+mod event_log;
 mod facts;
 mod finish;
 mod patience;
 mod plan;
 mod pulse;
 mod pump;
+mod readers;
 mod secrets;
 mod watch;
 

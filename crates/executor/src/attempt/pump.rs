@@ -1,6 +1,6 @@
 //! Derives an attempt's files from its spool, while the spool grows.
 //!
-//! Owns: `raw.jsonl`, `stderr.log` and `run.log` of one attempt, and the decoding of its stream.
+//! Owns: `raw.jsonl` and `stderr.log` of one attempt, and the decoding of its stream; see `readers` for what follows.
 //! Reads: the spool, from its first byte, so that a second supervisor derives the same files.
 //! Never: blocks the agent (it writes to the spool, not to us) or waits for a sink.
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use dark_factory_agents::{Agent, Conclusion, Mask, TextFormatter, TextStyle, Transcript};
 use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stamp, Stream};
-use dark_factory_types::{Event, EventKind, EventStream, LogState};
+use dark_factory_types::{EventStream, LogState};
 use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -20,6 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use super::derived::{Derived, Room, Writer};
 use super::pulse::{Pulse, Reading, Signs};
+use super::readers::{Readers, Rest};
 use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
@@ -30,8 +31,8 @@ use crate::spool::{ReadError, SpoolReader, open_spool};
 const SAFETY_WAKE_MS: u16 = 1000;
 /// The same where the spool cannot be watched.
 const UNWATCHED_WAKE_MS: u16 = 50;
-/// Bytes of the log for people that are written at once, unless there is nothing more to write.
-const LOG_BUFFER: usize = 64 << 10;
+/// Bytes of a raw log that are written at once, where they come in smaller pieces.
+const RAW_BUFFER: usize = 64 << 10;
 
 /// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
 #[derive(Debug, Clone)]
@@ -135,8 +136,8 @@ pub(crate) struct Collected {
 pub(crate) struct Pump {
     dir: AttemptDir,
     reader: SpoolReader,
-    raw: Derived,
-    stderr: Derived,
+    raw: BufWriter<Derived>,
+    stderr: BufWriter<Derived>,
     transcript: Transcript,
     mask: Mask,
     readers: Readers,
@@ -154,27 +155,6 @@ pub(super) enum Stamps {
     OfThisBoot,
     /// A boot that may be another one.
     Unknown,
-}
-
-/// Those who read the decoded events: the log for people, and the sinks.
-struct Readers {
-    run_log: BufWriter<Derived>,
-    formatter: TextFormatter,
-    text: String,
-    stamp: LineStamp,
-    sinks: Vec<Box<dyn Sink>>,
-    written: io::Result<()>,
-    /// Whether the last turn of the agent has ended and nothing was done since.
-    at_rest: Option<Rest>,
-}
-
-/// Whether an agent is done, as far as its events say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// It gave its result.
-    Done,
-    /// It works.
-    Working,
 }
 
 #[derive(Default)]
@@ -209,22 +189,22 @@ impl Pump {
         open_spool(dir).map_err(output)?;
         Ok(Self {
             reader: SpoolReader::open(&dir.spool(), Some(attempt)).map_err(output)?,
-            raw: Derived::truncated(&dir.raw_log(), &room).map_err(output)?,
-            stderr: Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
+            raw: BufWriter::with_capacity(
+                RAW_BUFFER,
+                Derived::truncated(&dir.raw_log(), &room).map_err(output)?,
+            ),
+            stderr: BufWriter::with_capacity(
+                RAW_BUFFER,
+                Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
+            ),
             transcript: Transcript::new(agent).with_mask(mask.clone()),
             mask,
-            readers: Readers {
-                run_log: BufWriter::with_capacity(
-                    LOG_BUFFER,
-                    Derived::truncated(&dir.run_log(), &room).map_err(output)?,
-                ),
-                formatter: TextFormatter::new(TextStyle::default()),
-                text: String::new(),
-                stamp: LineStamp::default(),
+            readers: Readers::new(
+                Derived::truncated(&dir.run_log(), &room).map_err(output)?,
+                Derived::truncated(&dir.event_log(), &room).map_err(output)?,
+                TextFormatter::new(TextStyle::default()),
                 sinks,
-                written: Ok(()),
-                at_rest: None,
-            },
+            ),
             found: Found::default(),
             dir: dir.clone(),
             pulse,
@@ -268,7 +248,7 @@ impl Pump {
             if ended || self.found.exit.is_some() {
                 break;
             }
-            self.readers.run_log.flush().map_err(output)?;
+            self.flush().map_err(output)?;
             wait_for_change(changes.as_ref(), &end.wake).map_err(output)?;
         }
         self.finish().map_err(output)
@@ -277,7 +257,7 @@ impl Pump {
     /// Tells what was seen to whoever keeps the deadlines.
     fn tell(&mut self) {
         let output = self.found.output.take();
-        let rest = self.readers.at_rest.take();
+        let rest = self.readers.take_rest();
         if output.is_none() && rest.is_none() {
             self.pulse.note(|signs| signs.reading = Reading::AtEnd);
             return;
@@ -333,8 +313,8 @@ impl Pump {
                     let readers = &mut self.readers;
                     readers.bytes(stream, record.payload, at);
                     self.transcript
-                        .feed_each(stream, record.payload, at, |event| readers.event(&event));
-                    std::mem::replace(&mut self.readers.written, Ok(()))?;
+                        .feed_pieces(stream, record.payload, at, |piece| readers.piece(&piece));
+                    readers.check()?;
                 }
                 Kind::Eof => {}
                 Kind::Full => self.room.full(Writer::Helper),
@@ -353,24 +333,28 @@ impl Pump {
         Ok(())
     }
 
+    /// Writes what is held of all files.
+    fn flush(&mut self) -> io::Result<()> {
+        self.raw.flush()?;
+        self.stderr.flush()?;
+        self.readers.flush()
+    }
+
     fn finish(mut self) -> io::Result<Collected> {
         let mut last = Vec::new();
         self.transcript.finish(self.found.last, &mut last);
         for event in &last {
             self.readers.event(event);
         }
-        self.readers.written?;
-        self.readers.run_log.flush()?;
-        self.raw.sync()?;
-        self.stderr.sync()?;
+        self.readers.check()?;
+        self.flush()?;
+        self.raw.get_ref().sync()?;
+        if self.reader.offsets()[Stream::Stderr.index()] > 0 {
+            self.stderr.get_ref().sync()?;
+        }
         let mut warnings = self.found.gaps;
         let whole = warnings.is_empty() && self.found.damage.is_none();
-        warnings.extend(
-            self.readers
-                .sinks
-                .iter_mut()
-                .filter_map(|sink| sink.finish()),
-        );
+        warnings.extend(self.readers.finish());
         let totals = self.reader.offsets();
         let complete = whole
             && (self.found.exec_failed.is_some()
@@ -397,38 +381,6 @@ impl Pump {
     }
 }
 
-impl Readers {
-    fn bytes(&mut self, stream: EventStream, bytes: &[u8], at: Timestamp) {
-        for sink in &mut self.sinks {
-            match stream {
-                EventStream::Stdout => sink.stdout(bytes, at),
-                EventStream::Stderr => sink.stderr(bytes, at),
-            }
-        }
-    }
-
-    /// Hands an event on; the first error of the log is kept in `written`.
-    fn event(&mut self, event: &Event) {
-        match event.kind {
-            EventKind::TurnEnd { .. } => self.at_rest = Some(Rest::Done),
-            EventKind::Text { .. }
-            | EventKind::Thinking { .. }
-            | EventKind::ToolStart { .. }
-            | EventKind::ToolEnd { .. }
-            | EventKind::Resumed => self.at_rest = Some(Rest::Working),
-            _ => {}
-        }
-        self.text.clear();
-        self.formatter.write(event, &mut self.text);
-        if self.written.is_ok() {
-            self.written = write_stamped(&mut self.run_log, self.stamp.of(event.at), &self.text);
-        }
-        for sink in &mut self.sinks {
-            sink.event(event);
-        }
-    }
-}
-
 enum PumpError {
     Spool(ReadError),
     Write(io::Error),
@@ -438,33 +390,6 @@ impl From<io::Error> for PumpError {
     fn from(error: io::Error) -> Self {
         Self::Write(error)
     }
-}
-
-/// The time before a log's lines, written anew only once a second: there may be 100,000 lines in one.
-#[derive(Default)]
-struct LineStamp {
-    second: i64,
-    text: String,
-}
-
-impl LineStamp {
-    fn of(&mut self, at: Timestamp) -> &str {
-        if self.text.is_empty() || self.second != at.as_second() {
-            self.second = at.as_second();
-            self.text = at.strftime("%Y-%m-%dT%H:%M:%SZ ").to_string();
-        }
-        &self.text
-    }
-}
-
-/// Writes an event's lines, each with its time in UTC before it.
-fn write_stamped(log: &mut impl Write, stamp: &str, text: &str) -> io::Result<()> {
-    for line in text.lines() {
-        log.write_all(stamp.as_bytes())?;
-        log.write_all(line.as_bytes())?;
-        log.write_all(b"\n")?;
-    }
-    Ok(())
 }
 
 /// Watches the spool; `None` where the system has no watch left for us: a user may have 128 of them.

@@ -156,13 +156,18 @@ impl SpoolReader {
     /// Reads until the buffer holds `needed` bytes of the next record; false at the end of the file.
     fn fill(&mut self, needed: usize) -> io::Result<bool> {
         debug_assert!(needed <= HEADER_LEN + MAX_PAYLOAD);
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        if self.buffer.len() < needed {
-            self.buffer.resize(needed, 0);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start + needed > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
         }
-        while self.end < needed {
+        if self.buffer.len() < needed {
+            // Twice as much, so that what was read of the record behind it is not moved each time.
+            self.buffer.resize(2 * needed, 0);
+        }
+        while self.end - self.start < needed {
             match self.file.read(&mut self.buffer[self.end..]) {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.end += read,
