@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::runtime::Handle;
 
 use crate::readable::Readable;
 use crate::spec::AttemptDir;
@@ -60,6 +61,17 @@ impl Nudges {
                 tokio::time::sleep(UNWATCHED_LOOK).await;
                 Ok(())
             }
+        }
+    }
+}
+
+impl Drop for Nudges {
+    /// Closes the watch on a thread of its own: the kernel takes some ten milliseconds for that.
+    fn drop(&mut self) {
+        let watch = self.watch.take();
+        if let Ok(runtime) = Handle::try_current() {
+            // Nothing depends on its end.
+            drop(runtime.spawn_blocking(move || drop(watch)));
         }
     }
 }

@@ -125,11 +125,12 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             moved => moved.map_err(|error| with_path(dir.path(), &error))?,
         }
-        sync_folder(&self.runs())?;
+        sync(&self.runs())?;
         Ok(Some(aside))
     }
 
-    /// Makes a new attempt's folder with its prompt and secret files, all of it durably.
+    /// Makes a new attempt's folder with its prompt, its secrets and the record of its launch; once it is there, all of
+    /// it is safe from a loss of power.
     ///
     /// # Errors
     ///
@@ -139,6 +140,7 @@ impl StateDir {
         attempt: AttemptId,
         prompt: &str,
         secrets: &[(String, String)],
+        launch: &[u8],
     ) -> io::Result<AttemptDir> {
         let dir = self.attempt(attempt);
         make_private(dir.path())?;
@@ -147,17 +149,21 @@ impl StateDir {
         // The same file: what is mounted is removed at the end.
         fs::hard_link(dir.prompt(), dir.recorded_prompt())
             .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
+        write_whole(&dir.launch_json(), launch)?;
+        // Synced once all is written: most file systems then have one wait, and not one for each.
+        let mut written = vec![dir.prompt(), dir.launch_json()];
         if !secrets.is_empty() {
             make_visible(&dir.secrets())?;
             for (name, value) in secrets {
-                write_visible(&dir.secrets().join(name), value.as_bytes())?;
+                let secret = dir.secrets().join(name);
+                write_visible(&secret, value.as_bytes())?;
+                written.push(secret);
             }
-            sync_folder(&dir.secrets())?;
+            written.push(dir.secrets());
         }
         // From the inside out: a name is worth something only once what it names is there.
-        for folder in [&dir.mount(), dir.path(), &self.runs()] {
-            sync_folder(folder)?;
-        }
+        written.extend([dir.mount(), dir.path().to_owned(), self.runs()]);
+        sync_all(&written)?;
         Ok(dir)
     }
 }
@@ -280,7 +286,23 @@ fn sweep(state: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file whole or not at all: temporary file, sync, rename, sync of the folder.
+/// Writes a file whole or not at all, also if the power is lost: temporary file, sync, rename, sync of the folder.
+///
+/// One writer at a time, as for [`write_whole`].
+///
+/// # Errors
+///
+/// The operating system's error, with the path that it is about.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("new");
+    write_with_mode(&temporary, bytes, 0o600)?;
+    sync(&temporary)?;
+    rename(&temporary, path)?;
+    sync(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Writes a file whole or not at all, as far as processes see: temporary file, rename. That a loss of power leaves it
+/// whole takes a [`sync_all`].
 ///
 /// One writer at a time: the temporary file has always the same name, so that one that a dead writer left is used by
 /// the next.
@@ -288,27 +310,37 @@ fn sweep(state: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// The operating system's error, with the path that it is about.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with_mode(path, &path.with_added_extension("new"), bytes, 0o600)
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_added_extension("new");
+    write_with_mode(&temporary, bytes, 0o600)?;
+    rename(&temporary, path)
 }
 
-fn write_with_mode(path: &Path, temporary: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+/// Brings files and folders to the disk, in this order.
+///
+/// # Errors
+///
+/// The operating system's error, with the path that it is about.
+pub fn sync_all(paths: &[PathBuf]) -> io::Result<()> {
+    paths.iter().try_for_each(|path| sync(path))
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let write = || {
         let mut file = OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .mode(0o600)
-            .open(temporary)?;
+            .open(path)?;
         file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(temporary, path)?;
-        File::open(folder)?.sync_all()
+        file.set_permissions(Permissions::from_mode(mode))
     };
     write().map_err(|error| with_path(path, &error))
+}
+
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to).map_err(|error| with_path(to, &error))
 }
 
 fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
@@ -326,7 +358,12 @@ fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
     }
     // Several processes may be here at once, each with a file of its own.
     let scratch = Scratch::new(state)?;
-    write_with_mode(&path, &scratch.path().join("init"), helper.0, 0o555)?;
+    let written = scratch.path().join("init");
+    write_with_mode(&written, helper.0, 0o555)?;
+    // Before it has the name that others rely on.
+    sync(&written)?;
+    rename(&written, &path)?;
+    sync(&folder)?;
     Ok(path)
 }
 
@@ -359,8 +396,7 @@ fn write_visible(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let write = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;
-        file.set_permissions(Permissions::from_mode(0o444))?;
-        file.sync_all()
+        file.set_permissions(Permissions::from_mode(0o444))
     };
     write().map_err(|error| with_path(path, &error))
 }
@@ -385,9 +421,9 @@ fn size_of(folder: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+fn sync(path: &Path) -> io::Result<()> {
     File::open(path)
-        .and_then(|folder| folder.sync_all())
+        .and_then(|file| file.sync_all())
         .map_err(|error| with_path(path, &error))
 }
 
@@ -435,7 +471,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("report.json.new"), "half of a longer re").unwrap();
 
-        write_durably(&folder.path().join("report.json"), b"whole").unwrap();
+        write_whole(&folder.path().join("report.json"), b"whole").unwrap();
 
         let names: Vec<_> = fs::read_dir(folder.path())
             .unwrap()

@@ -66,6 +66,8 @@ pub(super) const KNOWN: &[&str] = &[
     "store.silence.before",
     "store.starting.after",
     "store.starting.before",
+    "store.sync.after",
+    "store.sync.before",
     "store.take_over.after",
     "store.take_over.before",
 ];

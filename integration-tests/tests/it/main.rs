@@ -34,6 +34,7 @@ mod logs;
 mod masks;
 mod options;
 mod orphans;
+mod power;
 mod pty;
 mod recovery;
 mod removal;

@@ -96,7 +96,9 @@ impl Lab {
 
     pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
         let attempt = RunId::from_random_bits(random()).attempt(1);
-        self.state.make_attempt(attempt, prompt, secrets).unwrap()
+        self.state
+            .make_attempt(attempt, prompt, secrets, b"{}")
+            .unwrap()
     }
 
     /// Returns the spec of a hardened container that runs a script as user 1000.

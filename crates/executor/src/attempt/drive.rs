@@ -25,7 +25,7 @@ use crate::recorder::{Touched, WorkspaceRecorder};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{StartStamp, is_started, started_at};
-use crate::store::{Attempt, AttemptState, StopRequest, Store, Tenure, Transition};
+use crate::store::{Attempt, AttemptState, StopRequest, Store, StoreError, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -71,6 +71,8 @@ struct Launch {
     silent: bool,
     /// Records the workspace while image and container are prepared.
     baseline: JoinSet<()>,
+    /// Makes what the store knows of the attempt safe from a loss of power while its container is created.
+    intent: JoinSet<Result<(), StoreError>>,
 }
 
 impl Drive<'_> {
@@ -81,7 +83,7 @@ impl Drive<'_> {
         sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Report, ExecutorError> {
         if let Some(report) = attempt.report.clone() {
-            self.clean_up(&attempt, None, &report).await;
+            self.finish_again(&attempt, &report).await?;
             return Ok(report);
         }
         let Some(agent) = agent(&attempt.spec.agent) else {
@@ -90,29 +92,32 @@ impl Drive<'_> {
                 agent: attempt.spec.agent,
             });
         };
+        // One for all of it: an open one costs nothing, and one that is closed a moment of the kernel's.
+        let nudges = Nudges::watch(&self.dir);
         let launched = tokio::select! {
-            launched = self.launch(&attempt) => launched?,
-            () = self.control.kill.cancelled() => self.launch_no_more().await?,
+            launched = self.launch(&attempt, &nudges) => launched?,
+            () = self.control.kill.cancelled() => self.launch_no_more(&nudges).await?,
         };
         let (end, workload, collected) = match launched {
             Launched::Running(workload) => {
                 // As it is now: with the time of its start.
                 let row = self.store.attempt(attempt.id).await?;
                 let row = row.as_ref().unwrap_or(&attempt);
-                self.supervise(row, workload, agent, sinks).await?
+                self.supervise(row, workload, agent, sinks, &nudges).await?
             }
             Launched::Ended(end, workload) => {
                 let collected = self.collect(&attempt, agent, sinks).await?;
                 (end, workload, collected)
             }
         };
+        drop(nudges);
         self.finish(&attempt, agent, &end, workload, collected)
             .await
     }
 
     /// Goes on with an attempt that is to be killed before its container was followed: what a call that was cut short
     /// may have done is looked for, and ended.
-    async fn launch_no_more(&mut self) -> Result<Launched, ExecutorError> {
+    async fn launch_no_more(&mut self, nudges: &Nudges) -> Result<Launched, ExecutorError> {
         let attempt = self.tenure.attempt;
         // A write that was cut short may still be on its way: it is not to land behind ours.
         self.tenure = self.store.take_over(attempt).await?;
@@ -120,14 +125,14 @@ impl Drive<'_> {
         let Some(row) = self.store.attempt(attempt).await? else {
             return Err(ExecutorError::Abandoned { attempt });
         };
-        match tokio::time::timeout(KILL_PATIENCE, self.launch(&row)).await {
+        match tokio::time::timeout(KILL_PATIENCE, self.launch(&row, nudges)).await {
             Ok(launched) => launched,
             Err(_) => Err(ExecutorError::Abandoned { attempt }),
         }
     }
 
     /// Takes the steps to a started container, from the one that the store says is next.
-    async fn launch(&self, attempt: &Attempt) -> Result<Launched, ExecutorError> {
+    async fn launch(&self, attempt: &Attempt, nudges: &Nudges) -> Result<Launched, ExecutorError> {
         let spec = &attempt.spec;
         let mut launch = Launch {
             known: Known {
@@ -146,6 +151,7 @@ impl Drive<'_> {
             failures: 0,
             silent: attempt.silence.is_some(),
             baseline: JoinSet::new(),
+            intent: JoinSet::new(),
         };
         if attempt.state < AttemptState::Creating {
             self.check_engine(spec).await?;
@@ -165,7 +171,7 @@ impl Drive<'_> {
                 Some(_) => Wanted::Yes,
                 None => Wanted::No,
             };
-            let launched = match self.step(attempt, &mut launch).await {
+            let launched = match self.step(attempt, &mut launch, nudges).await {
                 Ok(launched) => launched,
                 Err(error) => match self.ask_again_later(&mut launch, error).await? {
                     Some(given_up) => {
@@ -212,6 +218,7 @@ impl Drive<'_> {
         &self,
         attempt: &Attempt,
         launch: &mut Launch,
+        nudges: &Nudges,
     ) -> Result<Option<Launched>, ExecutorError> {
         let spec = &attempt.spec;
         let known = &mut launch.known;
@@ -221,7 +228,7 @@ impl Drive<'_> {
             (Next::EnsureImage, _) => {
                 self.advance(Transition::Pulling).await?;
                 known.state = AttemptState::Pulling;
-                match self.ensure_image(spec).await {
+                match self.ensure_image(spec, nudges).await {
                     Ok(Some(image)) => {
                         self.advance(Transition::Creating(image)).await?;
                         known.state = AttemptState::Creating;
@@ -238,6 +245,9 @@ impl Drive<'_> {
                 };
             }
             (Next::Create, _) => {
+                // What a loss of power leaves of it until then is a container that nothing ever ran in.
+                let store = self.store.clone();
+                launch.intent.spawn(async move { store.sync().await });
                 match self
                     .engine
                     .create(spec, self.store.owner(), &self.dir)
@@ -277,9 +287,10 @@ impl Drive<'_> {
                     tokio::select! {
                         biased;
                         () = self.baseline(spec, &mut launch.baseline) => {}
-                        () = self.told_to_stop() => return Ok(None),
+                        () = self.told_to_stop(nudges) => return Ok(None),
                     }
                     self.reach("baseline", "after").await?;
+                    self.safe_intent(&mut launch.intent).await?;
                 }
                 let before = self.clock.moment();
                 let launched = self.start(spec, handle, known.container).await?;
@@ -304,6 +315,10 @@ impl Drive<'_> {
                 {
                     let started = self.started(attempt, &before)?;
                     self.advance(Transition::Running(started)).await?;
+                    if spec.transport == Transport::Attach {
+                        // Nothing else shows that its agent was executed.
+                        self.patiently(|| self.store.sync()).await?;
+                    }
                     (self.progress)(Progress::Started {
                         container: workload.handle().container.clone(),
                     });
@@ -324,6 +339,18 @@ impl Drive<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Makes sure that a loss of power leaves enough of the attempt's row to know that its agent may have been started.
+    async fn safe_intent(
+        &self,
+        tasks: &mut JoinSet<Result<(), StoreError>>,
+    ) -> Result<(), ExecutorError> {
+        match tasks.join_next().await {
+            Some(Ok(Ok(()))) => Ok(()),
+            // Found as it was left by another process, or in need of patience.
+            _ => self.patiently(|| self.store.sync()).await,
+        }
     }
 
     /// Begins to record the workspace, while its agent cannot have been started.
@@ -475,7 +502,11 @@ impl Drive<'_> {
     }
 
     /// Makes sure of the image; `None` if the caller cancelled meanwhile.
-    async fn ensure_image(&self, spec: &LaunchSpec) -> Result<Option<ImageRecord>, EngineError> {
+    async fn ensure_image(
+        &self,
+        spec: &LaunchSpec,
+        nudges: &Nudges,
+    ) -> Result<Option<ImageRecord>, EngineError> {
         let progress = self.progress;
         let mut say = |news: PullNews<'_>| {
             progress(match news {
@@ -486,13 +517,12 @@ impl Drive<'_> {
         let ensure = self.engine.ensure_image(&spec.image, spec.pull, &mut say);
         tokio::select! {
             image = ensure => image.map(Some),
-            () = self.told_to_stop() => Ok(None),
+            () = self.told_to_stop(nudges) => Ok(None),
         }
     }
 
     /// Waits until our own caller, or another process, wants the attempt stopped; an unreadable store is asked again.
-    async fn told_to_stop(&self) {
-        let nudges = Nudges::watch(&self.dir);
+    async fn told_to_stop(&self, nudges: &Nudges) {
         loop {
             if matches!(self.stop_requested().await, Ok(Some(_))) {
                 return;
@@ -528,9 +558,12 @@ impl Drive<'_> {
         workload: Box<dyn Workload>,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
+        nudges: &Nudges,
     ) -> Result<(EngineEnd, Option<Box<dyn Workload>>, Collected), ExecutorError> {
         let mut pump = self.start_pump(attempt, agent, sinks).await?;
-        let end = self.watch(attempt, workload.as_ref(), &mut pump).await?;
+        let end = self
+            .watch(attempt, workload.as_ref(), &mut pump, nudges)
+            .await?;
         // From here on a request to stop comes too late, and is told so.
         self.advance(Transition::Collecting).await?;
         let collected = self.collected(pump).await?;

@@ -23,7 +23,7 @@ use crate::failpoint::reach;
 use crate::recorder::Touched;
 use crate::report_md::report_md;
 use crate::spec::{Disposal, LaunchSpec, StopPolicy};
-use crate::state_dir::write_durably;
+use crate::state_dir::{sync_all, write_whole};
 use crate::store::{Attempt, Transition};
 
 impl Drive<'_> {
@@ -44,24 +44,65 @@ impl Drive<'_> {
         self.add_changes(&row.spec, &mut report).await;
         hide(&mask, &mut report);
         self.reach("changes", "after").await?;
-        let text = report_md(&report, &self.dir);
-        let path = self.dir.report_md();
-        // First, so that there is none without it.
-        self.write_patiently(move || write_durably(&path, text.as_bytes()))
-            .await?;
-        let json =
-            serde_json::to_vec_pretty(&report).map_err(|error| self.output_error(error.into()))?;
-        let path = self.dir.report_json();
-        self.reach("report", "before").await?;
-        self.write_patiently(move || write_durably(&path, &json))
-            .await?;
-        self.reach("report", "after").await?;
+        self.write_report(&report).await?;
         self.advance(Transition::Finished(Box::new(report.clone())))
             .await?;
+        self.keep_report().await?;
         // One that was gone for a wait may be there all the same: it is looked for.
         let workload = workload.filter(|_| *end != EngineEnd::Gone);
         self.clean_up(row, workload, &report).await;
         Ok(report)
+    }
+
+    /// Writes the report's files, for processes to read.
+    async fn write_report(&self, report: &Report) -> Result<(), ExecutorError> {
+        let text = report_md(report, &self.dir);
+        let json =
+            serde_json::to_vec_pretty(report).map_err(|error| self.output_error(error.into()))?;
+        let (text_path, json_path) = (self.dir.report_md(), self.dir.report_json());
+        self.reach("report", "before").await?;
+        self.write_patiently(move || {
+            // First, so that there is none without it.
+            for (path, bytes) in [(&text_path, text.as_bytes()), (&json_path, &json)] {
+                // What is whole needs no room.
+                if !std::fs::read(path).is_ok_and(|there| there == bytes) {
+                    write_whole(path, bytes)?;
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        self.reach("report", "after").await
+    }
+
+    /// Makes the report safe from a loss of power, in its files and in the store.
+    ///
+    /// Until that is done the attempt is not marked as removed, so whoever finds it writes the files once more.
+    async fn keep_report(&self) -> Result<(), ExecutorError> {
+        let files = vec![
+            self.dir.report_md(),
+            self.dir.report_json(),
+            self.dir.path().to_owned(),
+        ];
+        tokio::try_join!(
+            self.write_patiently(move || sync_all(&files)),
+            self.patiently(|| self.store.sync()),
+        )?;
+        Ok(())
+    }
+
+    /// Goes on with an attempt whose report was decided: nothing is removed before that is safe.
+    pub(super) async fn finish_again(
+        &self,
+        attempt: &Attempt,
+        report: &Report,
+    ) -> Result<(), ExecutorError> {
+        if !attempt.is_cleaned_up {
+            self.write_report(report).await?;
+            self.keep_report().await?;
+        }
+        self.clean_up(attempt, None, report).await;
+        Ok(())
     }
 
     fn report(
@@ -171,7 +212,7 @@ impl Drive<'_> {
         report: &Report,
     ) {
         // Whatever the engine says, or does not, when it is to remove the container.
-        if has_ended(report) {
+        if has_ended(report) && !row.spec.secrets.is_empty() {
             self.remove_files(vec![Remains::Folder(self.dir.secrets())])
                 .await;
         }

@@ -73,8 +73,8 @@ impl Drive<'_> {
         attempt: &Attempt,
         workload: &dyn Workload,
         pump: &mut Pumping,
+        nudges: &Nudges,
     ) -> Result<EngineEnd, ExecutorError> {
-        let nudges = Nudges::watch(&self.dir);
         let pulse = pump.pulse();
         let mut deadlines = self.deadlines(attempt)?;
         let mut acts = Acts {

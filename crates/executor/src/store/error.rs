@@ -4,12 +4,14 @@
 //! Reads: nothing.
 //! Never: decides what to do about it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dark_factory_types::AttemptId;
 use rusqlite::ErrorCode;
 
 use super::AttemptState;
+use crate::attempt::is_full;
 
 /// A store operation that did not complete.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,12 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What was written is not safe from a loss of power.
+    #[error("the state store failed to bring what it wrote to the disk")]
+    Sync {
+        /// The operating system's error.
+        source: io::Error,
+    },
     /// The task that ran the operation was cancelled by the runtime's shutdown.
     #[error("the state store was shut down while an operation ran")]
     ShutDown,
@@ -73,8 +81,10 @@ pub enum StoreError {
 impl StoreError {
     /// Returns whether the disk has no room for what was to be written.
     pub fn is_full(&self) -> bool {
-        let Self::Database { source, .. } = self else {
-            return false;
+        let source = match self {
+            Self::Database { source, .. } => source,
+            Self::Sync { source } => return is_full(source),
+            _ => return false,
         };
         let code = source.sqlite_error().map(|error| error.extended_code);
         source.sqlite_error_code() == Some(ErrorCode::DiskFull)

@@ -11,6 +11,9 @@ mod row;
 mod schema;
 mod state;
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +34,9 @@ use crate::failpoint::reach;
 /// How long one operation waits for other processes to be done with the database. Hundreds of them may write at once,
 /// each with a sync of a slow disk, and SQLite gives none of them a place in a queue.
 const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What SQLite adds to the database's name for its write-ahead log.
+const LOG: &str = "-wal";
 
 /// What a living supervisor writes with every change: the attempt and the generation of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +92,15 @@ pub enum Added {
     NotNext,
 }
 
+/// From when on a change is safe from a loss of power; from the death of its process every one is at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    /// Once it is written.
+    AtOnce,
+    /// By the next [`Store::sync`], whoever calls it.
+    BySync,
+}
+
 /// The state store. Cheap to clone; every operation runs on the runtime's blocking threads.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -128,15 +143,13 @@ impl Store {
     ///
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn add(&self, attempt: NewAttempt) -> Result<Added, StoreError> {
-        self.write(
-            "add",
-            "record a new attempt",
-            move |tx| match row::open_attempt_of(tx, &attempt.spec.file)? {
+        self.write("add", Safe::BySync, "record a new attempt", move |tx| {
+            match row::open_attempt_of(tx, &attempt.spec.file)? {
                 Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
                 _ if !row::is_next(tx, attempt.id)? => Ok(Added::NotNext),
                 _ => row::insert(tx, &attempt).map(Added::New),
-            },
-        )
+            }
+        })
         .await
     }
 
@@ -155,28 +168,33 @@ impl Store {
         handle: Handle,
         started: Moment,
     ) -> Result<Option<Tenure>, StoreError> {
-        self.write("adopt", "record an adopted container", move |tx| {
-            let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL", &[])?;
-            let is_same =
-                |other: &Handle| other.engine == handle.engine && other.state == handle.state;
-            if open
-                .iter()
-                .filter_map(|attempt| attempt.handle.as_ref())
-                .any(is_same)
-            {
-                return Ok(None);
-            }
-            let tenure = row::insert(tx, &attempt)?;
-            for transition in [
-                Transition::Pulling,
-                Transition::Creating(image),
-                Transition::Starting(handle),
-                Transition::Running(started),
-            ] {
-                row::advance(tx, tenure, &transition, attempt.created_at)?;
-            }
-            Ok(Some(tenure))
-        })
+        self.write(
+            "adopt",
+            Safe::AtOnce,
+            "record an adopted container",
+            move |tx| {
+                let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL", &[])?;
+                let is_same =
+                    |other: &Handle| other.engine == handle.engine && other.state == handle.state;
+                if open
+                    .iter()
+                    .filter_map(|attempt| attempt.handle.as_ref())
+                    .any(is_same)
+                {
+                    return Ok(None);
+                }
+                let tenure = row::insert(tx, &attempt)?;
+                for transition in [
+                    Transition::Pulling,
+                    Transition::Creating(image),
+                    Transition::Starting(handle),
+                    Transition::Running(started),
+                ] {
+                    row::advance(tx, tenure, &transition, attempt.created_at)?;
+                }
+                Ok(Some(tenure))
+            },
+        )
         .await
     }
 
@@ -186,7 +204,7 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn take_over(&self, attempt: AttemptId) -> Result<Tenure, StoreError> {
-        self.write("take_over", "take over an attempt", move |tx| {
+        self.write("take_over", Safe::BySync, "take over an attempt", move |tx| {
             let generation = tx
                 .query_row(
                     "UPDATE attempt SET generation = generation + 1 WHERE id = :id RETURNING generation",
@@ -213,6 +231,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(
             transition.target().as_str(),
+            Safe::BySync,
             "change an attempt's state",
             move |tx| row::advance(tx, tenure, &transition, at),
         )
@@ -233,9 +252,12 @@ impl Store {
         reason: StopReason,
         grace: Option<Duration>,
     ) -> Result<Option<StopReason>, StoreError> {
-        self.write("request_stop", "record a stop request", move |tx| {
-            row::request_stop(tx, attempt, &reason, grace)
-        })
+        self.write(
+            "request_stop",
+            Safe::AtOnce,
+            "record a stop request",
+            move |tx| row::request_stop(tx, attempt, &reason, grace),
+        )
         .await
     }
 
@@ -246,9 +268,12 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn begin_stop(&self, attempt: AttemptId, at: Timestamp) -> Result<(), StoreError> {
-        self.write("begin_stop", "record that a stop begins", move |tx| {
-            row::begin_stop(tx, attempt, at)
-        })
+        self.write(
+            "begin_stop",
+            Safe::AtOnce,
+            "record that a stop begins",
+            move |tx| row::begin_stop(tx, attempt, at),
+        )
         .await
     }
 
@@ -264,7 +289,7 @@ impl Store {
         attempt: AttemptId,
         wanted: Motion,
     ) -> Result<(), StoreError> {
-        self.write("request_pause", "record a pause request", move |tx| {
+        self.write("request_pause", Safe::AtOnce, "record a pause request", move |tx| {
             tx.execute(
                 "UPDATE attempt SET pause_wanted = ?2 WHERE id = ?1 AND state NOT IN ('collecting', 'finished')",
                 (attempt.to_string(), i64::from(wanted == Motion::Frozen)),
@@ -287,7 +312,7 @@ impl Store {
         total: Duration,
     ) -> Result<(), StoreError> {
         let operation = "record a pause";
-        self.write("paused", operation, move |tx| {
+        self.write("paused", Safe::AtOnce, operation, move |tx| {
             let since = since
                 .map(|since| row::to_json("moment", &since))
                 .transpose()?;
@@ -313,7 +338,7 @@ impl Store {
         silence: Option<Silence>,
     ) -> Result<(), StoreError> {
         let operation = "record whether the engine answers";
-        self.write("silence", operation, move |tx| {
+        self.write("silence", Safe::BySync, operation, move |tx| {
             let (since, why) = silence
                 .map(|silence| (silence.since.to_string(), silence.why))
                 .unzip();
@@ -345,7 +370,7 @@ impl Store {
     /// [`StoreError::LeaseLost`] or [`StoreError::Database`].
     pub async fn mark_removed(&self, tenure: Tenure) -> Result<(), StoreError> {
         let operation = "mark an attempt as removed";
-        self.write("removed", operation, move |tx| {
+        self.write("removed", Safe::BySync, operation, move |tx| {
             row::update(tx, tenure, operation, "removed = 1", &[])
         })
         .await
@@ -393,7 +418,7 @@ impl Store {
     ///
     /// [`StoreError::Database`].
     pub async fn remove_run(&self, run: RunId) -> Result<bool, StoreError> {
-        self.write("remove_run", "remove a run", move |tx| {
+        self.write("remove_run", Safe::AtOnce, "remove a run", move |tx| {
             row::remove_run(tx, run)
         })
         .await
@@ -468,17 +493,46 @@ impl Store {
         .await
     }
 
+    /// Waits until all that was written so far, by whichever process, is safe from a loss of power.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Sync`].
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        self.reach("sync", "before").await?;
+        let result = self.bring_to_disk().await;
+        self.reach("sync", "after").await?;
+        result
+    }
+
+    async fn bring_to_disk(&self) -> Result<(), StoreError> {
+        let mut log = OsString::from(self.path.as_os_str());
+        log.push(LOG);
+        let synced = tokio::task::spawn_blocking(move || match File::open(log) {
+            Ok(log) => log.sync_data(),
+            // Whoever moves the log's content into the database syncs that before the log goes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        });
+        let synced = synced.await.map_err(|_| StoreError::ShutDown)?;
+        synced.map_err(|source| StoreError::Sync { source })
+    }
+
     /// Writes in one transaction, between the fail points `store.NAME.before` and `store.NAME.after`.
     async fn write<T: Send + 'static>(
         &self,
         name: &'static str,
+        safe: Safe,
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.reach(name, "before").await?;
-        let result = self
+        let mut result = self
             .transact(operation, TransactionBehavior::Immediate, work)
             .await;
+        if safe == Safe::AtOnce && result.is_ok() {
+            result = self.bring_to_disk().await.and(result);
+        }
         self.reach(name, "after").await?;
         result
     }

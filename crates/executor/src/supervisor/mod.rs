@@ -30,7 +30,7 @@ use crate::recorder::WorkspaceRecorder;
 use crate::resolve::{Resolved, launch_record};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec};
-use crate::state_dir::{HelperExe, Scratch, StateDir, write_durably};
+use crate::state_dir::{HelperExe, Scratch, StateDir};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 pub use inside::Inside;
@@ -241,7 +241,9 @@ impl Supervisor {
         })
     }
 
-    /// Records a new run with its first attempt, durably, and takes its lease.
+    /// Records a new run with its first attempt, and takes its lease.
+    ///
+    /// Its folder is safe from a loss of power at once, and its row before its agent is started.
     ///
     /// # Errors
     ///
@@ -293,6 +295,10 @@ impl Supervisor {
                 return Err(error.into());
             }
         };
+        // Whoever queues a run is told that it is safe; one that is begun becomes so before its agent is started.
+        if state == AttemptState::Queued {
+            self.store.sync().await?;
+        }
         let attempt = self.row(tenure.attempt).await?;
         Ok(Submitted {
             attempt,
@@ -597,13 +603,10 @@ struct NewFolder {
 impl NewFolder {
     /// Makes the folder with all that is in it from the beginning, and takes its lease. Blocks.
     fn make(&self) -> io::Result<Lease> {
+        let launch = serde_json::to_vec_pretty(&self.record)?;
         let dir = self
             .state
-            .make_attempt(self.attempt, &self.prompt, &self.secrets)?;
-        write_durably(
-            &dir.launch_json(),
-            &serde_json::to_vec_pretty(&self.record)?,
-        )?;
+            .make_attempt(self.attempt, &self.prompt, &self.secrets, &launch)?;
         // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
         match Lease::acquire(&dir)? {
             Acquired::Ours(lease) => Ok(lease),

@@ -1,0 +1,80 @@
+//! What has to be safe from a loss of power, and before what.
+//!
+//! Owns: a supervisor whose bringing of its store to the disk never ends.
+//! Reads: what the engine and the attempt's folder show meanwhile.
+//! Never: takes the power away: that what was synced is there is the file system's word.
+
+use std::fs;
+
+use crate::scene::{Running, STARTED, Scene, docker, eventually, report, text};
+
+/// The disk never takes what is brought to it the first, or the second, time: the intent, or the report.
+fn run_on_a_hanging_disk(scene: &Scene, points: &str, script: &str) -> Running {
+    Running::start(scene.run(script).env("FAILPOINTS", points))
+}
+
+#[test]
+fn no_agent_is_started_before_its_run_is_safe() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}print hello");
+
+    let run = run_on_a_hanging_disk(&scene, "store.sync.before=return(hang)", &script);
+    eventually("a row that has its container", || {
+        (scene.runs().first()?["state"] == "starting").then_some(())
+    });
+    let container = scene.container();
+    let state = docker(&["inspect", "--format", "{{.State.Status}}", &container]);
+    run.crash();
+
+    assert_eq!(state.trim(), "created");
+    assert!(!scene.project.path().join("starts.txt").exists());
+    scene.assert_recovers("succeeded");
+    scene.assert_ended("succeeded", b"hello\n", b"");
+    scene.assert_started_once();
+}
+
+#[test]
+fn no_container_is_removed_before_its_report_is_safe() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}print hello");
+
+    let run = run_on_a_hanging_disk(&scene, "store.sync.before=1*off->return(hang)", &script);
+    eventually("a row that is finished", || {
+        (scene.runs().first()?["state"] == "finished").then_some(())
+    });
+    let containers = scene.containers();
+    let spool = scene.folder().join("spool").exists();
+    run.crash();
+
+    assert_eq!(containers.len(), 1);
+    assert!(spool);
+    scene.recover();
+    scene.assert_ended("succeeded", b"hello\n", b"");
+    scene.assert_started_once();
+}
+
+#[test]
+fn a_report_of_which_the_disk_lost_a_file_is_written_again_before_anything_is_removed() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}print hello");
+
+    let run = run_on_a_hanging_disk(&scene, "store.sync.before=1*off->return(hang)", &script);
+    eventually("a row that is finished", || {
+        (scene.runs().first()?["state"] == "finished").then_some(())
+    });
+    run.crash();
+    let folder = scene.folder();
+    let whole = report(&folder);
+    let text_before = fs::read_to_string(folder.join("report.md")).unwrap();
+    fs::write(folder.join("report.json"), "").unwrap();
+    fs::remove_file(folder.join("report.md")).unwrap();
+    scene.recover();
+
+    assert_eq!(report(&folder), whole);
+    assert_eq!(text(&whole, "outcome"), "succeeded");
+    assert_eq!(
+        fs::read_to_string(folder.join("report.md")).unwrap(),
+        text_before
+    );
+    scene.assert_ended("succeeded", b"hello\n", b"");
+}
