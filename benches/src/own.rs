@@ -135,6 +135,10 @@ impl<E: Engine> Engine for TimedEngine<E> {
         timed(&self.1, self.0.probe(probe_dir)).await
     }
 
+    async fn check(&self, probe_dir: &Path) -> std::result::Result<(), EngineError> {
+        timed(&self.1, self.0.check(probe_dir)).await
+    }
+
     async fn ensure_image(
         &self,
         image: &str,

@@ -479,6 +479,13 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// [`EngineError::Unsupported`].
     async fn probe(&self, probe_dir: &std::path::Path) -> Result<Capabilities, EngineError>;
 
+    /// Contacts the engine and makes sure that it can be used: less than what [`Engine::probe`] asks for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::probe`].
+    async fn check(&self, probe_dir: &std::path::Path) -> Result<(), EngineError>;
+
     /// Contacts the engine and has it describe itself.
     ///
     /// # Errors

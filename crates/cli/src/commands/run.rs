@@ -211,7 +211,7 @@ pub(crate) async fn carry_out(
         format,
         lines,
     } = manner;
-    supervisor.probe().await?;
+    supervisor.check().await?;
     check_images(context, &jobs).await?;
     let control = supervisor.control("Ctrl-C");
     let interrupts = Interrupts::listen(match on_interrupt {

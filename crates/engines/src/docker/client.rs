@@ -13,11 +13,13 @@ use std::time::Duration;
 use bollard::errors::Error as ClientError;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker};
 use dark_factory_executor::engine::EngineError;
+use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::{Address, DockerEndpoint};
 use super::ping::api_version;
+use super::question;
 
 /// The oldest API that has everything we ask for.
 const MINIMUM_VERSION: ClientVersion = ClientVersion {
@@ -175,6 +177,18 @@ impl Client {
             Ok(result) => result.map_err(|error| self.fault(operation, error)),
             Err(elapsed) => Err(Fault::Other(self.unreachable(operation, elapsed))),
         }
+    }
+
+    /// Asks for what is at a path of the API, of which `T` has what is needed.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        operation: Operation,
+        path: &str,
+    ) -> Result<T, Fault> {
+        let version = self.docker().await?.client_version();
+        let path = format!("/v{version}{path}");
+        self.call(operation, question::get(self.address(), &path))
+            .await
     }
 
     /// Makes a call that is known to take long, bounded by its deadline.

@@ -63,6 +63,13 @@ pub(super) struct Container {
     pub(super) engine: Option<String>,
 }
 
+/// What is needed of an inspected container to follow it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Looked {
+    state: Option<ContainerState>,
+}
+
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -129,7 +136,8 @@ impl Container {
 
     /// Returns the state that the engine knows.
     pub(super) async fn state(&self) -> Result<ContainerState, EngineError> {
-        let found = match inspect(&self.client, &self.id).await {
+        let path = format!("/containers/{}/json", self.id);
+        let found: Looked = match self.client.ask(INSPECT, &path).await {
             Ok(found) => found,
             Err(fault) => return Err(self.error(fault).await),
         };

@@ -4,18 +4,19 @@
 //! Reads: launch specs, attempt folders.
 //! Never: touches a container that is not ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummaryStateEnum as State, ImageConfig,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState,
+    ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as State, ImageConfig,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
@@ -54,6 +55,8 @@ pub struct DockerEngine {
     client: Client,
     host: HostView,
     clock: Arc<dyn Clock>,
+    /// Ids of containers that this process made and nobody started yet.
+    fresh: Arc<Mutex<HashSet<String>>>,
 }
 
 impl fmt::Debug for DockerEngine {
@@ -75,6 +78,7 @@ impl DockerEngine {
             client: Client::new(endpoint.clone()),
             host,
             clock,
+            fresh: Arc::default(),
         }
     }
 
@@ -138,6 +142,7 @@ impl DockerEngine {
                 for warning in created.warnings {
                     tracing::warn!(container = name, %warning, "the engine warns");
                 }
+                self.fresh().insert(created.id.clone());
                 Ok(Some(created.id))
             }
             Err(Fault::Status { code: 409, .. }) => Ok(None),
@@ -185,6 +190,43 @@ impl DockerEngine {
         }
     }
 
+    fn fresh(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the container of an attempt, or finds the one that an earlier call made, and returns its id.
+    async fn create_or_find(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        name: &str,
+    ) -> Result<String, EngineError> {
+        let body = self.request(spec, owner, dir).await?;
+        // A holder of the name may vanish while we look at it: then the name is free. Or it is being made, by a call of a
+        // process that is dead by now: then it has a name before it can be found.
+        for _ in 0..NAME_TRIES {
+            let lost = match self.create_once(spec, name, body.clone()).await {
+                Ok(Some(id)) => return Ok(id),
+                Ok(None) => None,
+                Err(error) if error.fate() == Fate::Unknown => Some(error),
+                Err(error) => return Err(error),
+            };
+            match (self.holder(name, owner, dir.attempt()).await, lost) {
+                (Ok(Some(id)), _) => return Ok(id),
+                (Err(error @ EngineError::NameTaken { .. }), _) | (Err(error), None) => {
+                    return Err(error);
+                }
+                (_, Some(lost)) => return Err(lost),
+                (Ok(None), None) => tokio::time::sleep(NAME_PAUSE).await,
+            }
+        }
+        Err(EngineError::Failed {
+            operation: format!("create container {name}"),
+            source: "its name is taken by something that cannot be found".into(),
+        })
+    }
+
     async fn start_spool(
         &self,
         container: Container,
@@ -192,7 +234,15 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
-        let state = container.state().await?;
+        let state = if self.fresh().remove(&container.id) {
+            // Asked once: after an answer that was lost, the engine is.
+            ContainerState {
+                status: Some(Status::CREATED),
+                ..ContainerState::default()
+            }
+        } else {
+            container.state().await?
+        };
         let phase = phase(&state);
         // After the state: the spool of a container that has ended is all there is.
         let was_started =
@@ -261,6 +311,10 @@ impl Engine for DockerEngine {
         probe::probe(&self.client, probe_dir).await
     }
 
+    async fn check(&self, probe_dir: &Path) -> Result<(), EngineError> {
+        probe::check(&self.client, probe_dir).await
+    }
+
     async fn describe(&self) -> Result<Description, EngineError> {
         probe::describe(&self.client).await
     }
@@ -282,43 +336,19 @@ impl Engine for DockerEngine {
     ) -> Result<Handle, EngineError> {
         let attempt = dir.attempt();
         let name = spec.container_name(attempt);
-        let (body, identity) = tokio::try_join!(
-            self.request(spec, owner, dir),
+        // Who it is takes it as long as making the container, and is not needed before there is one.
+        let (id, identity) = tokio::try_join!(
+            self.create_or_find(spec, owner, dir, &name),
             Box::pin(identity(&self.client))
         )?;
-        let handle = |id| {
-            let (client, name) = (self.client.clone(), name.clone());
-            Container {
-                client,
-                id,
-                name,
-                transport: spec.transport,
-                engine: identity.id.clone(),
-            }
-            .handle(attempt)
+        let container = Container {
+            client: self.client.clone(),
+            id,
+            name,
+            transport: spec.transport,
+            engine: identity.id,
         };
-        // A holder of the name may vanish while we look at it: then the name is free. Or it is being made, by a call of a
-        // process that is dead by now: then it has a name before it can be found.
-        for _ in 0..NAME_TRIES {
-            let lost = match self.create_once(spec, &name, body.clone()).await {
-                Ok(Some(id)) => return Ok(handle(id)),
-                Ok(None) => None,
-                Err(error) if error.fate() == Fate::Unknown => Some(error),
-                Err(error) => return Err(error),
-            };
-            match (self.holder(&name, owner, attempt).await, lost) {
-                (Ok(Some(id)), _) => return Ok(handle(id)),
-                (Err(error @ EngineError::NameTaken { .. }), _) | (Err(error), None) => {
-                    return Err(error);
-                }
-                (_, Some(lost)) => return Err(lost),
-                (Ok(None), None) => tokio::time::sleep(NAME_PAUSE).await,
-            }
-        }
-        Err(EngineError::Failed {
-            operation: format!("create container {name}"),
-            source: "its name is taken by something that cannot be found".into(),
-        })
+        Ok(container.handle(attempt))
     }
 
     async fn start(

@@ -4,8 +4,8 @@
 //! Reads: what the engine says of itself.
 //! Never: keeps an id: another engine may answer at the same endpoint next time.
 
-use bollard::models::SystemInfo;
 use dark_factory_executor::engine::{EngineError, OnRestart};
+use serde::Deserialize;
 
 use super::client::{Client, INFO};
 
@@ -22,19 +22,29 @@ pub struct EngineIdentity {
 
 /// Asks an engine who it is (6 ms on an idle 20.10).
 pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineError> {
-    let docker = client.docker().await?;
     // Boxed, because it is part of every future that may meet a 404, and rarely runs.
-    let ask = || Box::pin(async { Ok::<_, EngineError>(client.call(INFO, docker.info()).await?) });
+    let ask = || Box::pin(async { Ok::<Said, EngineError>(client.ask(INFO, "/info").await?) });
     let (info, again) = tokio::try_join!(ask(), ask())?;
     Ok(EngineIdentity {
         id: lasting(&info, &again),
-        on_restart: on_restart(&info),
+        on_restart: on_restart(info.live_restore),
     })
 }
 
+/// What tells one engine from another.
+#[derive(Debug, Default, Deserialize)]
+struct Said {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    #[serde(rename = "DockerRootDir")]
+    folder: Option<String>,
+    #[serde(rename = "LiveRestoreEnabled")]
+    live_restore: Option<bool>,
+}
+
 /// Returns what becomes of an engine's containers when it goes down.
-pub(super) fn on_restart(info: &SystemInfo) -> OnRestart {
-    if info.live_restore_enabled == Some(true) {
+pub(super) fn on_restart(live_restore: Option<bool>) -> OnRestart {
+    if live_restore == Some(true) {
         OnRestart::Survive
     } else {
         OnRestart::End
@@ -62,9 +72,9 @@ pub(super) async fn missing(client: &Client, name: &str, holder: Option<&str>) -
 }
 
 /// Returns the id that two answers agree on: what an engine makes up for every answer says nothing.
-fn lasting(first: &SystemInfo, second: &SystemInfo) -> Option<String> {
+fn lasting(first: &Said, second: &Said) -> Option<String> {
     let id = first.id.as_deref().filter(|id| !id.is_empty())?;
-    let folder = first.docker_root_dir.as_deref().unwrap_or_default();
+    let folder = first.folder.as_deref().unwrap_or_default();
     (first.id == second.id).then(|| format!("{id} {folder}"))
 }
 
@@ -74,10 +84,10 @@ mod tests {
 
     #[test]
     fn an_id_counts_if_the_engine_says_it_twice() {
-        let info = |id: Option<&str>| SystemInfo {
+        let info = |id: Option<&str>| Said {
             id: id.map(str::to_owned),
-            docker_root_dir: Some("/data".to_owned()),
-            ..SystemInfo::default()
+            folder: Some("/data".to_owned()),
+            ..Said::default()
         };
         let lasting = |first, second| lasting(&info(first), &info(second));
 

@@ -154,11 +154,8 @@ pub(super) async fn inspect(
     if !is_safe_in_a_path(reference) {
         return Err(bad_reference(reference));
     }
-    let docker = client.docker().await?;
-    match client
-        .call(INSPECT_IMAGE, docker.inspect_image(reference))
-        .await
-    {
+    let path = format!("/images/{reference}/json");
+    match client.ask(INSPECT_IMAGE, &path).await {
         Ok(found) => Ok(Some(found)),
         Err(Fault::Status { code: 404, .. }) => Ok(None),
         Err(Fault::Status { code: 400, .. }) => Err(bad_reference(reference)),

@@ -20,6 +20,7 @@ pub mod launch;
 mod lower;
 mod ping;
 mod probe;
+mod question;
 mod reopen;
 pub mod seed;
 mod tail;

@@ -52,6 +52,11 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
     Ok(capabilities(&info, docker.client_version()))
 }
 
+/// Contacts the engine and makes sure that it sees the folder `dir`.
+pub(super) async fn check(client: &Client, dir: &Path) -> Result<(), EngineError> {
+    look_for(client, dir).await
+}
+
 /// Has the engine describe itself.
 pub(super) async fn describe(client: &Client) -> Result<Description, EngineError> {
     let docker = client.docker().await?;
@@ -70,7 +75,7 @@ fn capabilities(info: &SystemInfo, api: ClientVersion) -> Capabilities {
         version: info.server_version.clone().unwrap_or_default(),
         api_version: api.to_string(),
         limits: limits(info),
-        on_restart: on_restart(info),
+        on_restart: on_restart(info.live_restore_enabled),
     }
 }
 

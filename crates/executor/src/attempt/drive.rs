@@ -5,6 +5,7 @@
 //! Never: changes the attempt because an engine did not answer.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::recorder::{Touched, WorkspaceRecorder};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{StartStamp, is_started, started_at};
-use crate::store::{Attempt, AttemptState, StopRequest, Store, StoreError, Tenure, Transition};
+use crate::store::{Attempt, AttemptState, Store, StoreError, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -52,10 +53,18 @@ pub(crate) struct Drive<'a> {
 
 /// Where the way to a started container ended.
 pub(super) enum Launched {
-    /// It was started, or was found running.
-    Running(Box<dyn Workload>),
+    /// It was started, or was found running; and when, where that is yet to be recorded.
+    Running(Box<dyn Workload>, Option<Moment>),
     /// It had ended already.
     Ended(EngineEnd, Option<Box<dyn Workload>>),
+}
+
+/// A container that is followed to its end.
+pub(super) struct Following<'a> {
+    pub(super) workload: &'a dyn Workload,
+    /// When it was started, where that is yet to be recorded.
+    started: Option<Moment>,
+    pub(super) nudges: &'a Nudges,
 }
 
 /// An attempt on its way to a started container.
@@ -98,21 +107,25 @@ impl Drive<'_> {
             launched = self.launch(&attempt, &nudges) => launched?,
             () = self.control.kill.cancelled() => self.launch_no_more(&nudges).await?,
         };
-        let (end, workload, collected) = match launched {
-            Launched::Running(workload) => {
-                // As it is now: with the time of its start.
-                let row = self.store.attempt(attempt.id).await?;
-                let row = row.as_ref().unwrap_or(&attempt);
-                self.supervise(row, workload, agent, sinks, &nudges).await?
+        let (row, end, workload, collected) = match launched {
+            Launched::Running(workload, started) => {
+                let following = Following {
+                    workload: workload.as_ref(),
+                    started,
+                    nudges: &nudges,
+                };
+                let (row, end, collected) = self.supervise(following, agent, sinks).await?;
+                (row, end, Some(workload), collected)
             }
             Launched::Ended(end, workload) => {
                 let collected = self.collect(&attempt, agent, sinks).await?;
-                (end, workload, collected)
+                // Read again: the row has changed meanwhile.
+                let row = self.store.attempt(attempt.id).await?;
+                (row.unwrap_or(attempt), end, workload, collected)
             }
         };
         drop(nudges);
-        self.finish(&attempt, agent, &end, workload, collected)
-            .await
+        self.finish(&row, agent, &end, workload, collected).await
     }
 
     /// Goes on with an attempt that is to be killed before its container was followed: what a call that was cut short
@@ -167,9 +180,9 @@ impl Drive<'_> {
                 true => Executed::Yes,
                 false => Executed::No,
             };
-            launch.known.stop = match self.stop_requested().await? {
-                Some(_) => Wanted::Yes,
-                None => Wanted::No,
+            launch.known.stop = match self.is_stop_requested().await? {
+                true => Wanted::Yes,
+                false => Wanted::No,
             };
             let launched = match self.step(attempt, &mut launch, nudges).await {
                 Ok(launched) => launched,
@@ -295,7 +308,7 @@ impl Drive<'_> {
                 let before = self.clock.moment();
                 let launched = self.start(spec, handle, known.container).await?;
                 if known.container == Container::Ended
-                    && let Launched::Running(workload) = launched
+                    && let Launched::Running(workload, _) = launched
                 {
                     // Not to be watched: no deadline and no stop is about what has ended.
                     return match workload.wait().await {
@@ -310,20 +323,13 @@ impl Drive<'_> {
                         Err(error) => Err(error.into()),
                     };
                 }
-                if let Launched::Running(workload) = &launched
-                    && known.state < AttemptState::Running
-                {
-                    let started = self.started(attempt, &before)?;
-                    self.advance(Transition::Running(started)).await?;
-                    if spec.transport == Transport::Attach {
-                        // Nothing else shows that its agent was executed.
-                        self.patiently(|| self.store.sync()).await?;
+                return Ok(Some(match launched {
+                    Launched::Running(workload, _) if known.state < AttemptState::Running => {
+                        let started = self.started(attempt, &before)?;
+                        Launched::Running(workload, Some(started))
                     }
-                    (self.progress)(Progress::Started {
-                        container: workload.handle().container.clone(),
-                    });
-                }
-                return Ok(Some(launched));
+                    launched => launched,
+                }));
             }
             (Next::Collect(End::Exited), _) if launch.ended.is_some() => {
                 return Ok(launch
@@ -439,7 +445,7 @@ impl Drive<'_> {
         seen: Container,
     ) -> Result<Launched, ExecutorError> {
         match self.engine.start(spec, handle, &self.dir).await {
-            Ok(workload) => Ok(Launched::Running(workload)),
+            Ok(workload) => Ok(Launched::Running(workload, None)),
             Err(error @ EngineError::Handover { .. }) => self.untaken(handle, error).await,
             // Said once: whether it is gone is asked in another way.
             Err(error @ EngineError::NoSuchContainer { .. })
@@ -473,12 +479,14 @@ impl Drive<'_> {
                 Ok(Launched::Ended(EngineEnd::Exited(exit), Some(workload)))
             }
             // It had its spool already, from a supervisor that died before the start record was there.
-            Recovered::Running(workload) if self.is_started()? => Ok(Launched::Running(workload)),
+            Recovered::Running(workload) if self.is_started()? => {
+                Ok(Launched::Running(workload, None))
+            }
             Recovered::Running(workload) => {
                 // Or it still has it, and nothing may be executed after the report says that nothing was.
                 workload.stop(&StopPolicy::kill()).await?;
                 match (self.is_started()?, self.look(handle).await?) {
-                    (true, _) => Ok(Launched::Running(workload)),
+                    (true, _) => Ok(Launched::Running(workload, None)),
                     (false, Recovered::Running(_)) => Err(EngineError::Failed {
                         operation: "kill the container".to_owned(),
                         source: error.into(),
@@ -524,9 +532,7 @@ impl Drive<'_> {
     /// Waits until our own caller, or another process, wants the attempt stopped; an unreadable store is asked again.
     async fn told_to_stop(&self, nudges: &Nudges) {
         loop {
-            if matches!(self.stop_requested().await, Ok(Some(_))) {
-                return;
-            }
+            // What was asked for before was looked for before this step, and whoever asked since has nudged.
             tokio::select! {
                 () = self.control.cancel.cancelled() => {}
                 nudged = nudges.next() => {
@@ -535,12 +541,18 @@ impl Drive<'_> {
                     }
                 }
             }
+            if matches!(self.is_stop_requested().await, Ok(true)) {
+                return;
+            }
         }
     }
 
-    /// Returns the request to stop this attempt, the caller's own included.
-    async fn stop_requested(&self) -> Result<Option<StopRequest>, ExecutorError> {
-        Ok(self.row_with_requests().await?.and_then(|row| row.stop))
+    /// Returns whether somebody wants this attempt to be stopped, our own caller included.
+    async fn is_stop_requested(&self) -> Result<bool, ExecutorError> {
+        if self.control.is_cancelled() {
+            self.request_stop(self.cancelled()).await?;
+        }
+        Ok(self.store.is_stop_requested(self.tenure.attempt).await?)
     }
 
     /// Returns the attempt's row as it is now, with the caller's own request to stop it.
@@ -551,23 +563,65 @@ impl Drive<'_> {
         Ok(self.store.attempt(self.tenure.attempt).await?)
     }
 
-    /// Follows the workload to its end while its output is pumped.
+    /// Follows the workload to its end while its output is pumped; returns its row as it was when it ended.
     async fn supervise(
         &self,
-        attempt: &Attempt,
-        workload: Box<dyn Workload>,
+        following: Following<'_>,
         agent: &'static dyn Agent,
         sinks: Vec<Box<dyn Sink>>,
-        nudges: &Nudges,
-    ) -> Result<(EngineEnd, Option<Box<dyn Workload>>, Collected), ExecutorError> {
-        let mut pump = self.start_pump(attempt, agent, sinks).await?;
-        let end = self
-            .watch(attempt, workload.as_ref(), &mut pump, nudges)
-            .await?;
+    ) -> Result<(Attempt, EngineEnd, Collected), ExecutorError> {
+        // From the beginning on: what is recorded of the start need not be waited for.
+        let mut end = pin!(self.end_of(following.workload));
+        let mut early = None;
+        let (row, mut pump) = {
+            let mut begun = pin!(self.begin_to_follow(&following, agent, sinks));
+            tokio::select! {
+                biased;
+                begun = &mut begun => begun?,
+                end = &mut end => {
+                    early = Some(end?);
+                    begun.await?
+                }
+            }
+        };
+        let end = match early {
+            Some(end) => end,
+            None => self.watch(&row, &following, &mut pump, end).await?,
+        };
         // From here on a request to stop comes too late, and is told so.
-        self.advance(Transition::Collecting).await?;
+        let row = self.advance_and_read(Transition::Collecting).await?;
         let collected = self.collected(pump).await?;
-        Ok((end, Some(workload), collected))
+        Ok((row, end, collected))
+    }
+
+    /// Records that the container was started, and has its output pumped.
+    async fn begin_to_follow(
+        &self,
+        following: &Following<'_>,
+        agent: &'static dyn Agent,
+        sinks: Vec<Box<dyn Sink>>,
+    ) -> Result<(Attempt, Pumping), ExecutorError> {
+        let attempt = self.tenure.attempt;
+        let row = match &following.started {
+            Some(started) => {
+                let running = Transition::Running(started.clone());
+                let row = self.advance_and_read(running).await?;
+                if row.spec.transport == Transport::Attach {
+                    // Nothing else shows that its agent was executed.
+                    self.patiently(|| self.store.sync()).await?;
+                }
+                (self.progress)(Progress::Started {
+                    container: following.workload.handle().container.clone(),
+                });
+                row
+            }
+            None => {
+                let row = self.store.attempt(attempt).await?;
+                row.ok_or(StoreError::LeaseLost { attempt })?
+            }
+        };
+        let pump = self.start_pump(&row, agent, sinks).await?;
+        Ok((row, pump))
     }
 
     /// Reads what the spool of an ended container holds.

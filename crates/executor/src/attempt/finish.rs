@@ -30,15 +30,12 @@ impl Drive<'_> {
     /// Decides the outcome, makes it durable, and cleans up.
     pub(super) async fn finish(
         &self,
-        attempt: &Attempt,
+        row: &Attempt,
         agent: &'static dyn Agent,
         end: &EngineEnd,
         workload: Option<Box<dyn Workload>>,
         collected: Collected,
     ) -> Result<Report, ExecutorError> {
-        // Read again: the row has changed while we waited.
-        let row = self.store.attempt(attempt.id).await?;
-        let row = row.as_ref().unwrap_or(attempt);
         let mask = collected.mask.clone();
         let mut report = self.report(row, agent, end, collected);
         self.add_changes(&row.spec, &mut report).await;

@@ -16,7 +16,7 @@ use crate::clock::Moment;
 use crate::engine::EngineError;
 use crate::error::ExecutorError;
 use crate::recorder::{Recorded, Room};
-use crate::store::{Silence, StoreError, Transition};
+use crate::store::{Attempt, Silence, StoreError, Transition};
 
 /// What the caller was told about the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,20 @@ impl Drive<'_> {
         .await?;
         (self.progress)(Progress::Entered(transition.target()));
         Ok(())
+    }
+
+    pub(super) async fn advance_and_read(
+        &self,
+        transition: Transition,
+    ) -> Result<Attempt, ExecutorError> {
+        let row = self
+            .patiently(|| {
+                self.store
+                    .advance_and_read(self.tenure, transition.clone(), self.clock.now())
+            })
+            .await?;
+        (self.progress)(Progress::Entered(row.state));
+        Ok(row)
     }
 
     pub(super) async fn request_stop(

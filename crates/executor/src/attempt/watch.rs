@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dark_factory_types::{Proof, StopReason};
 
-use super::drive::{Drive, RETRY};
+use super::drive::{Drive, Following, RETRY};
 use super::facts::EngineEnd;
 use super::pulse::{Pulse, Reading, Signs};
 use super::pump::Pumping;
@@ -18,7 +18,6 @@ use super::{Progress, TimeLimit};
 use crate::clock::Moment;
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
-use crate::nudge::Nudges;
 use crate::spec::StopPolicy;
 use crate::store::{Attempt, Motion};
 
@@ -67,14 +66,15 @@ enum Due {
 }
 
 impl Drive<'_> {
-    /// Waits for the workload's end.
+    /// Waits for the workload's end, which is `end`.
     pub(super) async fn watch(
         &self,
         attempt: &Attempt,
-        workload: &dyn Workload,
+        following: &Following<'_>,
         pump: &mut Pumping,
-        nudges: &Nudges,
+        mut end: Pin<&mut impl Future<Output = Result<EngineEnd, ExecutorError>>>,
     ) -> Result<EngineEnd, ExecutorError> {
+        let (workload, nudges) = (following.workload, following.nudges);
         let pulse = pump.pulse();
         let mut deadlines = self.deadlines(attempt)?;
         let mut acts = Acts {
@@ -83,7 +83,6 @@ impl Drive<'_> {
             told_full: false,
             again: None,
         };
-        let mut end = std::pin::pin!(self.end_of(workload));
         let mut killed = false;
         loop {
             let motion = self
@@ -126,7 +125,7 @@ impl Drive<'_> {
     }
 
     /// Waits for the workload's end, through any time in which the engine does not answer.
-    async fn end_of(&self, workload: &dyn Workload) -> Result<EngineEnd, ExecutorError> {
+    pub(super) async fn end_of(&self, workload: &dyn Workload) -> Result<EngineEnd, ExecutorError> {
         loop {
             // One word is not enough to say of a living agent that it is gone.
             let silence = match workload.wait().await {

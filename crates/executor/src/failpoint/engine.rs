@@ -69,6 +69,10 @@ impl Engine for FaultyEngine {
         self.0.probe(probe_dir).await
     }
 
+    async fn check(&self, probe_dir: &Path) -> Result<(), EngineError> {
+        self.0.check(probe_dir).await
+    }
+
     async fn describe(&self) -> Result<Description, EngineError> {
         self.0.describe().await
     }

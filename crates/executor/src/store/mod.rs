@@ -35,6 +35,9 @@ use crate::failpoint::reach;
 /// each with a sync of a slow disk, and SQLite gives none of them a place in a queue.
 const BUSY_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Statements that are kept compiled: all that a run takes.
+const STATEMENTS: usize = 32;
+
 /// What SQLite adds to the database's name for its write-ahead log.
 const LOG: &str = "-wal";
 
@@ -122,6 +125,7 @@ impl Store {
         connection
             .busy_timeout(BUSY_PATIENCE)
             .map_err(database("open its database"))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let owner = schema::prepare(&connection, owner).map_err(|error| error.at(path))?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
@@ -235,6 +239,43 @@ impl Store {
             "change an attempt's state",
             move |tx| row::advance(tx, tenure, &transition, at),
         )
+        .await
+    }
+
+    /// Does what [`Store::advance`] does, and returns the attempt as it then is: nothing comes between the two.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::advance`]; or [`StoreError::Unreadable`].
+    pub async fn advance_and_read(
+        &self,
+        tenure: Tenure,
+        transition: Transition,
+        at: Timestamp,
+    ) -> Result<Attempt, StoreError> {
+        self.write(
+            transition.target().as_str(),
+            Safe::BySync,
+            "change an attempt's state",
+            move |tx| {
+                row::advance(tx, tenure, &transition, at)?;
+                row::attempt(tx, tenure.attempt)?.ok_or(StoreError::LeaseLost {
+                    attempt: tenure.attempt,
+                })
+            },
+        )
+        .await
+    }
+
+    /// Returns whether somebody wants an attempt to be stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub async fn is_stop_requested(&self, attempt: AttemptId) -> Result<bool, StoreError> {
+        self.read("read an attempt", move |tx| {
+            row::is_stop_requested(tx, attempt)
+        })
         .await
     }
 
@@ -382,10 +423,8 @@ impl Store {
     ///
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, StoreError> {
-        self.read("read an attempt", move |tx| {
-            row::select(tx, "id = :id", &[(":id", &attempt.to_string())]).map(|mut rows| rows.pop())
-        })
-        .await
+        self.read("read an attempt", move |tx| row::attempt(tx, attempt))
+            .await
     }
 
     /// Returns the latest attempt of a run.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, Report, RunId, StopReason};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, ToSql, Transaction};
+use rusqlite::{OptionalExtension, Params, Row, ToSql, Transaction, params_from_iter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -68,6 +68,27 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// Returns an attempt as it is once it is recorded.
+    pub(crate) fn recorded(new: NewAttempt) -> Self {
+        Self {
+            id: new.id,
+            engine: new.engine,
+            spec: new.spec,
+            state: new.state,
+            image: None,
+            handle: None,
+            stop: None,
+            pause: Pause::default(),
+            silence: None,
+            report: None,
+            created_at: new.created_at,
+            started_at: None,
+            started: None,
+            finished_at: None,
+            is_cleaned_up: false,
+        }
+    }
+
     /// Returns where the attempt stands, in one word: its state, unless its engine does not answer or it is frozen.
     pub fn status(&self) -> &'static str {
         if self.state == AttemptState::Finished {
@@ -174,13 +195,15 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
     let run = new.id.run().to_string();
     let created_at = new.created_at.to_string();
     if new.id.number() == 1 {
-        tx.execute(
+        execute(
+            tx,
             "INSERT INTO run (id, file, created_at) VALUES (?1, ?2, ?3)",
             (&run, &new.spec.file, &created_at),
         )
         .map_err(&error)?;
     }
-    tx.execute(
+    execute(
+        tx,
         "INSERT INTO attempt (id, run_id, number, generation, engine, spec, state, created_at) \
          VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7)",
         (
@@ -210,11 +233,11 @@ pub(super) fn advance(
 ) -> Result<(), StoreError> {
     let id = tenure.attempt.to_string();
     let held = "SELECT state FROM attempt WHERE id = ?1 AND generation = ?2";
-    let state = tx.query_row(held, (&id, tenure.generation), |row| {
-        row.get::<_, String>(0)
-    });
+    let state = tx
+        .prepare_cached(held)
+        .and_then(|mut held| held.query_row((&id, tenure.generation), |row| row.get(0)));
     let from: AttemptState = match state {
-        Ok(state) => parse("attempt state", &state)?,
+        Ok::<String, _>(state) => parse("attempt state", &state)?,
         Err(rusqlite::Error::QueryReturnedNoRows) => {
             return Err(StoreError::LeaseLost {
                 attempt: tenure.attempt,
@@ -230,31 +253,44 @@ pub(super) fn advance(
             to,
         });
     }
-    let set = |column: &str, value: String| {
-        tx.execute(
-            &format!("UPDATE attempt SET {column} = ?2 WHERE id = ?1"),
-            (&id, value),
-        )
-        .map_err(database("change an attempt's state"))
+    let state = to.as_str();
+    let (columns, known): (&str, [Option<String>; 2]) = match transition {
+        Transition::Preparing | Transition::Pulling | Transition::Collecting => {
+            ("state = ?2", [None, None])
+        }
+        Transition::Creating(image) => (
+            "state = ?2, image = ?3",
+            [Some(to_json("image", image)?), None],
+        ),
+        Transition::Starting(handle) => (
+            "state = ?2, handle = ?3",
+            [Some(to_json("handle", handle)?), None],
+        ),
+        Transition::Running(started) => (
+            "state = ?2, started_at = ?3, started = ?4",
+            [
+                Some(started.wall.to_string()),
+                Some(to_json("start", started)?),
+            ],
+        ),
+        Transition::Finished(report) => (
+            "state = ?2, report = ?3, finished_at = ?4",
+            [
+                Some(to_json("report", report)?),
+                Some(report.finished_at.to_string()),
+            ],
+        ),
     };
-    set("state", to.as_str().to_owned())?;
-    match transition {
-        Transition::Preparing | Transition::Pulling | Transition::Collecting => {}
-        Transition::Creating(image) => {
-            set("image", to_json("image", image)?)?;
-        }
-        Transition::Starting(handle) => {
-            set("handle", to_json("handle", handle)?)?;
-        }
-        Transition::Running(started) => {
-            set("started_at", started.wall.to_string())?;
-            set("started", to_json("start", started)?)?;
-        }
-        Transition::Finished(report) => {
-            set("report", to_json("report", report)?)?;
-            set("finished_at", report.finished_at.to_string())?;
-        }
-    }
+    let known = known.iter().flatten();
+    let values = [id.as_str(), state]
+        .into_iter()
+        .chain(known.map(String::as_str));
+    execute(
+        tx,
+        &format!("UPDATE attempt SET {columns} WHERE id = ?1"),
+        params_from_iter(values),
+    )
+    .map_err(database("change an attempt's state"))?;
     note_step(tx, tenure, to, at)
 }
 
@@ -320,6 +356,24 @@ pub(super) fn begin_stop(
     note_step(tx, tenure, AttemptState::Stopping, at)
 }
 
+/// Returns whether somebody wants an attempt to be stopped.
+pub(super) fn is_stop_requested(tx: &Transaction<'_>, id: AttemptId) -> Result<bool, StoreError> {
+    let sql = "SELECT stop_reason IS NOT NULL FROM attempt WHERE id = ?1";
+    tx.prepare_cached(sql)
+        .and_then(|mut wanted| {
+            wanted
+                .query_row([id.to_string()], |row| row.get(0))
+                .optional()
+        })
+        .map(Option::unwrap_or_default)
+        .map_err(database("read an attempt"))
+}
+
+/// Executes a statement that is kept for the next time.
+fn execute(tx: &Transaction<'_>, sql: &str, values: impl Params) -> Result<usize, rusqlite::Error> {
+    tx.prepare_cached(sql)?.execute(values)
+}
+
 /// Sets columns of an attempt, if the caller still supervises it.
 pub(super) fn update(
     tx: &Transaction<'_>,
@@ -334,9 +388,7 @@ pub(super) fn update(
     values.push((":generation", &tenure.generation));
     let sql =
         format!("UPDATE attempt SET {assignments} WHERE id = :id AND generation = :generation");
-    let changed = tx
-        .execute(&sql, values.as_slice())
-        .map_err(database(operation))?;
+    let changed = execute(tx, &sql, values.as_slice()).map_err(database(operation))?;
     if changed == 0 {
         return Err(StoreError::LeaseLost {
             attempt: tenure.attempt,
@@ -371,6 +423,11 @@ pub(super) fn steps(tx: &Transaction<'_>, attempt: AttemptId) -> Result<Vec<Step
     .collect()
 }
 
+/// Returns an attempt.
+pub(super) fn attempt(tx: &Transaction<'_>, id: AttemptId) -> Result<Option<Attempt>, StoreError> {
+    select(tx, "id = :id", &[(":id", &id.to_string())]).map(|mut rows| rows.pop())
+}
+
 /// Returns the attempts that a condition holds for, given its named parameters; oldest first.
 pub(super) fn select(
     tx: &Transaction<'_>,
@@ -383,7 +440,7 @@ pub(super) fn select(
          paused_since, paused_ms, silent_since, silent_why, report, created_at, started_at, started, finished_at, removed \
          FROM attempt WHERE {condition} ORDER BY created_at, run_id, number"
     );
-    let mut statement = tx.prepare(&sql).map_err(&error)?;
+    let mut statement = tx.prepare_cached(&sql).map_err(&error)?;
     let mut rows = statement.query(parameters).map_err(&error)?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next().map_err(&error)? {
@@ -477,7 +534,8 @@ fn note_step(
     state: AttemptState,
     at: Timestamp,
 ) -> Result<(), StoreError> {
-    tx.execute(
+    execute(
+        tx,
         "INSERT INTO step (attempt_id, generation, state, at) VALUES (?1, ?2, ?3, ?4)",
         (
             tenure.attempt.to_string(),

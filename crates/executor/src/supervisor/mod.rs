@@ -217,6 +217,16 @@ impl Supervisor {
         Ok(self.engine.probe(scratch.path()).await?)
     }
 
+    /// Contacts the engine and makes sure that it can be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Supervisor::probe`].
+    pub async fn check(&self) -> Result<(), ExecutorError> {
+        let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
+        Ok(self.engine.check(scratch.path()).await?)
+    }
+
     /// Makes a supervisor for runs of ours that leave no record: its state folder goes with it.
     ///
     /// Its containers carry the owner's label of this one, so that one that is left over is found here. Blocks.
@@ -280,6 +290,7 @@ impl Supervisor {
         let (new, dir, lease) = self
             .prepare(id, &spec, &resolved.prompt_text, &resolved.secrets, state)
             .await?;
+        let attempt = Attempt::recorded(new.clone());
         let tenure = match self.store.add(new).await {
             Ok(Added::New(tenure)) => tenure,
             Ok(Added::FileIsOpen(open)) => {
@@ -299,7 +310,6 @@ impl Supervisor {
         if state == AttemptState::Queued {
             self.store.sync().await?;
         }
-        let attempt = self.row(tenure.attempt).await?;
         Ok(Submitted {
             attempt,
             tenure,
