@@ -12,7 +12,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use dark_factory::executor::engine::{
     Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
-    OwnedContainer, PullProgress, Recovered, Reopened, Usage, Workload,
+    OwnedContainer, OwnedImage, PullProgress, Recovered, Reopened, Usage, Workload,
 };
 use dark_factory::executor::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 use dark_factory::types::{ImageRecord, NetworkMode, OwnerId};
@@ -187,6 +187,20 @@ impl<E: Engine> Engine for TimedEngine<E> {
         owner: &OwnerId,
     ) -> std::result::Result<Vec<OwnedContainer>, EngineError> {
         timed(&self.1, self.0.list_owned(owner)).await
+    }
+
+    async fn list_owned_images(
+        &self,
+        owner: &OwnerId,
+    ) -> std::result::Result<Vec<OwnedImage>, EngineError> {
+        timed(&self.1, self.0.list_owned_images(owner)).await
+    }
+
+    async fn remove_owned_image(
+        &self,
+        image: &OwnedImage,
+    ) -> std::result::Result<(), EngineError> {
+        timed(&self.1, self.0.remove_owned_image(image)).await
     }
 
     async fn remove_owned(
