@@ -6,8 +6,11 @@
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sha2::{Digest, Sha256};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=DARK_FACTORY_INIT");
@@ -20,6 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         "cargo:rustc-env=DARK_FACTORY_INIT_PATH={}",
         helper.display()
     );
+    // Here, so that not every command reads all of it.
+    let digest = Sha256::digest(fs::read(&helper)?);
+    let digest: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    println!("cargo:rustc-env=DARK_FACTORY_INIT_DIGEST={digest}");
     Ok(())
 }
 

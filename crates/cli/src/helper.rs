@@ -11,7 +11,10 @@ use dark_factory_executor::state_dir::HelperExe;
 use crate::error::CommandError;
 
 /// The helper that every container of ours runs as PID 1; also the scripted stand-in agent of the demo.
-pub const HELPER: HelperExe = HelperExe(include_bytes!(env!("DARK_FACTORY_INIT_PATH")));
+pub const HELPER: HelperExe = HelperExe::with_digest(
+    include_bytes!(env!("DARK_FACTORY_INIT_PATH")),
+    env!("DARK_FACTORY_INIT_DIGEST"),
+);
 
 /// Returns an image's file system as a tar archive: the helper as `/usr/local/bin/claude`, and an empty `/tmp`.
 pub(crate) fn image_archive() -> Result<Vec<u8>, CommandError> {
@@ -24,8 +27,8 @@ pub(crate) fn image_archive() -> Result<Vec<u8>, CommandError> {
         archive.append_data(&mut folder, "tmp/", io::empty())?;
         let mut file = tar::Header::new_gnu();
         file.set_mode(0o755);
-        file.set_size(HELPER.0.len() as u64);
-        archive.append_data(&mut file, "usr/local/bin/claude", HELPER.0)?;
+        file.set_size(HELPER.bytes().len() as u64);
+        archive.append_data(&mut file, "usr/local/bin/claude", HELPER.bytes())?;
         archive.into_inner()
     };
     build().map_err(|error| CommandError::internal("pack an image of our own", error))

@@ -48,5 +48,5 @@ fn the_same_facade_is_there_for_programs() {
         dark_factory::executor::prompt::Prompt::parse("a.md", b"Do it.\n").expect("a prompt");
 
     assert_eq!(prompt.body, "Do it.\n");
-    assert!(!dark_factory::HELPER.0.is_empty());
+    assert!(!dark_factory::HELPER.bytes().is_empty());
 }

@@ -25,7 +25,48 @@ const BLOCK: u64 = 512;
 
 /// The static helper executable, as bytes that whoever embeds the library brings.
 #[derive(Debug, Clone, Copy)]
-pub struct HelperExe(pub &'static [u8]);
+pub struct HelperExe {
+    bytes: &'static [u8],
+    /// Tells it from any other.
+    digest: Option<&'static str>,
+}
+
+impl HelperExe {
+    /// Takes the bytes; what tells them from others is found out each time that a state folder is opened.
+    pub const fn new(bytes: &'static [u8]) -> Self {
+        Self {
+            bytes,
+            digest: None,
+        }
+    }
+
+    /// Takes the bytes with what tells them from others, which may be the name of a file.
+    pub const fn with_digest(bytes: &'static [u8], digest: &'static str) -> Self {
+        Self {
+            bytes,
+            digest: Some(digest),
+        }
+    }
+
+    /// Returns the bytes.
+    pub const fn bytes(&self) -> &'static [u8] {
+        self.bytes
+    }
+
+    fn name(&self) -> String {
+        match self.digest {
+            Some(digest) => digest.to_owned(),
+            None => {
+                let digest = Sha256::digest(self.bytes);
+                digest
+                    .iter()
+                    .take(8)
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect()
+            }
+        }
+    }
+}
 
 /// The state folder.
 #[derive(Debug, Clone)]
@@ -344,22 +385,16 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn install(state: &Path, helper: HelperExe) -> io::Result<PathBuf> {
-    let digest = Sha256::digest(helper.0);
-    let name: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
     let folder = state.join("init");
     make_private(&folder)?;
-    let path = folder.join(name);
-    if fs::metadata(&path).is_ok_and(|found| found.len() == helper.0.len() as u64) {
+    let path = folder.join(helper.name());
+    if fs::metadata(&path).is_ok_and(|found| found.len() == helper.bytes.len() as u64) {
         return Ok(path);
     }
     // Several processes may be here at once, each with a file of its own.
     let scratch = Scratch::new(state)?;
     let written = scratch.path().join("init");
-    write_with_mode(&written, helper.0, 0o555)?;
+    write_with_mode(&written, helper.bytes, 0o555)?;
     // Before it has the name that others rely on.
     sync(&written)?;
     rename(&written, &path)?;
@@ -444,7 +479,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
 
-        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+        let state = StateDir::open(folder.path(), HelperExe::new(b"helper")).unwrap();
 
         assert_eq!(mode(&state.store()), 0o600);
     }
@@ -452,12 +487,12 @@ mod tests {
     #[test]
     fn what_a_dead_process_left_is_swept_and_what_a_living_one_uses_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+        let state = StateDir::open(folder.path(), HelperExe::new(b"helper")).unwrap();
         let scratch = state.scratch().unwrap();
         let dead = folder.path().join("scratch-dead");
         fs::create_dir_all(dead.join("probe")).unwrap();
 
-        StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+        StateDir::open(folder.path(), HelperExe::new(b"helper")).unwrap();
 
         assert!(!dead.exists());
         assert!(scratch.path().exists());
@@ -485,10 +520,20 @@ mod tests {
     }
 
     #[test]
+    fn a_helper_that_brings_its_digest_is_installed_under_it() {
+        let folder = tempfile::tempdir().unwrap();
+
+        let state = StateDir::open(folder.path(), HelperExe::with_digest(b"helper", "v1")).unwrap();
+
+        assert_eq!(state.init.file_name().unwrap(), "v1");
+        assert_eq!(fs::read(&state.init).unwrap(), b"helper");
+    }
+
+    #[test]
     fn the_helper_can_be_executed_by_any_user() {
         let folder = tempfile::tempdir().unwrap();
 
-        let state = StateDir::open(folder.path(), HelperExe(b"helper")).unwrap();
+        let state = StateDir::open(folder.path(), HelperExe::new(b"helper")).unwrap();
 
         assert_eq!(mode(&state.init), 0o555);
     }

@@ -185,7 +185,7 @@ impl Run {
 
 fn supervisor(state: &Path, clock: &Arc<MovedClock>) -> Supervisor {
     let engine: Arc<dyn Engine> = Arc::new(engine("unix:///var/run/docker.sock"));
-    let helper = HelperExe(Box::leak(helper().into_boxed_slice()));
+    let helper = HelperExe::new(Box::leak(helper().into_boxed_slice()));
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(clock);
     Supervisor::open(engine, state, helper, clock).unwrap()
 }

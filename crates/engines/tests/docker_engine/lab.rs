@@ -55,7 +55,7 @@ impl Lab {
             project,
             state: StateDir::open(
                 state_folder.path(),
-                HelperExe(Box::leak(helper.into_boxed_slice())),
+                HelperExe::new(Box::leak(helper.into_boxed_slice())),
             )
             .unwrap(),
             _state_folder: state_folder,

@@ -203,7 +203,7 @@ pub(crate) fn unstamped(log: &str) -> String {
 )]
 fn helper() -> HelperExe {
     let path = std::env::var_os("DARK_FACTORY_TEST_HELPER").unwrap();
-    HelperExe(Box::leak(
+    HelperExe::new(Box::leak(
         fs::read(Path::new(&path)).unwrap().into_boxed_slice(),
     ))
 }
