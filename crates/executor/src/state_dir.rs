@@ -170,8 +170,10 @@ impl StateDir {
         Ok(Some(aside))
     }
 
-    /// Makes a new attempt's folder with its prompt, its secrets and the record of its launch; once it is there, all of
-    /// it is safe from a loss of power.
+    /// Makes a new attempt's folder with its prompt, its secrets and the record of its launch.
+    ///
+    /// Once it is there, a loss of power leaves prompt and secrets whole or not at all: an agent never has an empty one.
+    /// That they stay takes [`sync_attempt`].
     ///
     /// # Errors
     ///
@@ -191,8 +193,7 @@ impl StateDir {
         fs::hard_link(dir.prompt(), dir.recorded_prompt())
             .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
         write_whole(&dir.launch_json(), launch)?;
-        // Synced once all is written: most file systems then have one wait, and not one for each.
-        let mut written = vec![dir.prompt(), dir.launch_json()];
+        let mut written = vec![dir.prompt()];
         if !secrets.is_empty() {
             make_visible(&dir.secrets())?;
             for (name, value) in secrets {
@@ -200,10 +201,7 @@ impl StateDir {
                 write_visible(&secret, value.as_bytes())?;
                 written.push(secret);
             }
-            written.push(dir.secrets());
         }
-        // From the inside out: a name is worth something only once what it names is there.
-        written.extend([dir.mount(), dir.path().to_owned(), self.runs()]);
         sync_all(&written)?;
         Ok(dir)
     }
@@ -355,6 +353,25 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_added_extension("new");
     write_with_mode(&temporary, bytes, 0o600)?;
     rename(&temporary, path)
+}
+
+/// Makes an attempt's new folder safe from a loss of power, as far as that was not done; what is gone is none of it.
+/// Blocks.
+///
+/// # Errors
+///
+/// The operating system's error, with the path that it is about.
+pub fn sync_attempt(dir: &AttemptDir) -> io::Result<()> {
+    // From the inside out: a name is worth something only once what it names is there.
+    let inside = [dir.launch_json(), dir.secrets(), dir.mount()];
+    for path in inside {
+        match sync(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            synced => synced?,
+        }
+    }
+    sync(dir.path())?;
+    dir.path().parent().map_or(Ok(()), sync)
 }
 
 /// Brings files and folders to the disk, in this order.

@@ -26,6 +26,7 @@ use crate::recorder::{Touched, WorkspaceRecorder};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use crate::spool::{StartStamp, is_started, started_at};
+use crate::state_dir::sync_attempt;
 use crate::store::{Attempt, AttemptState, Store, StoreError, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
@@ -73,6 +74,8 @@ struct Launch {
     handle: Option<Handle>,
     /// What the engine said of the container when it was looked at.
     ended: Option<(EngineEnd, Box<dyn Workload>)>,
+    /// Whether a stop was wanted, as the last write of the last step found it.
+    is_stop_requested: Option<bool>,
     /// The step that was taken last.
     last: Option<Next>,
     /// How often the engine failed in a row.
@@ -81,7 +84,7 @@ struct Launch {
     /// Records the workspace while image and container are prepared.
     baseline: JoinSet<()>,
     /// Makes what the store knows of the attempt safe from a loss of power while its container is created.
-    intent: JoinSet<Result<(), StoreError>>,
+    intent: JoinSet<Result<(), ExecutorError>>,
 }
 
 impl Drive<'_> {
@@ -160,6 +163,7 @@ impl Drive<'_> {
             },
             handle: attempt.handle.clone(),
             ended: None,
+            is_stop_requested: None,
             last: None,
             failures: 0,
             silent: attempt.silence.is_some(),
@@ -180,7 +184,8 @@ impl Drive<'_> {
                 true => Executed::Yes,
                 false => Executed::No,
             };
-            launch.known.stop = match self.is_stop_requested().await? {
+            let known = launch.is_stop_requested.take();
+            launch.known.stop = match self.is_stop_requested(known).await? {
                 true => Wanted::Yes,
                 false => Wanted::No,
             };
@@ -243,7 +248,8 @@ impl Drive<'_> {
                 known.state = AttemptState::Pulling;
                 match self.ensure_image(spec, nudges).await {
                     Ok(Some(image)) => {
-                        self.advance(Transition::Creating(image)).await?;
+                        let creating = Transition::Creating(image);
+                        launch.is_stop_requested = Some(self.advance(creating).await?);
                         known.state = AttemptState::Creating;
                     }
                     // Cancelled: the next step sees that.
@@ -259,15 +265,16 @@ impl Drive<'_> {
             }
             (Next::Create, _) => {
                 // What a loss of power leaves of it until then is a container that nothing ever ran in.
-                let store = self.store.clone();
-                launch.intent.spawn(async move { store.sync().await });
+                let intent = safe_intent(self.store.clone(), self.dir.clone());
+                launch.intent.spawn(intent);
                 match self
                     .engine
                     .create(spec, self.store.owner(), &self.dir)
                     .await
                 {
                     Ok(created) => {
-                        self.advance(Transition::Starting(created.clone())).await?;
+                        let starting = Transition::Starting(created.clone());
+                        launch.is_stop_requested = Some(self.advance(starting).await?);
                         known.state = AttemptState::Starting;
                         known.container = Container::Created;
                         launch.handle = Some(created);
@@ -350,13 +357,15 @@ impl Drive<'_> {
     /// Makes sure that a loss of power leaves enough of the attempt's row to know that its agent may have been started.
     async fn safe_intent(
         &self,
-        tasks: &mut JoinSet<Result<(), StoreError>>,
+        tasks: &mut JoinSet<Result<(), ExecutorError>>,
     ) -> Result<(), ExecutorError> {
-        match tasks.join_next().await {
-            Some(Ok(Ok(()))) => Ok(()),
-            // Found as it was left by another process, or in need of patience.
-            _ => self.patiently(|| self.store.sync()).await,
+        if let Some(Ok(Ok(()))) = tasks.join_next().await {
+            return Ok(());
         }
+        // Found as it was left by another process, or in need of patience.
+        let dir = self.dir.clone();
+        self.write_patiently(move || sync_attempt(&dir)).await?;
+        self.patiently(|| self.store.sync()).await
     }
 
     /// Begins to record the workspace, while its agent cannot have been started.
@@ -541,16 +550,18 @@ impl Drive<'_> {
                     }
                 }
             }
-            if matches!(self.is_stop_requested().await, Ok(true)) {
+            if matches!(self.is_stop_requested(None).await, Ok(true)) {
                 return;
             }
         }
     }
 
-    /// Returns whether somebody wants this attempt to be stopped, our own caller included.
-    async fn is_stop_requested(&self) -> Result<bool, ExecutorError> {
+    /// Returns whether somebody wants this attempt to be stopped, our own caller included; others are `known`, or read.
+    async fn is_stop_requested(&self, known: Option<bool>) -> Result<bool, ExecutorError> {
         if self.control.is_cancelled() {
             self.request_stop(self.cancelled()).await?;
+        } else if let Some(known) = known {
+            return Ok(known);
         }
         Ok(self.store.is_stop_requested(self.tenure.attempt).await?)
     }
@@ -727,6 +738,15 @@ impl Drive<'_> {
             _ => Stamps::Unknown,
         }
     }
+}
+
+/// Makes an attempt's folder and its row safe from a loss of power.
+pub(crate) async fn safe_intent(store: Store, dir: AttemptDir) -> Result<(), ExecutorError> {
+    let attempt = dir.attempt();
+    let folder = tokio::task::spawn_blocking(move || sync_attempt(&dir));
+    store.sync().await?;
+    let synced = folder.await?;
+    synced.map_err(|source| ExecutorError::AttemptDir { attempt, source })
 }
 
 fn never_started(why: &str) -> Launched {

@@ -76,13 +76,11 @@ impl Drive<'_> {
     ///
     /// Until that is done the attempt is not marked as removed, so whoever finds it writes the files once more.
     async fn keep_report(&self) -> Result<(), ExecutorError> {
-        let files = vec![
-            self.dir.report_md(),
-            self.dir.report_json(),
-            self.dir.path().to_owned(),
-        ];
+        let text = [self.dir.report_md()];
+        let json = [self.dir.report_json(), self.dir.path().to_owned()];
         tokio::try_join!(
-            self.write_patiently(move || sync_all(&files)),
+            self.write_patiently(move || sync_all(&text)),
+            self.write_patiently(move || sync_all(&json)),
             self.patiently(|| self.store.sync()),
         )?;
         Ok(())

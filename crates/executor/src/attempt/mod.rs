@@ -26,7 +26,7 @@ use crate::engine::PullAmount;
 use crate::store::AttemptState;
 
 pub(crate) use derived::is_full;
-pub(crate) use drive::Drive;
+pub(crate) use drive::{Drive, safe_intent};
 
 /// How long a full disk is waited out, unless something else is asked for.
 pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(600);

@@ -50,14 +50,16 @@ impl Drive<'_> {
         Ok(())
     }
 
-    pub(super) async fn advance(&self, transition: Transition) -> Result<(), ExecutorError> {
-        self.patiently(|| {
-            self.store
-                .advance(self.tenure, transition.clone(), self.clock.now())
-        })
-        .await?;
+    /// Records a step; returns whether somebody wants the attempt stopped by then.
+    pub(super) async fn advance(&self, transition: Transition) -> Result<bool, ExecutorError> {
+        let is_stop_requested = self
+            .patiently(|| {
+                self.store
+                    .advance(self.tenure, transition.clone(), self.clock.now())
+            })
+            .await?;
         (self.progress)(Progress::Entered(transition.target()));
-        Ok(())
+        Ok(is_stop_requested)
     }
 
     pub(super) async fn advance_and_read(

@@ -174,7 +174,7 @@ impl Store {
     ) -> Result<Option<Tenure>, StoreError> {
         self.write(
             "adopt",
-            Safe::AtOnce,
+            Safe::BySync,
             "record an adopted container",
             move |tx| {
                 let open = row::select(tx, "state <> 'finished' AND handle IS NOT NULL", &[])?;
@@ -221,7 +221,8 @@ impl Store {
         .await
     }
 
-    /// Moves an attempt to another state, and keeps what becomes known with it, in one transaction.
+    /// Moves an attempt to another state, and keeps what becomes known with it, in one transaction; returns
+    /// whether somebody wants it stopped by then.
     ///
     /// # Errors
     ///
@@ -232,12 +233,15 @@ impl Store {
         tenure: Tenure,
         transition: Transition,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.write(
             transition.target().as_str(),
             Safe::BySync,
             "change an attempt's state",
-            move |tx| row::advance(tx, tenure, &transition, at),
+            move |tx| {
+                row::advance(tx, tenure, &transition, at)?;
+                row::is_stop_requested(tx, tenure.attempt)
+            },
         )
         .await
     }

@@ -20,7 +20,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress};
+use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress, safe_intent};
 use crate::clock::Clock;
 use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
@@ -253,7 +253,7 @@ impl Supervisor {
 
     /// Records a new run with its first attempt, and takes its lease.
     ///
-    /// Its folder is safe from a loss of power at once, and its row before its agent is started.
+    /// Both are safe from a loss of power before its agent is started.
     ///
     /// # Errors
     ///
@@ -308,7 +308,7 @@ impl Supervisor {
         };
         // Whoever queues a run is told that it is safe; one that is begun becomes so before its agent is started.
         if state == AttemptState::Queued {
-            self.store.sync().await?;
+            safe_intent(self.store.clone(), dir.clone()).await?;
         }
         Ok(Submitted {
             attempt,
@@ -363,6 +363,8 @@ impl Supervisor {
         let name = handle.container.clone();
         let started = self.clock.moment().at_wall(started_at);
         if let Some(tenure) = self.store.adopt(new, image, handle, started).await? {
+            // It runs already.
+            safe_intent(self.store.clone(), dir.clone()).await?;
             let attempt = self.row(id).await?;
             return Ok(Submitted {
                 attempt,

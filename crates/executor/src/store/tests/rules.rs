@@ -99,7 +99,7 @@ fn transition(attempt: AttemptId, change: Change<()>) -> Transition {
     }
 }
 
-fn denied(result: Result<(), StoreError>) -> Result<(), Denied> {
+fn denied<T>(result: Result<T, StoreError>) -> Result<T, Denied> {
     result.map_err(|error| match error {
         StoreError::LeaseLost { .. } => Denied::LeaseLost,
         StoreError::BadTransition { .. } => Denied::BadTransition,
@@ -132,6 +132,8 @@ async fn agree(fixture: &Fixture, first: Tenure, deeds: Vec<Deed>) {
                     .advance(tenure, transition(attempt, change), time(1))
                     .await;
                 let expected = rules.advance(generation(tenure), change);
+                // Whoever takes a step is told whether a stop is wanted by then.
+                let expected = expected.map(|()| rules.stop.is_some());
                 assert_eq!(denied(written), expected, "{deed:?}");
             }
             Deed::RequestStop(number, seconds) => {
