@@ -196,10 +196,7 @@ impl<E: Engine> Engine for TimedEngine<E> {
         timed(&self.1, self.0.list_owned_images(owner)).await
     }
 
-    async fn remove_owned_image(
-        &self,
-        image: &OwnedImage,
-    ) -> std::result::Result<(), EngineError> {
+    async fn remove_owned_image(&self, image: &OwnedImage) -> std::result::Result<(), EngineError> {
         timed(&self.1, self.0.remove_owned_image(image)).await
     }
 
