@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: dark-factory-init run --socket PATH --id ATTEMPT_ID [--stdin PATH] [--connect-timeout SECONDS]
-                             [--log-limit BYTES] -- ARGV...
+                             [--log-limit BYTES] [--egress SOCKET [--egress-port PORT]] -- ARGV...
        dark-factory-init agent [-e SCRIPT | FILE]
 ";
 

@@ -25,6 +25,8 @@
 
 use std::fmt;
 
+/// The port on a container's loopback that leads to the guard, where that is its only way out.
+pub const EGRESS_PORT: u16 = 3128;
 /// Length of a record's header, in bytes.
 pub const HEADER_LEN: usize = 56;
 /// Largest payload of one record, in bytes.

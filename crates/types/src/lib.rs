@@ -10,6 +10,7 @@
 //! [`Proof`] that the agent must give; it is written down in a [`Report`], and [`exit_code`] says what a process
 //! returns for it. [`ByteSize`], [`CpuCount`] and [`parse_duration`] are how people write quantities.
 
+mod egress;
 mod event;
 mod exit;
 pub mod exit_code;
@@ -20,6 +21,7 @@ mod report;
 mod usage;
 mod verdict;
 
+pub use egress::{EgressError, EgressHost, EgressRule, HostName};
 pub use event::{
     Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState, ToolClass,
     UnparsedReason,

@@ -10,6 +10,7 @@ mod family;
 mod handover;
 mod options;
 mod pump;
+mod relay;
 mod signals;
 mod spool;
 mod tee;
@@ -75,6 +76,11 @@ fn supervise(args: &[OsString]) -> Result<End, Failure> {
     let options = Options::parse(args).map_err(|error| Failure::set_up("bad arguments", error))?;
     let signals =
         Signals::block().map_err(|error| Failure::set_up("cannot block signals", error))?;
+    // With all signals blocked, which its thread inherits.
+    if let Some(socket) = &options.egress {
+        relay::start(options.egress_port, socket)
+            .map_err(|error| Failure::set_up("cannot relay from the loopback", error))?;
+    }
     let stdin_path = options.stdin.as_deref().unwrap_or("/dev/null".as_ref());
     let stdin = File::open(stdin_path).map_err(|error| {
         Failure::set_up(

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dark_factory_spool::RecordId;
+use dark_factory_spool::{EGRESS_PORT, RecordId};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -24,6 +24,10 @@ pub(super) struct Options {
     pub(super) connect_timeout: Duration,
     /// Bytes of output, of both streams together, after which the agent is killed.
     pub(super) log_limit: Option<u64>,
+    /// The guard's socket, for a container whose only way out it is.
+    pub(super) egress: Option<PathBuf>,
+    /// The port on the loopback that leads to it.
+    pub(super) egress_port: u16,
     /// The agent's program and arguments; never empty.
     pub(super) argv: Vec<OsString>,
 }
@@ -36,6 +40,8 @@ impl Options {
         let mut stdin = None;
         let mut connect_timeout = DEFAULT_CONNECT_TIMEOUT;
         let mut log_limit = None;
+        let mut egress = None;
+        let mut egress_port = EGRESS_PORT;
         let mut args = args.iter();
         while let Some(name) = args.next() {
             if name == OsStr::new("--") {
@@ -50,6 +56,8 @@ impl Options {
                 Some("--stdin") => stdin = Some(PathBuf::from(value)),
                 Some("--connect-timeout") => connect_timeout = seconds(value)?,
                 Some("--log-limit") => log_limit = Some(bytes(value)?),
+                Some("--egress") => egress = Some(PathBuf::from(value)),
+                Some("--egress-port") => egress_port = port(value)?,
                 _ => return Err(format!("unknown option {}", name.display())),
             }
         }
@@ -63,6 +71,8 @@ impl Options {
             stdin,
             connect_timeout,
             log_limit,
+            egress,
+            egress_port,
             argv,
         })
     }
@@ -81,6 +91,14 @@ fn bytes(value: &OsStr) -> Result<u64, String> {
         .to_str()
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| format!("{} is not a number of bytes", value.display()))
+}
+
+fn port(value: &OsStr) -> Result<u16, String> {
+    value
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("{} is not a port", value.display()))
 }
 
 #[cfg(test)]
@@ -120,6 +138,7 @@ mod tests {
             "--socket s --id seventeen-letters -- prog",
             "--socket s --id a-1 --connect-timeout -1 -- prog",
             "--socket s --id a-1 --log-limit 1k -- prog",
+            "--socket s --id a-1 --egress-port 0 -- prog",
             "--socket s --id a-1 --what x -- prog",
         ] {
             assert!(parse(line).is_err(), "{line}");

@@ -10,6 +10,7 @@ mod copy;
 mod full_disk;
 mod interventions;
 mod killed;
+mod relay;
 mod supervisor;
 
 use std::ffi::OsString;

@@ -1,0 +1,65 @@
+//! How a supervisor gets a run's way out, and how it hears that the guard is gone.
+//!
+//! Owns: one connection to the guard.
+//! Reads: its answers.
+//! Never: starts a guard; that is up to whoever has a program for it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+
+use crate::control::{Answer, Ask, CONTROL_SOCKET, LINE_CAP};
+
+/// A connection to the guard of a state folder.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the guard.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` or `ConnectionRefused` if none lives.
+    pub async fn connect(state_dir: &Path) -> io::Result<Self> {
+        let folder = File::open(state_dir)?;
+        let path =
+            PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(CONTROL_SOCKET);
+        let stream = UnixStream::connect(path).await?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks for something and waits for the answer. Not cancel-safe: the connection is then to be dropped.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if the guard ended, `InvalidData` if its answer is not readable.
+    pub async fn ask(&mut self, ask: &Ask) -> io::Result<Answer> {
+        let mut text = serde_json::to_vec(ask)?;
+        text.push(b'\n');
+        self.stream.write_all(&text).await?;
+        let mut line = Vec::new();
+        (&mut self.stream)
+            .take(LINE_CAP)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        serde_json::from_slice(&line)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Waits until the guard has ended. Cancel-safe.
+    pub async fn gone(&mut self) {
+        // It says nothing without being asked.
+        let _ended = self.stream.fill_buf().await;
+    }
+}

@@ -1,0 +1,71 @@
+//! What supervisors and the guard say to each other: one JSON object a line, on a socket of the state folder.
+//!
+//! Owns: the requests and answers.
+//! Reads: nothing.
+//! Never: carries a secret in a form that is shown.
+
+use std::path::PathBuf;
+
+use dark_factory_types::{AttemptId, EgressRule};
+use serde::{Deserialize, Serialize};
+
+/// The name of the guard's socket in the state folder.
+pub const CONTROL_SOCKET: &str = "guard.sock";
+/// The name of the file in the state folder that the guard holds a lock on.
+pub const LOCK: &str = "guard.lock";
+/// The name of a run's socket in the folder that its container sees.
+pub const EGRESS_SOCKET: &str = "egress.sock";
+/// The longest request or answer, in bytes.
+pub(crate) const LINE_CAP: u64 = 4 << 20;
+
+/// What a supervisor asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ask", deny_unknown_fields)]
+pub enum Ask {
+    /// Opens the way out of a run. One that is open with the same rules stays as it is.
+    Open(Way),
+    /// Closes the way out of a run, and every connection through it; of a run without one too.
+    Close {
+        /// The run's attempt.
+        attempt: AttemptId,
+    },
+    /// Tells what the guard does.
+    Status,
+}
+
+/// The way out of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Way {
+    /// The run's attempt.
+    pub attempt: AttemptId,
+    /// The folder that the container sees, for [`EGRESS_SOCKET`]. Once it is gone, so is the way.
+    pub folder: PathBuf,
+    /// The file that the run's [entries](crate::Entry) are appended to, one JSON object a line.
+    pub journal: PathBuf,
+    /// What may be reached.
+    pub rules: Vec<EgressRule>,
+}
+
+/// What the guard answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "answer")]
+#[non_exhaustive]
+pub enum Answer {
+    /// The way is open.
+    Opened,
+    /// It is closed.
+    Closed,
+    /// What the guard does.
+    Status {
+        /// Its process.
+        pid: u32,
+        /// The attempts whose ways are open.
+        attempts: Vec<AttemptId>,
+    },
+    /// It cannot be done.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}

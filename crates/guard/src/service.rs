@@ -1,0 +1,278 @@
+//! The guard's process: it keeps the ways out of all runs of one owner.
+//!
+//! Owns: the lock, the control socket, the ways.
+//! Reads: requests of processes with the same user id.
+//! Never: outlives its work for long, or keeps a way of a run whose folder is gone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dark_factory_types::AttemptId;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Answer, Ask, CONTROL_SOCKET, EGRESS_SOCKET, LINE_CAP, LOCK, Way};
+use crate::file_journal::{FileJournal, Now};
+use crate::policy::EgressPolicy;
+use crate::proxy::{Proxy, ProxyLimits};
+use crate::resolve::Resolve;
+
+/// How often it is looked whether a run's folder is still there, should nobody have closed its way.
+const LOOK: Duration = Duration::from_secs(10);
+/// Requests of all supervisors that wait to be answered.
+const QUEUE: usize = 64;
+
+/// How a guard ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// There was nothing left to guard.
+    Idle,
+    /// It was told to.
+    Told,
+    /// Another guard of the same state folder lives.
+    AnotherLives,
+}
+
+/// A guard that cannot do its work.
+#[derive(Debug, thiserror::Error)]
+#[error("the guard of {} cannot {doing}", state_dir.display())]
+pub struct ServeError {
+    state_dir: PathBuf,
+    doing: &'static str,
+    source: io::Error,
+}
+
+/// How a guard is run.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The folder of its lock and its socket, which belongs to one owner.
+    pub state_dir: PathBuf,
+    /// Who finds the addresses of names.
+    pub resolver: Arc<dyn Resolve>,
+    /// Who tells the time.
+    pub now: Now,
+    /// How long it stays without a way to keep.
+    pub patience: Duration,
+}
+
+/// A request, and where its answer goes.
+type Asked = (Ask, oneshot::Sender<Answer>);
+
+impl Service {
+    /// Serves until there was nothing to guard for a while, or until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// If the lock or the socket cannot be had.
+    pub async fn serve(self, stop: CancellationToken) -> Result<Served, ServeError> {
+        let cannot = |doing| {
+            let state_dir = self.state_dir.clone();
+            move |source| ServeError {
+                state_dir,
+                doing,
+                source,
+            }
+        };
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.state_dir.join(LOCK))
+            .map_err(cannot("open its lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Served::AnotherLives),
+            Err(TryLockError::Error(error)) => return Err(cannot("take its lock")(error)),
+        }
+        let listener = bind(&self.state_dir, CONTROL_SOCKET, 0o600)
+            .map_err(cannot("listen for its supervisors"))?;
+
+        let (asks, mut asked) = mpsc::channel::<Asked>(QUEUE);
+        let mut supervisors = JoinSet::new();
+        let mut ways = Ways::default();
+        let mut look = tokio::time::interval(LOOK.min(self.patience));
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut idle_since = Instant::now();
+        let served = loop {
+            if !ways.open.is_empty() {
+                idle_since = Instant::now();
+            }
+            tokio::select! {
+                () = stop.cancelled() => break Served::Told,
+                accepted = listener.accept() => {
+                    let (stream, _) = accepted.map_err(cannot("take a supervisor's connection"))?;
+                    supervisors.spawn(supervisor(stream, asks.clone()));
+                }
+                Some((ask, reply)) = asked.recv() => {
+                    let answer = ways.answer(ask, &self);
+                    // Who asked may be gone.
+                    let _sent = reply.send(answer);
+                }
+                Some(_ended) = supervisors.join_next(), if !supervisors.is_empty() => {}
+                Some(ended) = ways.served.join_next(), if !ways.served.is_empty() => {
+                    if let Ok((attempt, Err(error))) = ended {
+                        tracing::warn!(%attempt, %error, "the way out of a run is closed");
+                        ways.open.remove(&attempt);
+                    }
+                }
+                _ = look.tick() => {
+                    ways.forget_ended();
+                    if ways.open.is_empty() && idle_since.elapsed() >= self.patience {
+                        break Served::Idle;
+                    }
+                }
+            }
+        };
+        // Before the lock is given up: the next guard's socket is not to be removed.
+        let _gone = fs::remove_file(self.state_dir.join(CONTROL_SOCKET));
+        supervisors.shutdown().await;
+        ways.close_all().await;
+        drop(lock);
+        Ok(served)
+    }
+}
+
+/// Answers one supervisor for as long as it stays.
+async fn supervisor(stream: UnixStream, asks: mpsc::Sender<Asked>) {
+    let own = rustix::process::geteuid().as_raw();
+    if !stream.peer_cred().is_ok_and(|peer| peer.uid() == own) {
+        return;
+    }
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut reader).take(LINE_CAP);
+        match limited.read_until(b'\n', &mut line).await {
+            Ok(length) if length > 0 && line.ends_with(b"\n") => {}
+            _ => return,
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(ask) => {
+                let (reply, answered) = oneshot::channel();
+                if asks.send((ask, reply)).await.is_err() {
+                    return;
+                }
+                let Ok(answer) = answered.await else { return };
+                answer
+            }
+            Err(error) => Answer::Refused {
+                why: format!("the request is not readable: {error}"),
+            },
+        };
+        let Ok(mut text) = serde_json::to_vec(&answer) else {
+            return;
+        };
+        text.push(b'\n');
+        if writer.write_all(&text).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The ways that are open.
+#[derive(Default)]
+struct Ways {
+    open: BTreeMap<AttemptId, Open>,
+    served: JoinSet<(AttemptId, io::Result<()>)>,
+}
+
+struct Open {
+    way: Way,
+    stop: CancellationToken,
+}
+
+impl Ways {
+    fn answer(&mut self, ask: Ask, service: &Service) -> Answer {
+        match ask {
+            Ask::Open(way) => match self.open(way, service) {
+                Ok(()) => Answer::Opened,
+                Err(error) => Answer::Refused {
+                    why: error.to_string(),
+                },
+            },
+            Ask::Close { attempt } => {
+                self.close(attempt);
+                Answer::Closed
+            }
+            Ask::Status => Answer::Status {
+                pid: std::process::id(),
+                attempts: self.open.keys().copied().collect(),
+            },
+        }
+    }
+
+    fn open(&mut self, way: Way, service: &Service) -> io::Result<()> {
+        if let Some(open) = self.open.get(&way.attempt) {
+            if open.way == way {
+                return Ok(());
+            }
+            self.close(way.attempt);
+        }
+        let journal = FileJournal::open(&way.journal, service.now)?;
+        // The agent may have any user id; who else could reach the socket is kept out by the state folder.
+        let listener = bind(&way.folder, EGRESS_SOCKET, 0o666)?;
+        let policy = EgressPolicy::new(way.rules.clone());
+        let resolver = Arc::clone(&service.resolver);
+        let proxy = Proxy::new(policy, ProxyLimits::default(), resolver, Arc::new(journal));
+        let stop = CancellationToken::new();
+        let (attempt, stopped) = (way.attempt, stop.clone());
+        self.served
+            .spawn(async move { (attempt, proxy.serve(listener, stopped).await) });
+        self.open.insert(attempt, Open { way, stop });
+        Ok(())
+    }
+
+    fn close(&mut self, attempt: AttemptId) {
+        if let Some(open) = self.open.remove(&attempt) {
+            open.stop.cancel();
+            // Its folder may be gone.
+            let _gone = fs::remove_file(open.way.folder.join(EGRESS_SOCKET));
+        }
+    }
+
+    /// Closes the ways of runs whose folders are gone.
+    fn forget_ended(&mut self) {
+        let ended: Vec<AttemptId> = self
+            .open
+            .iter()
+            .filter(|(_, open)| !open.way.folder.exists())
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in ended {
+            self.close(attempt);
+        }
+    }
+
+    async fn close_all(mut self) {
+        for attempt in self.open.keys().copied().collect::<Vec<_>>() {
+            self.close(attempt);
+        }
+        while self.served.join_next().await.is_some() {}
+    }
+}
+
+/// Binds a socket in a folder, in place of one that a dead guard left there.
+fn bind(folder: &Path, name: &str, mode: u32) -> io::Result<UnixListener> {
+    // Through a descriptor, because a socket's own path may have 107 bytes only.
+    let folder = File::open(folder)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(mode))?;
+    Ok(listener)
+}
