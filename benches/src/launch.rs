@@ -23,7 +23,9 @@ const HEADINGS: [&str; 3] = ["to removed ms", "first byte ms", "client CPU ms"];
 
 pub(crate) fn bench(rig: &Rig, rounds: usize) -> Result<()> {
     let seed = |round| seed_shape(rig, round);
-    let same = |network| move |round| docker_run(rig, network, Profile::Hardened, round);
+    let same = |network: NetworkMode| {
+        move |round| docker_run(rig, network.clone(), Profile::Hardened, round)
+    };
     let bridge = same(NetworkMode::Open);
     let none = same(NetworkMode::None);
     pair(
@@ -62,7 +64,7 @@ fn pair(
     for round in 0..=rounds {
         for who in [round % 2, 1 - round % 2] {
             let mut command = match who {
-                0 => rig.run(&["prompt.md"], &[], network, SCRIPT),
+                0 => rig.run(&["prompt.md"], &[], network.clone(), SCRIPT),
                 _ => docker(round)?,
             };
             let run = measure(&mut command, sink())?;

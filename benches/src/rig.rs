@@ -137,10 +137,14 @@ impl Rig {
         script: &str,
     ) -> Command {
         let network = match network {
-            NetworkMode::None => "none",
-            NetworkMode::Open => "open",
+            NetworkMode::None => "none".to_owned(),
+            NetworkMode::Open => "open".to_owned(),
+            NetworkMode::Allow(rules) => {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                format!("allow:{}", rules.join(","))
+            }
         };
-        let mut run = self.dark_factory(&["run", "--network", network, "--agent", "command"]);
+        let mut run = self.dark_factory(&["run", "--network", &network, "--agent", "command"]);
         run.args(["--image", &self.image])
             .args(flags)
             .args(prompts)

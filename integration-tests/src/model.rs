@@ -68,6 +68,11 @@ impl MockModel {
         format!("http://host.docker.internal:{}", self.port)
     }
 
+    /// Returns the port that it listens at, on every address of this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Returns the requests so far, in order: `path`, `status`, `step`, `model`, `auth` and more of each.
     ///
     /// # Panics

@@ -172,6 +172,9 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Try everything that a run needs, and say what to do about what is missing
     Doctor(DoctorArgs),
+    /// The process that carries requests out of containers; started by whoever needs it
+    #[command(hide = true)]
+    Guard,
     /// Print a script that completes commands, flags and run ids in a shell
     Completion(CompletionArgs),
     /// Print the manual page, or write one for each command into a folder
@@ -226,7 +229,7 @@ pub(crate) struct RunArgs {
     /// User of the agent [default: the project folder's owner]
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<String>,
-    /// Network: none or open
+    /// Network: none, open, or allow:HOST,HOST for these hosts only
     #[arg(long)]
     pub(crate) network: Option<String>,
     /// Hide the project's .git from the agent

@@ -23,6 +23,7 @@ use dark_factory_factory::changes::GitChanges;
 
 use crate::args::Global;
 use crate::error::CommandError;
+use crate::guard::GuardProcess;
 use crate::helper::HELPER;
 
 /// The environment variable that names the state folder.
@@ -174,7 +175,8 @@ impl Context {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
-            .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)));
+            .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)))
+            .with_guard(Arc::new(GuardProcess::of(state_dir)));
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,

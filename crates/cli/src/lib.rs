@@ -52,6 +52,7 @@ mod detach;
 mod error;
 mod flags;
 mod git;
+mod guard;
 mod helper;
 mod interrupt;
 mod journal;

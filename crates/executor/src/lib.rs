@@ -34,6 +34,7 @@ pub mod config;
 pub mod containers;
 pub mod daemon;
 pub mod doctor;
+pub mod egress;
 pub mod engine;
 pub mod error;
 pub mod execute;

@@ -27,6 +27,8 @@ pub const CONTAINER_ATTEMPT: &str = "/.dark-factory/attempt";
 pub const CONTAINER_PROMPT: &str = "/.dark-factory/attempt/prompt.md";
 /// The handover socket's path inside a container.
 pub const CONTAINER_SOCKET: &str = "/.dark-factory/attempt/socket";
+/// Socket of the guard in the container, where that is its only way out.
+pub const CONTAINER_EGRESS: &str = "/.dark-factory/attempt/egress.sock";
 /// Where secret files are mounted, read-only.
 pub const CONTAINER_SECRETS: &str = "/run/secrets";
 /// The environment variable that names the prompt file inside a container.
@@ -446,6 +448,11 @@ impl AttemptDir {
     /// Returns the log of events, for programs.
     pub fn event_log(&self) -> PathBuf {
         self.path.join("events.jsonl")
+    }
+
+    /// Returns what came of each request to the outside, one JSON object a line.
+    pub fn egress_journal(&self) -> PathBuf {
+        self.path.join("egress.jsonl")
     }
 
     /// Returns what was started.

@@ -19,6 +19,7 @@ mod policy;
 mod proxy;
 mod resolve;
 mod service;
+mod summary;
 
 pub use client::Client;
 pub use control::{Answer, Ask, CONTROL_SOCKET, EGRESS_SOCKET, LOCK, Way};
@@ -28,3 +29,4 @@ pub use policy::{Denial, EgressPolicy, Target};
 pub use proxy::{Proxy, ProxyLimits};
 pub use resolve::{Addresses, Resolve, SystemResolver};
 pub use service::{ServeError, Served, Service};
+pub use summary::summarise;

@@ -243,6 +243,35 @@ impl<'de> Deserialize<'de> for EgressRule {
     }
 }
 
+/// What came of a run's requests to the outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EgressSummary {
+    /// What was reached.
+    pub reached: Vec<EgressCount>,
+    /// What was refused.
+    pub denied: Vec<EgressCount>,
+    /// What was let through and did not answer.
+    pub failed: Vec<EgressCount>,
+    /// Whether there was more than is told here.
+    pub omitted: bool,
+}
+
+/// Requests to one host and port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressCount {
+    /// Where they wanted to go, as `host:port`.
+    pub target: String,
+    /// How many there were.
+    pub requests: u64,
+    /// Bytes that the run sent.
+    pub sent: u64,
+    /// Bytes that the run received.
+    pub received: u64,
+    /// Why the last of them was refused or not answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// A text that is no rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -263,6 +292,15 @@ pub enum EgressError {
         /// Why it is refused.
         why: &'static str,
     },
+}
+
+impl EgressError {
+    /// Returns why the text is refused.
+    pub fn why(&self) -> &'static str {
+        match self {
+            Self::Name { why, .. } | Self::Rule { why, .. } => why,
+        }
+    }
 }
 
 fn clipped(text: &str) -> String {

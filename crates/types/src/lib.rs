@@ -21,7 +21,7 @@ mod report;
 mod usage;
 mod verdict;
 
-pub use egress::{EgressError, EgressHost, EgressRule, HostName};
+pub use egress::{EgressCount, EgressError, EgressHost, EgressRule, EgressSummary, HostName};
 pub use event::{
     Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState, ToolClass,
     UnparsedReason,

@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, ByteSize, CpuCount, Exit, OutcomeKind, RunId, StopReason, Usage, Verdict};
+use crate::{
+    AttemptId, ByteSize, CpuCount, EgressRule, EgressSummary, Exit, OutcomeKind, RunId, StopReason,
+    Usage, Verdict,
+};
 
 /// Version of the report's format that this build writes; a reader refuses a newer one.
 pub const REPORT_VERSION: u32 = 1;
@@ -34,8 +37,8 @@ pub enum Transport {
     Attach,
 }
 
-/// What network the container had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What network a container has.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
     /// None but loopback.
@@ -43,6 +46,8 @@ pub enum NetworkMode {
     /// The engine's bridge: everything that the host reaches.
     #[default]
     Open,
+    /// None but loopback, and what these rules name through the guard.
+    Allow(Vec<EgressRule>),
 }
 
 /// The image that ran.
@@ -168,6 +173,9 @@ pub struct Report {
     /// The files that it changed, those of the most changed lines if there are many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed_files: Vec<ChangedFile>,
+    /// What came of its requests to the outside; `None` if nobody stood between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressSummary>,
     /// Things that a person should know and that did not decide the outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -236,7 +236,7 @@ fn a_value_that_a_flag_does_not_take_is_refused_with_one_that_it_does() {
         (&["--pids", "0"], "--pids: pids must be at least 1, not 0"),
         (
             &["--network", "host"],
-            "--network must be none or open, not \"host\"",
+            "--network must be none, open, or allow and a list of hosts such as api.example.com, not \"host\"",
         ),
         (
             &["--pull", "often"],

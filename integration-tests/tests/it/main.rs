@@ -28,6 +28,7 @@ mod explain;
 mod faults;
 mod full_disk;
 mod gemini;
+mod guard;
 mod images;
 mod limits;
 mod logs;

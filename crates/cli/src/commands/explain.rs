@@ -172,11 +172,15 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         lines.push(format!("limit of {name}: {limit}; change it: {flag}"));
     }
     lines.push(
-        match spec.network {
+        match &spec.network {
             NetworkMode::Open => {
                 "network open: whatever the engine's bridge reaches, the host included; shut it: --network none"
             }
             NetworkMode::None => "network none: nothing but loopback; opt out: --network open",
+            NetworkMode::Allow(_) => {
+                "network allow: no network, and a guard on the host that carries requests to the hosts of the list; \
+                 opt out: --network open"
+            }
         }
         .to_owned(),
     );
@@ -203,7 +207,7 @@ fn around(spec: &LaunchSpec, attempt: AttemptId) -> String {
     }
     line.push_str("mounted read-only: ");
     line.push_str(&wrapping.mounts.join(", "));
-    if spec.network == NetworkMode::None {
+    if spec.network != NetworkMode::Open {
         line.push_str("; and NetworkDisabled, the same as network mode none and faster");
     }
     line

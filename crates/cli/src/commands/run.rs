@@ -19,7 +19,7 @@ use dark_factory_executor::settings::{Layer, OnInterrupt, Settings};
 use dark_factory_executor::sink::Sink;
 use dark_factory_executor::spec::{Disposal, LaunchSpec, OUR_IMAGES};
 use dark_factory_executor::supervisor::{Retry, Submitted, Supervisor};
-use dark_factory_types::{AttemptId, Report, RunId, exit_code};
+use dark_factory_types::{AttemptId, NetworkMode, Report, RunId, exit_code};
 use serde_json::json;
 use tokio::sync::{RwLock, Semaphore};
 use tokio::task::JoinSet;
@@ -505,9 +505,13 @@ async fn run_one(
     if show.events != Events::Hidden {
         let line = show.live.as_ref();
         let line = line.map(|live| Arc::new(live.line(&job.name, &spec.image)));
-        let network = match spec.network {
-            dark_factory_types::NetworkMode::None => "no network",
-            dark_factory_types::NetworkMode::Open => "open network",
+        let network = match &spec.network {
+            NetworkMode::None => "no network".to_owned(),
+            NetworkMode::Open => "open network".to_owned(),
+            NetworkMode::Allow(rules) => match rules.len() {
+                1 => format!("only {}", rules[0]),
+                hosts => format!("only {hosts} hosts"),
+            },
         };
         let text = format!(
             "run {run}{attempt}: {} with {} in {} ({network}, {})",

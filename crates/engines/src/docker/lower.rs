@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
 use dark_factory_executor::host::{HostView, PathKind};
 use dark_factory_executor::spec::{
-    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_INIT, CONTAINER_PROMPT, CONTAINER_SECRETS,
-    CONTAINER_SOCKET, GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROJECT,
-    LABEL_PROMPT, LaunchSpec, Profile, User, WORKSPACE_TARGET,
+    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_EGRESS, CONTAINER_INIT, CONTAINER_PROMPT,
+    CONTAINER_SECRETS, CONTAINER_SOCKET, GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER,
+    LABEL_PROJECT, LABEL_PROMPT, LaunchSpec, Profile, User, WORKSPACE_TARGET,
 };
+use dark_factory_spool::EGRESS_PORT;
 use dark_factory_types::{AttemptId, NetworkMode, OwnerId, Transport};
 
 use super::launch::{
@@ -63,9 +64,9 @@ pub fn launch_opts(
             .map(|cpus| cpus.to_string())
             .unwrap_or_default(),
         pids_limit: spec.limits.pids.map(i64::from).unwrap_or_default(),
-        network: match spec.network {
+        network: match &spec.network {
             NetworkMode::Open => NetworkDemand::EngineDefault,
-            NetworkMode::None => NetworkDemand::Disabled,
+            NetworkMode::None | NetworkMode::Allow(_) => NetworkDemand::Disabled,
         },
         stop_signal: spec.stop.signal.clone(),
         stop_timeout: Some(spec.stop.grace),
@@ -256,7 +257,11 @@ pub(super) fn request(
         labels.remove(LABEL_PROJECT);
     }
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
-    if spec.network == NetworkMode::None {
+    if let NetworkMode::Allow(_) = spec.network {
+        let own = body.env.get_or_insert_default();
+        own.extend(egress_env(spec));
+    }
+    if spec.network != NetworkMode::Open {
         // The isolation of network mode `none` in about half the time: the engine then sets up no network at all.
         body.network_disabled = Some(true);
     }
@@ -341,6 +346,26 @@ fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
         .collect()
 }
 
+/// Returns what tells programs of the only way out; what the user sets goes before it.
+fn egress_env(spec: &LaunchSpec) -> Vec<String> {
+    let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
+    let local = "localhost,127.0.0.1,::1".to_owned();
+    let variables = [
+        ("HTTP_PROXY", &proxy),
+        ("HTTPS_PROXY", &proxy),
+        ("NO_PROXY", &local),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.clone()));
+    // Some programs know only the one spelling, others only the other.
+    let lower = variables
+        .clone()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value));
+    let all = variables.into_iter().chain(lower);
+    all.filter(|(name, _)| !spec.env.contains_key(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
 /// Returns the helper's command line, up to the agent's argv.
 ///
 /// The prompt is the agent's stdin, except for the seed's image: its entrypoint looks for the prompt elsewhere, and
@@ -361,6 +386,9 @@ fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     let log_limit = spec.limits.log.map(|limit| limit.0.to_string());
     if let Some(limit) = &log_limit {
         helper.extend(["--log-limit", limit]);
+    }
+    if let NetworkMode::Allow(_) = spec.network {
+        helper.extend(["--egress", CONTAINER_EGRESS]);
     }
     helper.push("--");
     helper.into_iter().map(str::to_owned).collect()

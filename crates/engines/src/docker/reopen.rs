@@ -155,7 +155,7 @@ pub(super) fn request(
     let mut body = create_body(&opts, host)
         .map_err(|error| refused(sentence(&error)))?
         .body;
-    if spec.network == NetworkMode::None {
+    if spec.network != NetworkMode::Open {
         body.network_disabled = Some(true);
     }
     let mount = |source: std::path::PathBuf, target: &str| Mount {

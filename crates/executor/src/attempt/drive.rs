@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_agents::{Agent, agent};
-use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
+use dark_factory_types::{ImageRecord, NetworkMode, Report, StopReason, Transport};
 use tokio::task::JoinSet;
 
 use super::facts::EngineEnd;
@@ -18,6 +18,7 @@ use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
 use super::pump::{Collected, Pump, Pumping, Stamps};
 use super::{Control, OnProgress, OnSilence, Progress, secrets};
 use crate::clock::{Clock, Moment};
+use crate::egress::{EgressGuard, KeptWay};
 use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
@@ -48,6 +49,9 @@ pub(crate) struct Drive<'a> {
     pub(crate) control: &'a Control,
     pub(crate) progress: OnProgress<'a>,
     pub(crate) recorder: Option<&'a Arc<dyn WorkspaceRecorder>>,
+    pub(crate) guard: Option<&'a Arc<dyn EgressGuard>>,
+    /// The way out of the container, where that is a list of hosts; kept open while the attempt is driven.
+    pub(crate) way: Option<KeptWay>,
     /// Held until the attempt is finished or given up.
     pub(crate) _lease: Lease,
 }
@@ -106,6 +110,9 @@ impl Drive<'_> {
         };
         // One for all of it: an open one costs nothing, and one that is closed a moment of the kernel's.
         let nudges = Nudges::watch(&self.dir);
+        if let (NetworkMode::Allow(rules), Some(guard)) = (&attempt.spec.network, self.guard) {
+            self.way = Some(KeptWay::keep(guard, rules, &self.dir));
+        }
         let launched = tokio::select! {
             launched = self.launch(&attempt, &nudges) => launched?,
             () = self.control.kill.cancelled() => self.launch_no_more(&nudges).await?,
@@ -311,6 +318,9 @@ impl Drive<'_> {
                     }
                     self.reach("baseline", "after").await?;
                     self.safe_intent(&mut launch.intent).await?;
+                    if let Err(why) = self.way_is_open(spec).await {
+                        return Ok(Some(never_started(&why)));
+                    }
                 }
                 let before = self.clock.moment();
                 let launched = self.start(spec, handle, known.container).await?;
@@ -366,6 +376,20 @@ impl Drive<'_> {
         let dir = self.dir.clone();
         self.write_patiently(move || sync_attempt(&dir)).await?;
         self.patiently(|| self.store.sync()).await
+    }
+
+    /// Waits until the container's way out is open, if it is to have one; the error says why it is not.
+    async fn way_is_open(&self, spec: &LaunchSpec) -> Result<(), String> {
+        match (&spec.network, &self.way) {
+            (NetworkMode::Allow(_), None) => {
+                Err("its network is a list of hosts, and nobody is there to guard it".to_owned())
+            }
+            (NetworkMode::Allow(_), Some(way)) => way
+                .opened()
+                .await
+                .map_err(|why| format!("the guard does not open its way out: {why}")),
+            _ => Ok(()),
+        }
     }
 
     /// Begins to record the workspace, while its agent cannot have been started.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use dark_factory_agents::{Agent, Conclusion, Mask, priced_usd};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
-    ByteSize, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage, Verdict,
+    ByteSize, EgressSummary, ExitStatus, LogState, NetworkMode, REPORT_VERSION, Report, Transport,
+    Usage, Verdict,
 };
 
 use super::drive::Drive;
@@ -39,6 +40,7 @@ impl Drive<'_> {
         let mask = collected.mask.clone();
         let mut report = self.report(row, agent, end, collected);
         self.add_changes(&row.spec, &mut report).await;
+        self.add_egress(&row.spec, &mut report).await;
         hide(&mask, &mut report);
         self.reach("changes", "after").await?;
         self.write_report(&report).await?;
@@ -172,6 +174,7 @@ impl Drive<'_> {
             last_tool: collected.conclusion.last_tool,
             changes: None,
             changed_files: Vec::new(),
+            egress: None,
             warnings,
             created_at: row.created_at,
             started_at: row.started_at.or(collected.started_at),
@@ -197,6 +200,26 @@ impl Drive<'_> {
         report.changes = Some(recorded.changes);
         report.changed_files = recorded.files;
         report.warnings.extend(recorded.warning);
+    }
+
+    /// Closes the container's way out, if it had one, and adds what came of its requests.
+    async fn add_egress(&self, spec: &LaunchSpec, report: &mut Report) {
+        let (NetworkMode::Allow(_), Some(guard)) = (&spec.network, self.guard.map(Arc::clone))
+        else {
+            return;
+        };
+        guard.close(report.attempt_id).await;
+        let dir = self.dir.clone();
+        let read = tokio::task::spawn_blocking(move || guard.summary(&dir));
+        match read.await.map_err(io::Error::other).flatten() {
+            Ok(summary) => {
+                report.warnings.extend(refusals(&summary));
+                report.egress = Some(summary);
+            }
+            Err(error) => report.warnings.push(format!(
+                "what came of its requests to the outside cannot be told: {error}"
+            )),
+        }
     }
 
     /// Removes the container and what only a running attempt needs; a failure is left to `recover`.
@@ -327,6 +350,26 @@ impl Drive<'_> {
         }
         Ok(())
     }
+}
+
+/// Says what was refused, if something was.
+fn refusals(summary: &EgressSummary) -> Option<String> {
+    const SHOWN: usize = 5;
+    let refused = summary.denied.iter().map(|denied| match denied.requests {
+        1 => denied.target.clone(),
+        times => format!("{} ({times} times)", denied.target),
+    });
+    let shown: Vec<String> = refused.take(SHOWN).collect();
+    let more = match summary.denied.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| {
+        format!(
+            "the agent asked for hosts that `network: allow` does not name: {}{more}",
+            shown.join(", ")
+        )
+    })
 }
 
 /// Removes an ended container, unless it is to be kept.

@@ -69,6 +69,17 @@ fn property(key: &Key) -> Value {
             schema
         }
         Shape::Choice(words) => json!({ "enum": words }),
+        Shape::Network => json!({
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": { "allow": { "anyOf": [{ "type": "string" }, texts()] } },
+                    "required": ["allow"],
+                    "additionalProperties": false,
+                },
+            ],
+        }),
         Shape::Switch => json!({ "type": "boolean" }),
         Shape::Argv => texts(),
         Shape::Texts => json!({ "anyOf": [{ "type": "string" }, texts()] }),

@@ -95,6 +95,7 @@ fn succeeded() -> Report {
                 deletions: None,
             },
         ],
+        egress: None,
         warnings: Vec::new(),
         created_at: at(0),
         started_at: Some(at(1)),

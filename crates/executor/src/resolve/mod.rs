@@ -274,7 +274,10 @@ pub fn resolve_layers(
         workdir,
         user,
         limits,
-        network: chosen(settings.network.as_ref()).unwrap_or_default(),
+        network: settings
+            .network
+            .map(|network| network.value)
+            .unwrap_or_default(),
         stop: StopPolicy {
             signal: settings
                 .stop_signal

@@ -43,9 +43,15 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
 
 /// Returns a spec as people read it, with the engine's name and with the network in words. Nothing is masked.
 pub fn spec_record(spec: &LaunchSpec, engine: &str) -> Value {
-    let network = match spec.network {
-        NetworkMode::None => "none: nothing but the container's own loopback",
-        NetworkMode::Open => "open: the engine's bridge; host.docker.internal is the host",
+    let network = match &spec.network {
+        NetworkMode::None => "none: nothing but the container's own loopback".to_owned(),
+        NetworkMode::Open => {
+            "open: the engine's bridge; host.docker.internal is the host".to_owned()
+        }
+        NetworkMode::Allow(rules) => {
+            let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+            format!("allow: {}; everything else is refused", rules.join(", "))
+        }
     };
     // A path that is not UTF-8 is the one thing that JSON cannot hold.
     let mut record = serde_json::to_value(spec).unwrap_or_else(|_| json!({ "file": spec.file }));

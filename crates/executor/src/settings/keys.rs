@@ -14,6 +14,7 @@ use super::show::{Entries, Entry};
 use super::text::{self, SettingError};
 use super::{EnvValue, ExtraMount, Layer, Level, Origin, Sourced, nearest};
 use crate::spec::GitVisibility;
+use dark_factory_types::NetworkMode;
 
 const TEXT: &str = "a text";
 const TEXT_LIST: &str = "a list of texts";
@@ -76,6 +77,8 @@ pub enum Shape {
     Mounts,
     /// Names with texts.
     Map,
+    /// A text, or `allow` with a list of hosts.
+    Network,
 }
 
 /// A key of the settings.
@@ -202,8 +205,11 @@ keys! {
         |r, n, slot| r.one(n, slot, text::parse_pids);
     Run run.user = "user": Shape::Amount, text::USER, "who the agent runs as, instead of the project folder's owner",
         |r, n, slot| r.one(n, slot, text::parse_user);
-    Run run.network = "network": Shape::Choice(&["none", "open"]), text::NETWORK, "what network the container has",
-        |r, n, slot| r.one(n, slot, text::parse_network);
+    Run run.network = "network": Shape::Network, text::NETWORK, "what network the container has",
+        |r, n, slot| {
+            *slot = Some(r.sourced(n, network(r, n)?));
+            Ok(())
+        };
     Run run.git = "hide-git": Shape::Switch, SWITCH, "whether the project's .git is hidden from the agent",
         |r, n, slot| {
             let hidden = r.switch(n)?;
@@ -550,6 +556,26 @@ fn env_value(reader: &Reader<'_>, node: &Node) -> Result<EnvValue, Fault> {
     match node.value {
         Value::Null => Ok(EnvValue::FromHost),
         _ => reader.scalar(node, TEXT, plain).map(EnvValue::Text),
+    }
+}
+
+fn network(reader: &Reader<'_>, node: &Node) -> Result<NetworkMode, Fault> {
+    let Value::Map(entries) = &node.value else {
+        return reader.scalar(node, text::NETWORK, text::parse_network);
+    };
+    match entries.as_slice() {
+        [(key, list)] if key.name == "allow" => {
+            let hosts = match &list.value {
+                Value::List(hosts) => hosts.as_slice(),
+                Value::Null => &[],
+                _ => std::slice::from_ref(list),
+            };
+            let rules = hosts
+                .iter()
+                .map(|host| reader.scalar(host, text::RULE, text::parse_rule));
+            rules.collect::<Result<_, _>>().map(NetworkMode::Allow)
+        }
+        _ => Err(reader.not(node, text::NETWORK, "this map")),
     }
 }
 

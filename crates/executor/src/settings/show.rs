@@ -149,12 +149,24 @@ macro_rules! words {
 }
 
 words! {
-    NetworkMode { None: "none", Open: "open" }
     PullPolicy { Never: "never", Missing: "missing", Always: "always" }
     Transport { Spool: "spool", Attach: "attach" }
     Profile { Hardened: "hardened", Seed: "seed" }
     OnInterrupt { Stop: "stop", Detach: "detach" }
     GitVisibility { Hidden: "true", Visible: "false" }
+}
+
+impl Shown for NetworkMode {
+    fn shown(&self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::Open => "open".to_owned(),
+            Self::Allow(rules) => {
+                let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                format!("allow:{}", rules.join(","))
+            }
+        }
+    }
 }
 
 impl Shown for String {

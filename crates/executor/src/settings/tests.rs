@@ -216,7 +216,7 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
         ),
         (
             "network: host",
-            "p.md:2:10: network must be none or open, not \"host\"",
+            "p.md:2:10: network must be none, open, or allow and a list of hosts such as api.example.com, not \"host\"",
         ),
         (
             "user: 'a b'",

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport, parse_duration};
+use dark_factory_types::{
+    ByteSize, CpuCount, EgressError, EgressRule, NetworkMode, Transport, parse_duration,
+};
 
 use super::{EnvValue, ExtraMount, Limit, OnInterrupt, ProfileName, SecretSource, UserSetting};
 use crate::spec::{Profile, PullPolicy};
@@ -29,7 +31,8 @@ pub(super) const ENV: &str = "NAME=VALUE, or NAME alone for the host's value";
 pub(super) const LABEL: &str = "NAME=VALUE";
 pub(super) const SECRET: &str = "NAME=env:VAR or NAME=file:PATH";
 pub(super) const SECRET_SOURCE: &str = "env:VAR or file:PATH";
-pub(super) const NETWORK: &str = "none or open";
+pub(super) const NETWORK: &str = "none, open, or allow and a list of hosts such as api.example.com";
+pub(super) const RULE: &str = "a host such as api.example.com, *.example.com:8443 or 10.1.0.0/16";
 pub(super) const PULL: &str = "never, missing or always";
 pub(super) const PROFILE: &str = "hardened, seed, or the name of a [profile.NAME] table";
 pub(super) const JOBS: &str = "a whole number from 1 to 64";
@@ -41,16 +44,18 @@ pub(super) const TRANSPORT: &str = "spool or attach";
 /// A text that a setting does not accept; its message continues "the setting …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be {expected}{}",
+    "must be {expected}{}{}",
     .found.as_ref().map_or_else(
         || " (what was written may be a secret, so it is not shown)".to_owned(),
         |found| format!(", not {found}")
-    )
+    ),
+    .why.as_ref().map_or_else(String::new, |why| format!(": {why}"))
 )]
 pub struct SettingError {
     expected: &'static str,
     /// `None` if it may be a secret.
     found: Option<String>,
+    why: Option<String>,
 }
 
 impl SettingError {
@@ -58,6 +63,15 @@ impl SettingError {
         Self {
             expected,
             found: Some(quoted(text)),
+            why: None,
+        }
+    }
+
+    /// Says more about what is wrong with the text.
+    fn because(expected: &'static str, text: &str, why: &EgressError) -> Self {
+        Self {
+            why: Some(why.why().to_owned()),
+            ..Self::new(expected, text)
         }
     }
 
@@ -66,6 +80,7 @@ impl SettingError {
         Self {
             expected,
             found: None,
+            why: None,
         }
     }
 }
@@ -118,12 +133,6 @@ parsers! {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
         named(name, value.to_owned())
     };
-    /// Parses `none` or `open`.
-    parse_network(text) -> NetworkMode, NETWORK, match text {
-        "none" => Some(NetworkMode::None),
-        "open" => Some(NetworkMode::Open),
-        _ => None,
-    };
     /// Parses `never`, `missing` or `always`.
     parse_pull(text) -> PullPolicy, PULL, match text {
         "never" => Some(PullPolicy::Never),
@@ -157,6 +166,29 @@ parsers! {
         "attach" => Some(Transport::Attach),
         _ => None,
     };
+}
+
+/// Parses `none`, `open`, or `allow:HOST,HOST`, where each host is an [`EgressRule`].
+///
+/// # Errors
+///
+/// [`SettingError`] if it is none of that.
+pub fn parse_network(text: &str) -> Result<NetworkMode, SettingError> {
+    match (text, text.strip_prefix("allow:")) {
+        ("none", _) => Ok(NetworkMode::None),
+        ("open", _) => Ok(NetworkMode::Open),
+        (_, Some(list)) => {
+            let rules = list.split(',').map(|rule| parse_rule(rule.trim()));
+            rules.collect::<Result<_, _>>().map(NetworkMode::Allow)
+        }
+        _ => Err(SettingError::new(NETWORK, text)),
+    }
+}
+
+/// Parses one thing that a run may reach.
+pub(crate) fn parse_rule(text: &str) -> Result<EgressRule, SettingError> {
+    text.parse()
+        .map_err(|error| SettingError::because(RULE, text, &error))
 }
 
 /// Parses `NAME=VALUE`, or `NAME` for the host's value.

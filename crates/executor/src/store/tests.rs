@@ -446,6 +446,7 @@ fn report(attempt: AttemptId) -> Report {
         stderr_bytes: 0,
         changes: None,
         changed_files: Vec::new(),
+        egress: None,
         warnings: Vec::new(),
         created_at: time(0),
         started_at: None,

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress, safe_intent};
 use crate::clock::Clock;
+use crate::egress::EgressGuard;
 use crate::engine::{Capabilities, Engine, Handle};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
@@ -102,6 +103,7 @@ pub struct Supervisor {
     store: Store,
     clock: Arc<dyn Clock>,
     recorder: Option<Arc<dyn WorkspaceRecorder>>,
+    guard: Option<Arc<dyn EgressGuard>>,
     disk_patience: Duration,
     orphans: usize,
 }
@@ -144,6 +146,7 @@ impl Supervisor {
             store,
             clock,
             recorder: None,
+            guard: None,
             disk_patience: DISK_PATIENCE,
             orphans: ORPHANS,
         })
@@ -160,6 +163,14 @@ impl Supervisor {
     #[must_use]
     pub fn with_recorder(mut self, recorder: Arc<dyn WorkspaceRecorder>) -> Self {
         self.recorder = Some(recorder);
+        self
+    }
+
+    /// Returns the same supervisor, whose attempts reach the hosts of their lists through this guard. Without one, an
+    /// attempt with such a list is not started.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Arc<dyn EgressGuard>) -> Self {
+        self.guard = Some(guard);
         self
     }
 
@@ -452,6 +463,8 @@ impl Supervisor {
             control,
             progress,
             recorder: self.recorder.as_ref(),
+            guard: self.guard.as_ref(),
+            way: None,
             _lease: lease,
         };
         Box::pin(drive.run(attempt, sinks)).await

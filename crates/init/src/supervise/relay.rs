@@ -125,8 +125,8 @@ impl Pair {
         let inside = flags(&self.out, &self.back);
         let outside = flags(&self.back, &self.out);
         let inside = (!inside.is_empty()).then(|| PollFd::new(&self.inside, inside));
-        let outside =
-            (!outside.is_empty() || self.back.is_over).then(|| PollFd::new(&self.outside, outside));
+        let outside = (!outside.is_empty() || self.back.is_over())
+            .then(|| PollFd::new(&self.outside, outside));
         inside.into_iter().chain(outside)
     }
 
@@ -139,7 +139,7 @@ impl Pair {
         if self.back.carry(&mut outside, &mut inside)? == Carried::All {
             self.inside.shutdown(Shutdown::Write)?;
         }
-        Ok(!self.back.is_over || !(self.out.is_over || hung_up(&self.outside)))
+        Ok(!self.back.is_over() || !(self.out.is_over() || hung_up(&self.outside)))
     }
 }
 
@@ -175,8 +175,18 @@ struct Direction {
     buffer: Box<[u8; BUFFER]>,
     /// The bytes in the buffer that are still to be written.
     held: std::ops::Range<usize>,
-    has_ended: bool,
-    is_over: bool,
+    stage: Stage,
+}
+
+/// How far one direction of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its source may bring more.
+    Flowing,
+    /// Its source has ended; what is held is still to be written.
+    Ending,
+    /// All of it has been written.
+    Over,
 }
 
 impl Direction {
@@ -184,8 +194,7 @@ impl Direction {
         Self {
             buffer: Box::new([0; BUFFER]),
             held: 0..0,
-            has_ended: false,
-            is_over: false,
+            stage: Stage::Flowing,
         }
     }
 
@@ -193,8 +202,12 @@ impl Direction {
         !self.held.is_empty()
     }
 
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
     fn wants_bytes(&self) -> bool {
-        self.held.is_empty() && !self.has_ended
+        self.held.is_empty() && self.stage == Stage::Flowing
     }
 
     fn carry(&mut self, from: &mut impl Read, to: &mut impl Write) -> io::Result<Carried> {
@@ -207,16 +220,15 @@ impl Direction {
                     Err(error) => return Err(error),
                 }
             }
-            if self.has_ended {
-                let was_over = std::mem::replace(&mut self.is_over, true);
-                return Ok(if was_over {
-                    Carried::Some
-                } else {
-                    Carried::All
+            if self.stage != Stage::Flowing {
+                let before = std::mem::replace(&mut self.stage, Stage::Over);
+                return Ok(match before {
+                    Stage::Ending => Carried::All,
+                    Stage::Flowing | Stage::Over => Carried::Some,
                 });
             }
             match from.read(&mut self.buffer[..]) {
-                Ok(0) => self.has_ended = true,
+                Ok(0) => self.stage = Stage::Ending,
                 Ok(read) => self.held = 0..read,
                 Err(error) if waits(&error) => return Ok(Carried::Some),
                 Err(error) => return Err(error),

@@ -1,0 +1,171 @@
+//! The guard's process: what it does, and how it is started by whoever needs it first.
+//!
+//! Owns: its program and its log, `guard.log` in the state folder.
+//! Reads: the guard's answers, the journals that it writes.
+//! Never: is a part of a run's process group, or ends with the process that started it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dark_factory_executor::clock::{Clock as _, SystemClock};
+use dark_factory_executor::egress::{EgressGuard, OpenWay};
+use dark_factory_executor::spec::AttemptDir;
+use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Way, summarise};
+use dark_factory_types::{AttemptId, EgressRule, EgressSummary, exit_code};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::error::CommandError;
+
+/// How long a guard may take to listen.
+const START: Duration = Duration::from_secs(10);
+/// How often it is looked whether it does.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long a guard stays without work: the next run need not start one then.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Is the guard of the state folder, until there is nothing to guard.
+pub(crate) async fn guard(context: &Context) -> Result<u8, CommandError> {
+    let failed = |error| CommandError::internal("guard runs", error);
+    // It has no terminal, and a signal to who started it is not one to the guard.
+    rustix::process::setsid().map_err(|error| failed(error.into()))?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let service = Service {
+        state_dir: context.state_dir.clone(),
+        resolver: Arc::new(SystemResolver),
+        now: || SystemClock.now(),
+        patience: PATIENCE,
+    };
+    let mut serving = std::pin::pin!(service.serve(stop.clone()));
+    loop {
+        tokio::select! {
+            served = &mut serving => {
+                served.map_err(|error| CommandError::internal("guard runs", io::Error::other(error)))?;
+                return Ok(exit_code::SUCCEEDED);
+            }
+            _ = terminated.recv() => stop.cancel(),
+        }
+    }
+}
+
+/// The guard of one state folder, as supervisors see it.
+#[derive(Debug)]
+pub(crate) struct GuardProcess {
+    state_dir: PathBuf,
+}
+
+impl GuardProcess {
+    pub(crate) fn of(state_dir: &Path) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+        }
+    }
+
+    /// Connects to the guard, starting one if none lives.
+    async fn connect(&self) -> io::Result<Client> {
+        let deadline = Instant::now() + START;
+        let mut is_started = false;
+        loop {
+            match Client::connect(&self.state_dir).await {
+                Ok(client) => return Ok(client),
+                Err(error) if is_absent(&error) && Instant::now() < deadline => {}
+                Err(error) => return Err(error),
+            }
+            // Of two that are started at the same time, one finds the other and leaves.
+            if !std::mem::replace(&mut is_started, true) {
+                self.start()?;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    fn start(&self) -> io::Result<()> {
+        let log = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(self.state_dir.join("guard.log"))?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("guard")
+            // No folder is kept from being unmounted by it.
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        // It outlives us, or is reaped by the runtime.
+        drop(child);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl EgressGuard for GuardProcess {
+    async fn open(&self, rules: &[EgressRule], dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>> {
+        let mut client = self.connect().await?;
+        let way = Way {
+            attempt: dir.attempt(),
+            folder: dir.mount(),
+            journal: dir.egress_journal(),
+            rules: rules.to_vec(),
+        };
+        match client.ask(&Ask::Open(way)).await? {
+            Answer::Opened => Ok(Box::new(GuardedWay(client))),
+            Answer::Refused { why } => Err(io::Error::other(why)),
+            other => Err(io::Error::other(format!("it answered {other:?}"))),
+        }
+    }
+
+    async fn close(&self, attempt: AttemptId) {
+        let closed = async {
+            let mut client = Client::connect(&self.state_dir).await?;
+            client.ask(&Ask::Close { attempt }).await
+        };
+        match closed.await {
+            Ok(_) => {}
+            // Without a guard there is no way.
+            Err(error) if is_absent(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the guard closes the run's way out by itself later");
+            }
+        }
+    }
+
+    fn summary(&self, dir: &AttemptDir) -> io::Result<EgressSummary> {
+        match File::open(dir.egress_journal()) {
+            Ok(journal) => summarise(BufReader::new(journal)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(EgressSummary::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns whether no guard lives.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused
+    )
+}
+
+#[derive(Debug)]
+struct GuardedWay(Client);
+
+#[async_trait]
+impl OpenWay for GuardedWay {
+    async fn lost(&mut self) {
+        self.0.gone().await;
+    }
+}

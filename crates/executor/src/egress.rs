@@ -1,0 +1,110 @@
+//! The way out of a run whose network is a list of hosts: the contract of whoever keeps it.
+//!
+//! Owns: the contract, and keeping a way open for as long as its attempt is driven.
+//! Reads: nothing.
+//! Never: lets an agent start without its way, or decides what may pass.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dark_factory_types::{AttemptId, EgressRule, EgressSummary};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::spec::AttemptDir;
+
+/// How long an attempt waits for its way before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before a way is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Keeps the ways out of runs.
+#[async_trait]
+pub trait EgressGuard: fmt::Debug + Send + Sync {
+    /// Opens the way of an attempt, at a socket in the folder that its container sees. One that is open already stays
+    /// as it is.
+    ///
+    /// # Errors
+    ///
+    /// If the way is not open; what was tried may be tried again.
+    async fn open(&self, rules: &[EgressRule], dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>>;
+
+    /// Closes the way of an attempt, and every connection through it; that there is none is no error.
+    async fn close(&self, attempt: AttemptId);
+
+    /// Returns what came of the attempt's requests so far. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the record cannot be read; that there is none is no error.
+    fn summary(&self, dir: &AttemptDir) -> io::Result<EgressSummary>;
+}
+
+/// A way that is open.
+#[async_trait]
+pub trait OpenWay: fmt::Debug + Send {
+    /// Waits until the way is lost because whoever keeps it has ended. Cancel-safe.
+    async fn lost(&mut self);
+}
+
+/// A way that is opened again whenever it is lost; dropped, it stays as it is for the next supervisor.
+#[derive(Debug)]
+pub(crate) struct KeptWay {
+    state: watch::Receiver<State>,
+    _task: JoinSet<()>,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Open,
+    Shut(String),
+}
+
+impl KeptWay {
+    pub(crate) fn keep(
+        guard: &Arc<dyn EgressGuard>,
+        rules: &[EgressRule],
+        dir: &AttemptDir,
+    ) -> Self {
+        let (tell, state) = watch::channel(State::Shut("it was not tried yet".to_owned()));
+        let (guard, rules, dir) = (Arc::clone(guard), rules.to_vec(), dir.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            loop {
+                match guard.open(&rules, &dir).await {
+                    Ok(mut way) => {
+                        tell.send_replace(State::Open);
+                        way.lost().await;
+                        tracing::warn!("the guard has ended; the way out is opened again");
+                        tell.send_replace(State::Shut("the guard has ended".to_owned()));
+                    }
+                    Err(error) => {
+                        tell.send_replace(State::Shut(error.to_string()));
+                        sleep(RETRY).await;
+                    }
+                }
+            }
+        });
+        Self { state, _task: task }
+    }
+
+    /// Waits until the way is open; the error says why it is not. Cancel-safe.
+    pub(crate) async fn opened(&self) -> Result<(), String> {
+        let mut state = self.state.clone();
+        let waited = timeout(
+            PATIENCE,
+            state.wait_for(|state| matches!(state, State::Open)),
+        );
+        if let Ok(Ok(_)) = waited.await {
+            return Ok(());
+        }
+        match &*self.state.borrow() {
+            State::Open => Ok(()),
+            State::Shut(why) => Err(why.clone()),
+        }
+    }
+}
