@@ -5,18 +5,18 @@
 //! Never: changes the attempt because an engine did not answer.
 
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dark_factory_agents::{Agent, agent};
+use dark_factory_agents::agent;
 use dark_factory_types::{ImageRecord, NetworkMode, Report, StopReason, Transport};
 use tokio::task::JoinSet;
 
 use super::facts::EngineEnd;
+use super::follow::Following;
+use super::intent::safe_intent;
 use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
-use super::pump::{Collected, Pump, Pumping, Stamps};
-use super::{Control, OnProgress, OnSilence, Progress, secrets};
+use super::{Control, OnProgress, OnSilence, Progress};
 use crate::clock::{Clock, Moment};
 use crate::egress::{EgressGuard, KeptWay};
 use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
@@ -26,9 +26,8 @@ use crate::nudge::Nudges;
 use crate::recorder::{Touched, WorkspaceRecorder};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec, StopPolicy};
-use crate::spool::{StartStamp, is_started, started_at};
-use crate::state_dir::sync_attempt;
-use crate::store::{Attempt, AttemptState, Store, StoreError, Tenure, Transition};
+use crate::spool::is_started;
+use crate::store::{Attempt, AttemptState, Store, Tenure, Transition};
 
 /// How long to wait before an engine that did not answer is asked again, or a full disk is tried again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
@@ -62,14 +61,6 @@ pub(super) enum Launched {
     Running(Box<dyn Workload>, Option<Moment>),
     /// It had ended already.
     Ended(EngineEnd, Option<Box<dyn Workload>>),
-}
-
-/// A container that is followed to its end.
-pub(super) struct Following<'a> {
-    pub(super) workload: &'a dyn Workload,
-    /// When it was started, where that is yet to be recorded.
-    started: Option<Moment>,
-    pub(super) nudges: &'a Nudges,
 }
 
 /// An attempt on its way to a started container.
@@ -317,7 +308,7 @@ impl Drive<'_> {
                         () = self.told_to_stop(nudges) => return Ok(None),
                     }
                     self.reach("baseline", "after").await?;
-                    self.safe_intent(&mut launch.intent).await?;
+                    self.await_intent(&mut launch.intent).await?;
                     if let Err(why) = self.way_is_open(spec).await {
                         return Ok(Some(never_started(&why)));
                     }
@@ -362,20 +353,6 @@ impl Drive<'_> {
             }
         }
         Ok(None)
-    }
-
-    /// Makes sure that a loss of power leaves enough of the attempt's row to know that its agent may have been started.
-    async fn safe_intent(
-        &self,
-        tasks: &mut JoinSet<Result<(), ExecutorError>>,
-    ) -> Result<(), ExecutorError> {
-        if let Some(Ok(Ok(()))) = tasks.join_next().await {
-            return Ok(());
-        }
-        // Found as it was left by another process, or in need of patience.
-        let dir = self.dir.clone();
-        self.write_patiently(move || sync_attempt(&dir)).await?;
-        self.patiently(|| self.store.sync()).await
     }
 
     /// Waits until the container's way out is open, if it is to have one; the error says why it is not.
@@ -598,106 +575,6 @@ impl Drive<'_> {
         Ok(self.store.attempt(self.tenure.attempt).await?)
     }
 
-    /// Follows the workload to its end while its output is pumped; returns its row as it was when it ended.
-    async fn supervise(
-        &self,
-        following: Following<'_>,
-        agent: &'static dyn Agent,
-        sinks: Vec<Box<dyn Sink>>,
-    ) -> Result<(Attempt, EngineEnd, Collected), ExecutorError> {
-        // From the beginning on: what is recorded of the start need not be waited for.
-        let mut end = pin!(self.end_of(following.workload));
-        let mut early = None;
-        let (row, mut pump) = {
-            let mut begun = pin!(self.begin_to_follow(&following, agent, sinks));
-            tokio::select! {
-                biased;
-                begun = &mut begun => begun?,
-                end = &mut end => {
-                    early = Some(end?);
-                    begun.await?
-                }
-            }
-        };
-        let end = match early {
-            Some(end) => end,
-            None => self.watch(&row, &following, &mut pump, end).await?,
-        };
-        // From here on a request to stop comes too late, and is told so.
-        let row = self.advance_and_read(Transition::Collecting).await?;
-        let collected = self.collected(pump).await?;
-        Ok((row, end, collected))
-    }
-
-    /// Records that the container was started, and has its output pumped.
-    async fn begin_to_follow(
-        &self,
-        following: &Following<'_>,
-        agent: &'static dyn Agent,
-        sinks: Vec<Box<dyn Sink>>,
-    ) -> Result<(Attempt, Pumping), ExecutorError> {
-        let attempt = self.tenure.attempt;
-        let row = match &following.started {
-            Some(started) => {
-                let running = Transition::Running(started.clone());
-                let row = self.advance_and_read(running).await?;
-                if row.spec.transport == Transport::Attach {
-                    // Nothing else shows that its agent was executed.
-                    self.patiently(|| self.store.sync()).await?;
-                }
-                (self.progress)(Progress::Started {
-                    container: following.workload.handle().container.clone(),
-                });
-                row
-            }
-            None => {
-                let row = self.store.attempt(attempt).await?;
-                row.ok_or(StoreError::LeaseLost { attempt })?
-            }
-        };
-        let pump = self.start_pump(&row, agent, sinks).await?;
-        Ok((row, pump))
-    }
-
-    /// Reads what the spool of an ended container holds.
-    async fn collect(
-        &self,
-        attempt: &Attempt,
-        agent: &'static dyn Agent,
-        sinks: Vec<Box<dyn Sink>>,
-    ) -> Result<Collected, ExecutorError> {
-        let pump = self.start_pump(attempt, agent, sinks).await?;
-        self.collected(pump).await
-    }
-
-    async fn start_pump(
-        &self,
-        attempt: &Attempt,
-        agent: &'static dyn Agent,
-        sinks: Vec<Box<dyn Sink>>,
-    ) -> Result<Pumping, ExecutorError> {
-        let stamps = self.stamps(attempt);
-        let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
-        // What an earlier pump derived is cut off, which may be much.
-        let spec = attempt.spec.clone();
-        let open = move || {
-            let mask = secrets::mask(&spec, &dir);
-            Pump::open(&dir, agent, mask, sinks, stamps, &clock)
-        };
-        tokio::task::spawn_blocking(open).await??.start()
-    }
-
-    /// Waits for the pump to collect the rest; for a full disk, only as long as there is patience.
-    async fn collected(&self, mut pump: Pumping) -> Result<Collected, ExecutorError> {
-        pump.workload_ended();
-        let pulse = pump.pulse();
-        let collected = tokio::select! {
-            collected = pump.collected() => Some(collected),
-            () = self.out_of_room(&pulse) => None,
-        };
-        collected.unwrap_or_else(|| Err(self.disk_full()))
-    }
-
     /// Returns whether the engine holds a container that was made for this attempt.
     pub(super) async fn is_ours(&self) -> Result<bool, EngineError> {
         let owned = self.engine.list_owned(self.store.owner()).await?;
@@ -722,55 +599,6 @@ impl Drive<'_> {
             by: self.control.by(),
         }
     }
-
-    /// Returns when the attempt was started: as it is stored, else as the helper recorded it, else just now.
-    ///
-    /// `near` is a moment close to the start: between the two the machine was not suspended.
-    pub(super) fn started(
-        &self,
-        attempt: &Attempt,
-        near: &Moment,
-    ) -> Result<Moment, ExecutorError> {
-        if let Some(stored) = &attempt.started {
-            return Ok(stored.clone());
-        }
-        let now = self.clock.moment();
-        if let Some(at) = attempt.started_at {
-            return Ok(now.at_wall(at));
-        }
-        let stamp = started_at(&self.dir).map_err(|error| self.output_error(error))?;
-        Ok(match (stamp, self.stamps(attempt)) {
-            (None, _) => now,
-            (
-                Some(StartStamp {
-                    awake_ms: Some(awake_ms),
-                    ..
-                }),
-                Stamps::OfThisBoot,
-            ) => near.near_awake(awake_ms),
-            // Also where a supervisor died between the start and its record in the store.
-            (Some(StartStamp { wall, .. }), _) => now.at_wall(wall),
-        })
-    }
-
-    /// Returns whether the helper's stamps are of this boot.
-    fn stamps(&self, attempt: &Attempt) -> Stamps {
-        match &attempt.started {
-            Some(started) if started.boot == self.clock.moment().boot => Stamps::OfThisBoot,
-            // Begun by us, and so in this boot.
-            None if attempt.state < AttemptState::Creating => Stamps::OfThisBoot,
-            _ => Stamps::Unknown,
-        }
-    }
-}
-
-/// Makes an attempt's folder and its row safe from a loss of power.
-pub(crate) async fn safe_intent(store: Store, dir: AttemptDir) -> Result<(), ExecutorError> {
-    let attempt = dir.attempt();
-    let folder = tokio::task::spawn_blocking(move || sync_attempt(&dir));
-    store.sync().await?;
-    let synced = folder.await?;
-    synced.map_err(|source| ExecutorError::AttemptDir { attempt, source })
 }
 
 fn never_started(why: &str) -> Launched {

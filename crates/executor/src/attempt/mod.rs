@@ -9,6 +9,8 @@ mod drive;
 mod event_log;
 mod facts;
 mod finish;
+mod follow;
+mod intent;
 mod patience;
 mod plan;
 mod pulse;
@@ -26,7 +28,8 @@ use crate::engine::PullAmount;
 use crate::store::AttemptState;
 
 pub(crate) use derived::is_full;
-pub(crate) use drive::{Drive, safe_intent};
+pub(crate) use drive::Drive;
+pub(crate) use intent::safe_intent;
 
 /// How long a full disk is waited out, unless something else is asked for.
 pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(600);

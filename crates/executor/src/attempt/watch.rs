@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use dark_factory_types::{Proof, StopReason};
 
-use super::drive::{Drive, Following, RETRY};
+use super::drive::{Drive, RETRY};
 use super::facts::EngineEnd;
+use super::follow::Following;
 use super::pulse::{Pulse, Reading, Signs};
 use super::pump::Pumping;
 use super::{Progress, TimeLimit};
