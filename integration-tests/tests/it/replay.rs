@@ -344,3 +344,35 @@ fn colours_are_for_terminals_unless_something_else_is_said() {
     assert!(colours(&["--color", "always"], ("NO_COLOR", "1")));
     assert!(!colours(&["--color", "never"], ("CLICOLOR_FORCE", "1")));
 }
+
+#[test]
+fn the_events_that_a_run_recorded_are_shown_with_the_lines_that_stand_in_its_logs() {
+    let installation = Installation::new();
+    let folder = installation.state_dir();
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("raw.jsonl"), "one\ntwo\n").unwrap();
+    fs::write(folder.join("stderr.log"), "bad\n").unwrap();
+    fs::write(folder.join("launch.json"), "{\"agent\":\"command\"}").unwrap();
+    let event = |seq: u64, second: u64, stream: &str, offset: u64| {
+        format!(
+            "{{\"seq\":{seq},\"at\":\"2026-11-28T13:00:0{second}Z\",\"stream\":\"{stream}\",\"offset\":{offset},\"len\":3,\"kind\":{{\"type\":\"line\"}}}}\n"
+        )
+    };
+    let events = [
+        event(0, 1, "stdout", 0),
+        event(1, 2, "stderr", 0),
+        event(2, 3, "stdout", 4),
+    ];
+    fs::write(folder.join("events.jsonl"), events.concat()).unwrap();
+    let shown = |arguments: &[&str], file: &Path| {
+        let ended = Ended::of(replay(&installation, arguments).arg(file));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        ended.stdout
+    };
+    let recorded = folder.join("events.jsonl");
+
+    assert_eq!(shown(&[], &recorded), "one\nstderr │ bad\ntwo\n");
+    let late = ["--since", "2026-11-28T13:00:02Z"];
+    assert_eq!(shown(&late, &recorded), "stderr │ bad\ntwo\n");
+    assert_eq!(shown(&late, &folder), "two\n");
+}

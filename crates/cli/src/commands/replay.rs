@@ -52,7 +52,7 @@ pub(crate) fn replay(args: &ReplayArgs, format: Format) -> Result<u8, CommandErr
                 Format::Text => Form::lines(),
             };
             if times::is_event(&head) {
-                Box::new(RecordedShow::new(form, start))
+                Box::new(RecordedShow::new(form, start, recording.folder()))
             } else {
                 let agent = named.or_else(|| recording.agent(&head));
                 if agent.is_none() && !head.is_empty() {
@@ -172,6 +172,11 @@ impl Recording {
                 ))
                 .hint("the streams of Claude and Gemini have them, and so have the folders of runs")
             })
+    }
+
+    /// Returns the folder of the file.
+    fn folder(&self) -> Option<&Path> {
+        self.path.as_deref().and_then(Path::parent)
     }
 
     /// Returns the agent, as the run says it or as the stream looks.

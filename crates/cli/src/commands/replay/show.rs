@@ -4,17 +4,24 @@
 //! Reads: its lines, one or a part of one at a time.
 //! Never: prints what is older than was asked for, which is read all the same.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
 use dark_factory_agents::{
     Agent, Conclusion, LineSplitter, SeedFormatter, TextFormatter, Transcript, neutralise,
 };
 use dark_factory_executor::clock::{Clock, SystemClock};
-use dark_factory_types::{Event, EventStream, ReportStatus, Verdict};
+use dark_factory_types::{Event, EventKind, EventStream, ReportStatus, Verdict};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::times::event_of;
 use crate::terminal::{self, Output, Taken};
+
+/// The most of a plain line that is shown, in bytes.
+const MOST_OF_LINE: usize = 64 << 10;
 
 /// Shows a recording.
 pub(super) trait Show {
@@ -158,6 +165,40 @@ fn last_words(agent: &dyn Agent, conclusion: &Conclusion) -> String {
     neutralise(&words.replace('\n', " ")).into_owned()
 }
 
+/// The logs of a run, for the texts of plain lines.
+struct Logs {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Logs {
+    fn beside(folder: Option<&Path>) -> Self {
+        let open = |name: &str| File::open(folder?.join(name)).ok();
+        Self {
+            stdout: open("raw.jsonl"),
+            stderr: open("stderr.log"),
+        }
+    }
+
+    /// Gives a plain line its text, if the event is one that has none and the log is there.
+    fn complete(&mut self, event: &mut Event) {
+        let EventKind::Line { text } = &mut event.kind else {
+            return;
+        };
+        let log = match event.stream {
+            EventStream::Stdout => &self.stdout,
+            EventStream::Stderr => &self.stderr,
+        };
+        if let (true, Some(log)) = (text.is_empty(), log) {
+            let length = usize::try_from(event.len).unwrap_or(usize::MAX);
+            let mut line = vec![0; length.min(MOST_OF_LINE)];
+            if log.read_exact_at(&mut line, event.offset).is_ok() {
+                *text = String::from_utf8_lossy(&line).into_owned();
+            }
+        }
+    }
+}
+
 /// Shows events that a run recorded.
 pub(super) struct RecordedShow {
     form: Form,
@@ -165,16 +206,18 @@ pub(super) struct RecordedShow {
     start: u64,
     offset: u64,
     carry: Vec<u8>,
+    logs: Logs,
 }
 
 impl RecordedShow {
-    pub(super) fn new(form: Form, start: u64) -> Self {
+    pub(super) fn new(form: Form, start: u64, folder: Option<&Path>) -> Self {
         Self {
             form,
             page: Page::default(),
             start,
             offset: 0,
             carry: Vec::new(),
+            logs: Logs::beside(folder),
         }
     }
 }
@@ -189,13 +232,15 @@ impl Show for RecordedShow {
         self.offset += self.carry.len() as u64;
         let event = event_of(&self.carry);
         self.carry.clear();
-        if let Some(event) = event.filter(|_| !is_old) {
+        if let Some(mut event) = event.filter(|_| !is_old) {
+            self.logs.complete(&mut event);
             self.form.write(&[event], 0, &mut self.page);
         }
     }
 
     fn finish(&mut self, _at: Timestamp) {
-        if let Some(event) = event_of(&self.carry) {
+        if let Some(mut event) = event_of(&self.carry) {
+            self.logs.complete(&mut event);
             self.form.write(&[event], 0, &mut self.page);
         }
     }

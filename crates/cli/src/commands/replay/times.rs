@@ -33,7 +33,7 @@ fn time_of(line: &[u8]) -> Option<Timestamp> {
 /// Returns whether a recording is one of events.
 pub(super) fn is_event(head: &[u8]) -> bool {
     let line = head.split(|byte| *byte == b'\n').next();
-    line.is_some_and(|line| serde_json::from_slice::<Event>(line).is_ok())
+    line.and_then(event_of).is_some()
 }
 
 /// Returns where the first line begins that is not older; its end if all are, `None` if no line has a time.
@@ -62,8 +62,17 @@ pub(super) fn start_by_events(file: File, since: Timestamp) -> io::Result<Option
     Ok(found.or(end))
 }
 
+/// Reads an event; that of a plain line may be without its text, which is in the log of its stream.
 pub(super) fn event_of(line: &[u8]) -> Option<Event> {
-    serde_json::from_slice(line).ok()
+    if let Ok(event) = serde_json::from_slice(line) {
+        return Some(event);
+    }
+    let mut event: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let kind = event
+        .get_mut("kind")
+        .filter(|kind| kind["type"] == "line")?;
+    kind["text"] = "".into();
+    serde_json::from_value(event).ok()
 }
 
 /// Hands over lines with their ends until something is found.
