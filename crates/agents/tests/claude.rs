@@ -516,8 +516,7 @@ I'll create hello.txt.
   ✗ Claude requested permissions to write to …/hello.txt, but you haven't granted it yet.
 Now a look at the folder.
 → Bash ls -la && cat hello.txt
-  ✗ Exit code 1
-    total 8
+  ✗ (exit 1) total 8
     drwxr-xr-x  2 root root 4096 Nov 24 17:07 .
     drwxr-xr-x 35 root root 4096 Nov 24 17:07 ..
     cat: hello.txt: No such file or directory
@@ -528,10 +527,10 @@ Now a look at the folder.
     + line 2 (edited)
   ✗ File does not exist. Note: your current working directory is ….
 → Bash wc -l hello.txt
-  ✗ Exit code 1
-    wc: hello.txt: No such file or directory
+  ✗ (exit 1) wc: hello.txt: No such file or directory
 All the work is finished and the tests pass.
 ✗ failed: all 4 commands and changes that Claude Code tried failed: Write is not permitted: Claude requested permissions to write to …/hello.txt, but you haven't granted it yet.
+  report: success: Created and edited hello.txt.
   1.3 s · 6 turns · $0.0400 · 7800 tokens in, 360 out, 4800 cached
 "
     );

@@ -289,6 +289,8 @@ fn a_run_reads_well() {
         rest,
         r#"I'll create hello.txt.
 → write_file /home/agent/ws/gemini-success/hello.txt
+    + Hello, world!
+    + line two
 Now a look at the folder.
 → run_shell_command ls -la && cat hello.txt
   ← total 12
@@ -299,15 +301,14 @@ Now a look at the folder.
     line two
 → read_file /home/agent/ws/gemini-success/hello.txt
 → replace /home/agent/ws/gemini-success/hello.txt
+    - line two
+    + line 2 (edited)
 → run_shell_command wc -l hello.txt
   ← 2 hello.txt
 All the work is finished and the tests pass.
-
-<!-- DARK-FACTORY-REPORT
-{"status":"success","summary":"Created and edited hello.txt.","blockers":[]}
-DARK-FACTORY-REPORT -->
 ✓ done
-  1.5 s · 1 turn · 7200 tokens in, 360 out, 4800 cached
+  report: success: Created and edited hello.txt.
+  1.5 s · 1 turn · $0.0032 by the price table · 7200 tokens in, 360 out, 4800 cached
 "#
     );
 }
