@@ -151,6 +151,14 @@ impl<'a> JsonStr<'a> {
         text.into()
     }
 
+    /// Returns the text to be compared; at most `max` bytes of one that has to be copied.
+    pub(crate) fn keyword(self, max: usize) -> Cow<'a, str> {
+        match next_backslash(self.0.as_bytes(), 0) {
+            None => self.0.into(),
+            Some(_) => self.head(max).into(),
+        }
+    }
+
     /// Returns the length of the text in bytes. It is never longer than what stands here.
     pub(crate) fn len(self) -> usize {
         self.0.len() - self.saved_until(usize::MAX).1

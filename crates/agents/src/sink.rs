@@ -101,9 +101,9 @@ pub(crate) fn read_object(
     }
 }
 
-/// Returns a string to compare with; empty if there is none.
+/// Returns a string to compare with, or the beginning of one that is too long to be any word; empty if there is none.
 pub(crate) fn plain(value: Option<Raw<'_>>) -> Cow<'_, str> {
-    string(value).unwrap_or_default().text()
+    string(value).unwrap_or_default().keyword(TEXT_CAP)
 }
 
 /// Returns a short string; empty if there is none.

@@ -250,9 +250,12 @@ fn failure_message(result: Option<Raw<'_>>, errors: Option<Raw<'_>>, subtype: &s
             message.len() < VALUE_CAP
         });
     }
+    if message.trim().is_empty() {
+        message = subtype.to_owned();
+    }
     let words: Vec<&str> = message.split_whitespace().collect();
     if words.is_empty() {
-        return subtype.to_owned();
+        return "it does not say why".to_owned();
     }
     clip(&words.join(" "), 2 * WORD_CAP)
 }

@@ -58,8 +58,10 @@ pub(super) fn tool_output(content: Option<Raw<'_>>, sink: &mut LineSink<'_>) -> 
                 }
                 let text_len = text.len();
                 len += text_len;
-                let room = OUTPUT_CAP.saturating_sub(output.len());
-                output += &sink.text_of_length(text, room, text_len);
+                // A text for which there is no room would still say how many bytes of it were left out.
+                if let Some(room @ 1..) = OUTPUT_CAP.checked_sub(output.len()) {
+                    output += &sink.text_of_length(text, room, text_len);
+                }
             }
             true
         });

@@ -13,6 +13,9 @@ use wide::u8x16;
 
 use super::JsonStr;
 
+/// What is read of a key that has escapes, in bytes: all of any that means something.
+const KEY_CAP: usize = 64 << 10;
+
 /// A JSON value as it stands in its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Raw<'a>(&'a str);
@@ -120,7 +123,7 @@ impl<'a> Reader<'a> {
         self.take(b':')?;
         Some(match escapes {
             Escapes::None => key.into(),
-            Escapes::Some => JsonStr::new(key).text(),
+            Escapes::Some => JsonStr::new(key).head(KEY_CAP).into(),
         })
     }
 
