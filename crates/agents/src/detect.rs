@@ -4,10 +4,8 @@
 //! Reads: the beginning of an output that nobody knows the origin of.
 //! Never: decides by a word that other programs print too, or by what stands in front of the first known line.
 
-use crate::json::Raw;
-
 use crate::agent::{Agent, agent};
-use crate::json::{JsonKind, KeyMatch, fields, kind, string};
+use crate::json::{JsonKind, KeyMatch, Raw, fields, kind, string};
 
 /// Returns the agent that printed an output of which these are the first bytes; `None` if no line of them is any
 /// agent's, as with the output of a `command`.

@@ -1,15 +1,16 @@
 //! Agents: how each is launched, what its stream means, and how that is shown.
 //!
-//! Owns: the agent adapters, the stream decoders, the completion report, the formatters.
+//! Owns: the agent adapters, the stream decoders, the completion report, the list prices, the formatters.
 //! Reads: bytes and text that the caller brings, files only through a function that it passes in.
 //! Never: does I/O by itself, reads a clock or the environment, blocks, or panics.
 //!
 //! In reading order: an [`Agent`] is an adapter, in one file or one folder, found by its name with [`agent()`]; an
 //! [`AgentRequest`] becomes its [`AgentLaunch`]. A [`Transcript`] takes the raw chunks of a run, splits them into lines
 //! ([`LineSplitter`]), has them read by the agent's [`Decoder`], and gives [`Event`](dark_factory_types::Event)s and, at
-//! any time, a [`Conclusion`]; it can be saved, and restored in another process. [`parse_completion_report`] reads an agent's last words. People see the events through a
-//! [`TextFormatter`], or as the seed printed them through a [`Formatter`]; [`neutralise`] keeps both from driving a
-//! terminal.
+//! any time, a [`Conclusion`]; it can be saved, and restored in another process. An output of unknown origin is
+//! recognised with [`detect()`]. [`parse_completion_report`] reads an agent's last words, and [`priced_usd`] prices what
+//! it used. People see the events through a [`TextFormatter`], or as the seed printed them through a [`Formatter`];
+//! [`neutralise`] keeps both from driving a terminal.
 
 mod agent;
 mod claim;

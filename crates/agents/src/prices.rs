@@ -56,14 +56,15 @@ pub fn priced_usd(model: &str, usage: &Usage) -> Option<f64> {
 /// Returns what was used cost, for people: by the agent's word, and by list prices where that is something else; `None`
 /// if neither is known.
 pub fn cost_text(usage: &Usage) -> Option<String> {
-    let own = usage.cost_usd.map(|cost| format!("${cost:.4}"));
-    let listed = usage
-        .priced_usd
-        .map(|price| format!("${price:.4}"))
-        .filter(|listed| own.as_ref() != Some(listed))
-        .map(|listed| format!("{listed} by list prices"));
-    let texts: Vec<String> = own.into_iter().chain(listed).collect();
-    (!texts.is_empty()).then(|| texts.join(", "))
+    let text = |cost: f64| format!("${cost:.4}");
+    let (own, listed) = (usage.cost_usd.map(text), usage.priced_usd.map(text));
+    match (own, listed) {
+        (Some(own), Some(listed)) if own != listed => {
+            Some(format!("{own} ({listed} by list prices)"))
+        }
+        (Some(own), _) => Some(own),
+        (None, listed) => listed.map(|listed| format!("{listed} by list prices")),
+    }
 }
 
 /// As [`priced_usd`], where so many of the tokens that were written to the cache are kept there for an hour.
@@ -256,7 +257,7 @@ mod tests {
         );
         assert_eq!(
             text(Some(0.25), Some(0.3)).as_deref(),
-            Some("$0.2500, $0.3000 by list prices")
+            Some("$0.2500 ($0.3000 by list prices)")
         );
         assert_eq!(
             text(None, Some(0.3)).as_deref(),

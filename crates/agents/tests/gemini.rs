@@ -308,7 +308,7 @@ Now a look at the folder.
 All the work is finished and the tests pass.
 ✓ done
   report: success: Created and edited hello.txt.
-  1.5 s · 1 turn · $0.0032 by the price table · 7200 tokens in, 360 out, 4800 cached
+  1.5 s · 1 turn · $0.0032 by list prices · 7200 tokens in, 360 out, 4800 cached
 "#
     );
 }

@@ -92,7 +92,7 @@ fn the_real_claude_code_works_with_nothing_but_its_model_in_reach() {
     let run = Ended::of(&mut run);
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    assert!(run.stdout.contains(&format!("only {at}")), "{}", run.stdout);
+    assert!(run.stderr.contains(&format!("only {at}")), "{}", run.stderr);
     assert_eq!(
         scene.project.read("hello.txt"),
         "Hello, world!\nline 2 (edited)\n"

@@ -4,10 +4,9 @@
 //! Reads: the `stats` of a result, which count the whole process.
 //! Never: sums anything twice: the last result's stats are the run's.
 
-use crate::json::Raw;
 use dark_factory_types::Usage;
 
-use crate::json::{KeyMatch, each_entry, fields, unsigned};
+use crate::json::{KeyMatch, Raw, each_entry, fields, unsigned};
 use crate::prices::priced_usd;
 
 /// The most tokens that are believed: beyond it a sum could overflow.

@@ -12,14 +12,13 @@ use super::page::Page;
 use super::words::{count, failure, seconds};
 use super::{DIM, GREEN, RED, YELLOW};
 use crate::json::clip;
+use crate::prices::cost_text;
 use crate::report::{REPORT_END, REPORT_START, parse_completion_report};
 
 /// Blockers that are shown.
 const BLOCKERS: usize = 8;
 /// Bytes of a summary or blocker that are shown.
 const SENTENCE: usize = 2 << 10;
-/// Costs that differ by less are the same.
-const CENT_OF_A_CENT: f64 = 0.0001;
 
 /// What people see of a completion report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +122,8 @@ impl End<'_> {
             1 => totals.push("1 turn".to_owned()),
             turns => totals.push(format!("{turns} turns")),
         }
-        totals.extend(cost(self.cost_usd, usage.priced_usd));
+        let cost_usd = self.cost_usd;
+        totals.extend(cost_text(&Usage { cost_usd, ..*usage }));
         if usage.total_tokens() > 0 {
             let input = usage.input_tokens.saturating_add(usage.cache_write_tokens);
             let reasoning = match usage.reasoning_tokens {
@@ -138,18 +138,6 @@ impl End<'_> {
             ));
         }
         totals
-    }
-}
-
-/// Returns what was paid, as the agent says it and as our prices do where that is something else.
-fn cost(said: Option<f64>, priced: Option<f64>) -> Option<String> {
-    match (said, priced) {
-        (Some(said), Some(priced)) if (said - priced).abs() >= CENT_OF_A_CENT => {
-            Some(format!("${said:.4} (${priced:.4} by the price table)"))
-        }
-        (Some(said), _) => Some(format!("${said:.4}")),
-        (None, Some(priced)) => Some(format!("${priced:.4} by the price table")),
-        (None, None) => None,
     }
 }
 

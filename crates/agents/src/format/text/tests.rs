@@ -489,7 +489,7 @@ fn a_result_has_the_report_of_the_last_words_and_both_costs() {
   report: partial: Half.
   blocker: No key
   verified: make test (exit 2)
-  3m 05s · 6 turns · $0.0400 ($0.0500 by the price table) · 7200 tokens in, 360 out (100 reasoning), 4800 cached
+  3m 05s · 6 turns · $0.0400 ($0.0500 by list prices) · 7200 tokens in, 360 out (100 reasoning), 4800 cached
 "
     );
 }
