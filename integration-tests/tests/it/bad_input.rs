@@ -235,6 +235,14 @@ fn a_value_that_a_flag_does_not_take_is_refused_with_one_that_it_does() {
         ),
         (&["--pids", "0"], "--pids: pids must be at least 1, not 0"),
         (
+            &["--network", "allow:127.1"],
+            "not \"127.1\": it ends in a number, and so is an address in an odd form",
+        ),
+        (
+            &["--network", "allow:a.example", "--transport", "attach"],
+            "--network: a network of some hosts needs the transport spool",
+        ),
+        (
             &["--network", "host"],
             "--network must be none, open, or allow and a list of hosts such as api.example.com, not \"host\"",
         ),

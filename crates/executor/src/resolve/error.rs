@@ -74,6 +74,15 @@ pub enum ResolveError {
         /// The one that was probably meant.
         suggestion: Option<&'static str>,
     },
+    /// A list of hosts needs our helper in the container, which `attach` leaves out.
+    #[error(
+        "{origin}: a network of some hosts needs the transport spool, because our helper in the container carries its \
+         requests; leave out transport: attach, or write network: none or open"
+    )]
+    HostsWithoutHelper {
+        /// Where the list was written.
+        origin: Origin,
+    },
     /// There is no profile of that name.
     #[error("{origin}: there is no profile {}; there are {known}{}", quoted(.name), did_you_mean(*.suggestion))]
     UnknownProfile {

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dark_factory_agents::Agent;
-use dark_factory_types::ByteSize;
+use dark_factory_types::{ByteSize, NetworkMode, Transport};
 
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
@@ -235,6 +235,16 @@ pub fn resolve_layers(
         profile,
     )?;
 
+    if let Some(Sourced {
+        value: NetworkMode::Allow(_),
+        origin,
+    }) = &settings.network
+        && chosen(settings.transport.as_ref()) == Some(Transport::Attach)
+    {
+        return Err(ResolveError::HostsWithoutHelper {
+            origin: origin.clone(),
+        });
+    }
     let git = match (chosen(settings.git.as_ref()), project.git) {
         (Some(GitVisibility::Hidden), PathKind::Folder | PathKind::File) => GitVisibility::Hidden,
         _ => GitVisibility::Visible,

@@ -219,6 +219,15 @@ fn a_value_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
             "p.md:2:10: network must be none, open, or allow and a list of hosts such as api.example.com, not \"host\"",
         ),
         (
+            "network: {allow: [https://a.example/x]}",
+            "p.md:2:19: network must be a host such as api.example.com, *.example.com:8443 or 10.1.0.0/16, not \
+             \"https://a.example/x\": leave https:// and the path away: rules are hosts with ports",
+        ),
+        (
+            "network: {deny: [a.example]}",
+            "p.md:2:10: network must be none, open, or allow and a list of hosts such as api.example.com, not this map",
+        ),
+        (
             "user: 'a b'",
             "p.md:2:7: user must be UID or UID:GID, such as 1000:1000, not \"a b\"",
         ),
@@ -416,5 +425,22 @@ fn a_near_word_is_suggested_and_a_far_one_is_not() {
         ("x", None),
     ] {
         assert_eq!(nearest(word, known()), suggestion, "{word}");
+    }
+}
+
+#[test]
+fn a_list_of_hosts_is_written_as_a_map_or_as_a_text() {
+    let expected = NetworkMode::Allow(vec![
+        "api.example.com".parse().unwrap(),
+        "*.example.com:8443".parse().unwrap(),
+    ]);
+
+    for text in [
+        "network: {allow: [api.example.com, '*.example.com:8443']}",
+        "network:\n  allow:\n  - api.example.com\n  - '*.example.com:8443'",
+        "network: allow:api.example.com,*.example.com:8443",
+    ] {
+        let settings = settings(text);
+        assert_eq!(value(&settings.network), expected, "{text}");
     }
 }
