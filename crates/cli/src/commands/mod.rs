@@ -87,7 +87,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, CommandError> {
         Command::Recover => recover::recover(&context()?, format).await,
         Command::Image(image) => image::image(&context()?, &image, format).await,
         Command::Demo(demo) => demo::demo(&context()?, &demo, format).await,
-        Command::Doctor(doctor) => doctor::doctor(&context()?, &doctor, format).await,
+        Command::Doctor(doctor) => Box::pin(doctor::doctor(&context()?, &doctor, format)).await,
         Command::Guard => crate::guard::guard(&context()?).await,
         Command::Completion(completion) => completion::completion(&completion),
         Command::Man(man) => man::man(&man),

@@ -187,8 +187,9 @@ impl Client {
     ) -> Result<T, Fault> {
         let version = self.docker().await?.client_version();
         let path = format!("/v{version}{path}");
-        self.call(operation, question::get(self.address(), &path))
-            .await
+        // On the heap: it is part of every future that asks for anything.
+        let question = Box::pin(question::get(self.address(), &path));
+        self.call(operation, question).await
     }
 
     /// Makes a call that is known to take long, bounded by its deadline.

@@ -115,7 +115,8 @@ impl Drive<'_> {
                     started,
                     nudges: &nudges,
                 };
-                let (row, end, collected) = self.supervise(following, agent, sinks).await?;
+                let followed = Box::pin(self.supervise(following, agent, sinks));
+                let (row, end, collected) = followed.await?;
                 (row, end, Some(workload), collected)
             }
             Launched::Ended(end, workload) => {
