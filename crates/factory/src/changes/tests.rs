@@ -1,5 +1,7 @@
 //! Real git, real projects, and what an agent could leave in them.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
@@ -201,6 +203,64 @@ async fn the_patch_is_what_changed_since_the_baseline_and_applies_to_it() {
         scene.patch()
     );
     fs::remove_file(scene.project().join("ignored")).unwrap();
+    scene.assert_patch_applies_to(&before);
+}
+
+#[tokio::test]
+async fn a_patch_applies_whatever_the_names_of_files_are() {
+    const NAMES: [&[u8]; 14] = [
+        b"-dash.txt",
+        b"--force",
+        b"with\ttab",
+        b"with\nline",
+        b"with \"quotes\"",
+        b"back\\slash",
+        b" blank in front",
+        b"blank behind ",
+        b"not\xff\xfeutf8",
+        b"caf\xc3\xa9",
+        b"a b/ b c/d",
+        b"bell\x07\x1b[31m",
+        b"{a => b}",
+        b":(glob)*",
+    ];
+    let scene = Scene::new();
+    let path = |prefix: &str, name: &[u8]| {
+        let folder = scene.project().join(prefix);
+        folder.join(OsStr::from_bytes(name))
+    };
+    let write = |path: PathBuf, content: &str| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    for name in NAMES {
+        for kind in ["changed", "removed", "moved"] {
+            write(path(kind, name), &format!("{kind} {name:?}\n1\n2\n3\n"));
+        }
+        write(path("binary", name), "\0old");
+    }
+    let before = scene.snapshot("before");
+    scene.before().await;
+
+    for name in NAMES {
+        write(path("changed", name), "changed\n");
+        write(path("added", name), "added, no line end");
+        write(path("binary", name), "\0new");
+        fs::remove_file(path("removed", name)).unwrap();
+        let to = path("to", name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::rename(path("moved", name), to).unwrap();
+    }
+    // At the top, where a name could be taken for a flag.
+    write(path("", b"-rf"), "x\n");
+    let recorded = scene.after().await;
+
+    let count = u64::try_from(NAMES.len()).unwrap();
+    assert_eq!(numbers(&recorded).0, 5 * count + 1, "{recorded:?}");
+    // Git keeps no folders: those that became empty go where the patch is applied.
+    for folder in ["removed", "moved"] {
+        fs::remove_dir_all(scene.project().join(folder)).unwrap();
+    }
     scene.assert_patch_applies_to(&before);
 }
 
