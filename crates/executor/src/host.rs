@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
 /// What stands at a path, links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathKind {
@@ -75,6 +77,12 @@ impl HostView {
     /// The operating system's error.
     pub fn mode(&self, path: &Path) -> io::Result<u32> {
         fs::metadata(self.absolute(path)).map(|found| found.mode())
+    }
+
+    /// Returns whether a path is on a mount that nobody can write to.
+    pub fn is_read_only(&self, path: &Path) -> bool {
+        statvfs(&self.absolute(path))
+            .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     /// Returns a path made absolute against the working directory.

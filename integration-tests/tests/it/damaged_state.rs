@@ -282,6 +282,24 @@ impl Drop for ReadOnly {
 }
 
 #[test]
+fn a_project_that_is_mounted_read_only_is_warned_of() {
+    let scene = Scene::new();
+    let mounted = ReadOnly::mount(scene.project.path());
+
+    let ended = Ended::of(&mut scene.run_with(&["--quiet"], "write new x"));
+    drop(mounted);
+
+    assert_ne!(ended.code, 0, "{}", ended.stdout);
+    assert!(
+        ended
+            .stderr
+            .contains("warning: the project is on a mount that is read-only"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn files_that_cannot_be_removed_leave_their_run_to_recover() {
     let scene = Scene::new();
     let run = scene.run_until("one", "print hello\nwrite one x\nwait-file go\nexit 3");

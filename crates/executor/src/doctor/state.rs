@@ -91,7 +91,10 @@ pub async fn leftovers(supervisor: &Supervisor, grace: Duration) -> Finding {
     match supervisor.leftovers(grace).await {
         Ok(left) if left.is_empty() => Finding::ok("nothing is left over"),
         Ok(left) => Finding::warning(
-            format!("{} containers and folders are left over", left.len()),
+            format!(
+                "{} containers, images and folders are left over",
+                left.len()
+            ),
             "`dark-factory prune` lists them, and removes them with --apply",
         ),
         Err(error) => Finding::from(&error),

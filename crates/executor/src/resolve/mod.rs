@@ -201,6 +201,14 @@ pub fn resolve_layers(
         ));
     }
 
+    if project.is_read_only {
+        warnings.push(
+            "the project is on a mount that is read-only, so the agent may not write to it: mount it \
+             for writing, or run a copy"
+                .to_owned(),
+        );
+    }
+
     let agent = agent::chosen(settings.agent.as_ref())?;
     let request = agent::request(agent, &settings, &user, &mut warnings)?;
     let claude_dir = claude_dir(&settings, profile, &project, host, context)?;

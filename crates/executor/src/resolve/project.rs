@@ -59,6 +59,8 @@ pub(super) struct Project {
     pub(super) owner: (u32, u32),
     /// The root's permission bits.
     mode: u32,
+    /// Whether nobody can write to it, whatever its permissions.
+    pub(super) is_read_only: bool,
     /// The prompt file's absolute path, or `-`.
     pub(super) file: String,
     /// The prompt's base name without `.md`.
@@ -94,6 +96,7 @@ impl Project {
         let mode = host.mode(&root).map_err(unreadable)?;
         Ok(Self {
             git: host.kind(&root.join(".git")),
+            is_read_only: host.is_read_only(&root),
             root,
             owner,
             mode,
