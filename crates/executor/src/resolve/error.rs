@@ -285,6 +285,7 @@ impl ResolveError {
             | Self::Secret { origin, .. }
             | Self::Label { origin, .. }
             | Self::Mount { origin, .. }
+            | Self::HostsWithoutHelper { origin }
             | Self::ClaudeDirProfile { origin }
             | Self::ClaudeDirFolder { origin, .. } => Some(origin),
             Self::ProjectFolder { .. }
