@@ -4,19 +4,18 @@
 //! Reads: launch specs, attempt folders.
 //! Never: touches a container that is not ours.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState,
-    ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as State, ImageConfig,
+    ContainerCreateBody, ContainerInspectResponse, ContainerSummaryStateEnum as State, ImageConfig,
 };
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
 use dark_factory_executor::clock::Clock;
@@ -55,8 +54,6 @@ pub struct DockerEngine {
     client: Client,
     host: HostView,
     clock: Arc<dyn Clock>,
-    /// Ids of containers that this process made and nobody started yet.
-    fresh: Arc<Mutex<HashSet<String>>>,
 }
 
 impl fmt::Debug for DockerEngine {
@@ -78,7 +75,6 @@ impl DockerEngine {
             client: Client::new(endpoint.clone()),
             host,
             clock,
-            fresh: Arc::default(),
         }
     }
 
@@ -142,7 +138,6 @@ impl DockerEngine {
                 for warning in created.warnings {
                     tracing::warn!(container = name, %warning, "the engine warns");
                 }
-                self.fresh().insert(created.id.clone());
                 Ok(Some(created.id))
             }
             Err(Fault::Status { code: 409, .. }) => Ok(None),
@@ -190,10 +185,6 @@ impl DockerEngine {
         }
     }
 
-    fn fresh(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Makes the container of an attempt, or finds the one that an earlier call made, and returns its id.
     async fn create_or_find(
         &self,
@@ -234,15 +225,7 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
-        let state = if self.fresh().remove(&container.id) {
-            // Asked once: after an answer that was lost, the engine is.
-            ContainerState {
-                status: Some(Status::CREATED),
-                ..ContainerState::default()
-            }
-        } else {
-            container.state().await?
-        };
+        let state = container.state().await?;
         let phase = phase(&state);
         // After the state: the spool of a container that has ended is all there is.
         let was_started =
