@@ -142,6 +142,38 @@ proptest! {
     }
 
     #[test]
+    fn what_comes_between_on_standard_error_changes_nothing(
+        out in prop_oneof![likely(), damaged()],
+        error in likely(),
+        cuts in proptest::collection::vec(any::<usize>(), 0..20),
+        order in proptest::collection::vec(any::<bool>(), 0..40),
+    ) {
+        let alone = |events: &[Event], stream| -> Vec<Event> {
+            let of_it = events.iter().filter(|event| event.stream == stream).cloned();
+            of_it.map(|event| Event { seq: 0, ..event }).collect()
+        };
+        for name in AGENT_NAMES {
+            let mut left = [pieces(&out, cuts.clone()), pieces(&error, cuts.clone())];
+            left.iter_mut().for_each(|pieces| pieces.reverse());
+            left[1].iter_mut().for_each(|(stream, _)| *stream = EventStream::Stderr);
+            let mut chunks = Vec::new();
+            for is_error in order.iter().chain(&[true, false].repeat(cuts.len() + 1)) {
+                chunks.extend(left[usize::from(*is_error)].pop());
+            }
+
+            let (both, verdict) = play(name, chunks);
+
+            let (expected, claim) = play(name, [(EventStream::Stdout, &out[..])]);
+            let (errors, _) = play(name, [(EventStream::Stderr, &error[..])]);
+            prop_assert_eq!(verdict, claim);
+            for (stream, expected) in [(EventStream::Stdout, expected), (EventStream::Stderr, errors)] {
+                prop_assert_eq!(alone(&both, stream), alone(&expected, stream));
+            }
+            prop_assert!(both.iter().map(|event| event.seq).eq((0u64..).take(both.len())));
+        }
+    }
+
+    #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
         for name in AGENT_NAMES {
             let (events, verdict) = play(name, [(EventStream::Stdout, &bytes[..])]);
