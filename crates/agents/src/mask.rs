@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use dark_factory_types::{CompletionReport, Event, EventKind, ReportStatus, Verdict};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,6 +24,8 @@ pub const MASK: &str = "***";
 
 /// The shortest value that is a secret: a shorter one is in too many words.
 const TELLING: usize = 6;
+/// How long all forms together are for which the fast way of looking is made, in bytes.
+const LONG_FORMS: usize = 4 << 10;
 /// What stands where the middle of a text was left out.
 const CUT: &str = " bytes left out …";
 /// Cuts of one text that are looked at; it has no more unless an agent made them.
@@ -67,7 +69,12 @@ impl Mask {
         if forms.is_empty() {
             return Self::default();
         }
-        let search = AhoCorasick::new(&forms).ok();
+        let mut search = AhoCorasick::builder();
+        // The fast way of looking takes 7 KiB for each byte of a secret, and as much time to make.
+        if forms.iter().map(String::len).sum::<usize>() > LONG_FORMS {
+            search.kind(Some(AhoCorasickKind::ContiguousNFA));
+        }
+        let search = search.build(&forms).ok();
         let grams = forms
             .iter()
             .flat_map(|form| form.as_bytes().windows(TELLING));
