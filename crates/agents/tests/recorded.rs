@@ -182,8 +182,7 @@ fn keys_may_stand_in_any_order() {
                     as fn(&mut Vec<(&String, &Value)>),
                 |entries| entries.sort_by(|one, other| other.0.cmp(one.0)),
                 |entries| {
-                    entries
-                        .sort_by_key(|(key, _)| (key.len(), key.bytes().rev().collect::<Vec<u8>>()))
+                    entries.sort_by_key(|(key, _)| key.chars().rev().collect::<String>());
                 },
                 |entries| {
                     let half = entries.len() / 2;
