@@ -45,7 +45,8 @@ impl Options {
     }
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// Reads a number of `s`, `m` or `h`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "s" => 1,

@@ -1,4 +1,4 @@
-//! The project's tasks: `cargo xtask test`, `env`, `lint`, `chaos` and `bench`.
+//! The project's tasks: `cargo xtask test`, `env`, `lint`, `chaos`, `fuzz` and `bench`.
 //!
 //! Owns: the command line of the tasks and their exit code.
 //! Reads: the command line.
@@ -13,6 +13,7 @@
 mod bench;
 mod chaos;
 mod engine;
+mod fuzz;
 mod helper;
 mod images;
 mod lint;
@@ -36,6 +37,8 @@ const USAGE: &str = r#"usage: cargo xtask test [FILTER] [-- TEST OPTIONS]
            format, clippy, docs, and cargo deny where it is installed
        cargo xtask chaos [--for 60m] [--seed N] [--jobs N]
            plays random schedules of faults on the real engine, ten minutes unless told otherwise; a soak after it
+       cargo xtask fuzz [TARGET…] [--time 3m] [--keep]
+           tries inputs on all that reads an agent's output, three minutes each target unless told otherwise
        cargo xtask bench [--only PART] [--rounds N] [--size MIB] [--binary PATH]
            compares dark-factory with the docker command line and the bare Engine API, in one run
 "#;
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
         Some((task, [])) if task == "lint" => lint::run(&workspace),
         Some((task, rest)) if task == "chaos" => {
             chaos::Options::parse(rest).and_then(|options| chaos::run(&workspace, &options))
+        }
+        Some((task, rest)) if task == "fuzz" => {
+            fuzz::Options::parse(rest).and_then(|options| fuzz::run(&workspace, &options))
         }
         Some((task, rest)) if task == "bench" => bench::run(&workspace, rest),
         _ => Err(Failure::new(USAGE.trim_end())),

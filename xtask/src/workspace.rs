@@ -31,6 +31,11 @@ impl Workspace {
         }
     }
 
+    /// The checkout's own folder.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Cargo's output folder.
     pub(crate) fn target(&self) -> &Path {
         &self.target
