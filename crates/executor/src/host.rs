@@ -81,7 +81,7 @@ impl HostView {
 
     /// Returns whether a path is on a mount that nobody can write to.
     pub fn is_read_only(&self, path: &Path) -> bool {
-        statvfs(&self.absolute(path))
+        statvfs(self.absolute(path))
             .is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 

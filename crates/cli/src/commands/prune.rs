@@ -7,6 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use dark_factory_agents::neutralise;
+use dark_factory_executor::clock::{Clock as _, SystemClock};
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::settings::parse_timeout;
 use dark_factory_executor::supervisor::{
@@ -92,7 +93,9 @@ fn unused_indexes(
     context: &Context,
     retention: Retention,
 ) -> Result<Vec<UnusedIndex>, CommandError> {
-    UnusedIndex::list(&context.state_dir, retention.days, SystemTime::now())
+    let now = u64::try_from(SystemClock.now().as_second()).unwrap_or_default();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+    UnusedIndex::list(&context.state_dir, retention.days, now)
         .map_err(|error| CommandError::internal("list the indexes of projects", error))
 }
 

@@ -135,7 +135,12 @@ fn none_lifts_a_limit_of_a_lower_layer_or_of_the_defaults_in_every_layer() {
 
     for stack in [
         Stack::new(&[user.clone(), project], None, &nothing, &nothing),
-        Stack::new(&[user.clone()], Some(&front_matter), &nothing, &nothing),
+        Stack::new(
+            std::slice::from_ref(&user),
+            Some(&front_matter),
+            &nothing,
+            &nothing,
+        ),
         Stack::new(&[user], None, &environment.layer, &nothing),
     ] {
         let told = told(&stack.unwrap());
