@@ -426,7 +426,10 @@ mod tests {
             let json = format!("\"{json}\"");
             let Some(string) = string(Raw::of(&json)) else { return Ok(()) };
             let mut whole = String::new();
-            string.try_pieces(|piece| Some(whole.push_str(piece)));
+            string.try_pieces(|piece| {
+                whole.push_str(piece);
+                Some(())
+            });
 
             prop_assert_eq!(string.text(), &*whole);
             prop_assert_eq!(string.len(), whole.len());

@@ -105,10 +105,10 @@ fn parse_block(
 ) -> (Result<CompletionReport, ReportError>, usize) {
     // The JSON value is read first, so that an end marker inside one of its strings is no end.
     let mut reader = Reader::new(body);
-    if let Some(value) = reader.value() {
-        if let Some(after) = reader.rest().trim_start().strip_prefix(REPORT_END) {
-            return (parse_fields(value), body.len() - after.len());
-        }
+    if let Some(value) = reader.value()
+        && let Some(after) = reader.rest().trim_start().strip_prefix(REPORT_END)
+    {
+        return (parse_fields(value), body.len() - after.len());
     }
     let error = match last_end {
         Some(_) => ReportError::NotAnObject,

@@ -413,7 +413,10 @@ impl Numbering {
 /// Makes a text line of bytes: what is not UTF-8 is U+FFFD, and the middle of a long one is left out.
 pub(crate) fn line_event(bytes: &[u8]) -> EventKind {
     let text = if bytes.len() <= LINE_CAP {
-        clip(&String::from_utf8_lossy(bytes), LINE_CAP)
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => clip(&String::from_utf8_lossy(bytes), LINE_CAP),
+        }
     } else {
         let (head, tail) = bytes.split_at(LINE_CAP / 4 * 3);
         let (left_out, tail) = tail.split_at(tail.len().saturating_sub(LINE_CAP / 4));

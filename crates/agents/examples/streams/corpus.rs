@@ -149,7 +149,8 @@ fn body(size: u64, draw: &mut Draw) -> String {
     let mut text = String::new();
     let mut number = 1_u64;
     while length_of(text.len()) < size {
-        text += &format!("{number}\\t");
+        text += &number.to_string();
+        text += "\\t";
         number += 1;
         text += &"                "[..draw.below(5) * 4];
         for _ in 0..draw.below(11) {

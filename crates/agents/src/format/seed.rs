@@ -236,7 +236,7 @@ impl SeedFormatter {
                 .filter(|name| !name.is_empty())
                 .unwrap_or("(unknown tool)");
             let text = tools::content_text(block.content);
-            match tools::answer(name, text, block.answer, &mut self.failures) {
+            match tools::answer(name, &text, block.answer, &mut self.failures) {
                 Shown::Nothing => {}
                 Shown::Line(line) => page.line(&[&line]),
                 Shown::Output(output) => page.line(&["⚠ [bash output]\n", output]),

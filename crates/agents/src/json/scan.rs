@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
                 Some(end) => {
                     self.at += 1;
                     if !self.takes(end) {
-                        open.push(end == b'}');
+                        open.push(end);
                         if end == b'}' {
                             self.step_over_key()?;
                         }
@@ -161,16 +161,16 @@ impl<'a> Reader<'a> {
                 }
             }
             loop {
-                let Some(is_object) = open.innermost() else {
+                let Some(end) = open.innermost() else {
                     return Some(());
                 };
                 if self.takes(b',') {
-                    if is_object {
+                    if end == b'}' {
                         self.step_over_key()?;
                     }
                     break;
                 }
-                self.take(if is_object { b'}' } else { b']' })?;
+                self.take(end)?;
                 open.pop();
             }
         }
@@ -343,11 +343,12 @@ struct Nesting {
 }
 
 impl Nesting {
-    fn push(&mut self, is_object: bool) {
+    /// Opens a container that ends with this byte.
+    fn push(&mut self, end: u8) {
         if self.depth > 0 && self.depth.is_multiple_of(64) {
             self.outer.push(self.word);
         }
-        self.word = self.word << 1 | u64::from(is_object);
+        self.word = self.word << 1 | u64::from(end == b'}');
         self.depth += 1;
     }
 
@@ -359,8 +360,9 @@ impl Nesting {
         }
     }
 
-    fn innermost(&self) -> Option<bool> {
-        (self.depth > 0).then_some(self.word & 1 == 1)
+    /// Returns the byte with which the innermost container ends.
+    fn innermost(&self) -> Option<u8> {
+        (self.depth > 0).then_some(if self.word & 1 == 1 { b'}' } else { b']' })
     }
 }
 

@@ -303,11 +303,11 @@ pub(super) enum Shown<'f> {
 /// Returns what is shown of an answer.
 pub(super) fn answer<'f>(
     name: &str,
-    text: Answered<'_>,
+    text: &Answered<'_>,
     answer: Answer,
     failures: &'f mut Failures,
 ) -> Shown<'f> {
-    let text = match &text {
+    let text = match text {
         Answered::Json(text) => Text::Json(*text),
         Answered::Joined(text) => Text::Plain(text),
     };
@@ -554,7 +554,7 @@ mod tests {
             let raw = Raw::of(content).unwrap();
 
             let mut failures = Failures::new();
-            let shown = answer(name, content_text(Some(raw)), how, &mut failures);
+            let shown = answer(name, &content_text(Some(raw)), how, &mut failures);
 
             let shown = match shown {
                 Shown::Nothing => None,
