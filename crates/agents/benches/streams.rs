@@ -1,7 +1,7 @@
 //! How fast lines are found, read and printed, in memory: `cargo bench -p dark-factory-agents`.
 //!
 //! Owns: nothing.
-//! Reads: streams built of the recordings, see `examples/streams`; their CPU with both writes is `cargo xtask bench`'s.
+//! Reads: streams built of the recordings, see `examples/streams`, which also writes both logs.
 //! Never: asserts a figure.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]

@@ -1,4 +1,4 @@
-//! Reads a stream and writes both logs, one way per process: `cargo xtask bench --only streams` compares their CPU time.
+//! Reads a stream and writes both logs, one way per process, so that its whole CPU time can be compared.
 //!
 //! ```console
 //! $ streams sessions SIZE > corpus.jsonl           # or: streams short SIZE
