@@ -31,8 +31,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
-        ["sessions", size] => build(size, |size, out| corpus::sessions(size, out)),
-        ["short", size] => build(size, |size, out| corpus::short_lines(size, out)),
+        ["sessions", size] => build(size, corpus::sessions),
+        ["short", size] => build(size, corpus::short_lines),
         [way, raw, readable] => run(way, raw, readable),
         _ => Err(io::Error::other(
             "expected sessions SIZE, short SIZE, or WAY RAW READABLE",
