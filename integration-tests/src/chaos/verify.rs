@@ -102,7 +102,9 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
             "state.db-wal",
         ],
     )?;
-    let indexes = entries(&state.join("projects"));
+    let mut indexes = entries(&state.join("projects"));
+    // Beside each, the name of its project's folder.
+    indexes.retain(|path| path.extension().is_none_or(|kind| kind != "project"));
     if indexes.len() > 1 {
         return Err(format!("more than one index of one project: {indexes:?}"));
     }

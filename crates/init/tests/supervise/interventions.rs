@@ -17,7 +17,7 @@ const SIGSTOP: i32 = 19;
 const SIGURG: i32 = 23;
 const SIGWINCH: i32 = 28;
 /// Most that is recorded beyond a limit: one read, and what two pipes hold.
-const BEYOND: u64 = 3 << 16;
+const BEYOND: u64 = 3 << 18;
 
 fn limited(bytes: u64, text: &str) -> Launch {
     Launch::with_options(&["--log-limit", &bytes.to_string()], &shell(text))
