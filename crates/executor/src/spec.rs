@@ -450,6 +450,11 @@ impl AttemptDir {
         self.path.join("events.jsonl")
     }
 
+    /// Returns where a pump writes down how far it is.
+    pub fn cursor(&self) -> PathBuf {
+        self.path.join("cursor.json")
+    }
+
     /// Returns what came of each request to the outside, one JSON object a line.
     pub fn egress_journal(&self) -> PathBuf {
         self.path.join("egress.jsonl")

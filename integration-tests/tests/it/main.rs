@@ -16,6 +16,7 @@ mod claude;
 mod codex;
 mod commands;
 mod config;
+mod cursor;
 mod daemon;
 mod damaged_state;
 mod demo;

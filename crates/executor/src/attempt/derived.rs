@@ -5,7 +5,7 @@
 //! Never: loses or doubles a byte because there was no room for it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,25 +19,43 @@ use crate::clock::Clock;
 /// How often a full disk is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// A file that is written from its beginning.
+/// A file that is written on and on.
 pub(super) struct Derived {
     file: File,
+    length: u64,
     room: Arc<Room>,
 }
 
 impl Derived {
-    /// Opens the file anew; what stood in it is gone.
-    pub(super) fn truncated(path: &Path, room: &Arc<Room>) -> io::Result<Self> {
-        let file = OpenOptions::new()
+    /// Makes the file, empty; what stood in it is gone.
+    pub(super) fn create(path: &Path) -> io::Result<()> {
+        OpenOptions::new()
             .create(true)
             .write(true)
             .truncate(true)
             .mode(0o600)
-            .open(path)?;
+            .open(path)
+            .map(drop)
+    }
+
+    /// Opens the file to go on behind its first `length` bytes; what stood behind them is gone.
+    pub(super) fn resumed(path: &Path, length: u64, room: &Arc<Room>) -> io::Result<Self> {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        if file.metadata()?.len() < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.set_len(length)?;
+        file.seek(SeekFrom::End(0))?;
         Ok(Self {
             file,
+            length,
             room: Arc::clone(room),
         })
+    }
+
+    /// Returns how much was written of it.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Brings what was written to the disk.
@@ -48,7 +66,9 @@ impl Derived {
 
 impl Write for Derived {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.room.wait_for(|| (&self.file).write(bytes))
+        let written = self.room.wait_for(|| (&self.file).write(bytes))?;
+        self.length += u64::try_from(written).unwrap_or(0);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -98,6 +118,11 @@ impl Room {
 
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Returns whether everybody has room.
+    pub(super) fn is_there(&self) -> bool {
+        self.without.load(Ordering::Acquire) == 0
     }
 
     /// Notes that a writer has no room, since now.

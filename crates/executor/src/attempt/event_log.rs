@@ -29,7 +29,12 @@ impl<W: Write> EventLog<W> {
     }
 
     /// Returns where the lines go.
-    pub(super) fn output(&mut self) -> &mut W {
+    pub(super) fn output(&self) -> &W {
+        &self.out
+    }
+
+    /// Returns where the lines go, to be flushed.
+    pub(super) fn output_mut(&mut self) -> &mut W {
         &mut self.out
     }
 

@@ -247,6 +247,8 @@ impl Drive<'_> {
         let mut remains = vec![
             Remains::Folder(self.dir.secrets()),
             Remains::Folder(self.dir.mount()),
+            Remains::File(self.dir.cursor()),
+            Remains::File(self.dir.cursor().with_extension("tmp")),
         ];
         if report.log == LogState::Complete {
             remains.push(Remains::File(self.dir.spool()));

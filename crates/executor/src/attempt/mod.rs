@@ -4,6 +4,7 @@
 //! Reads: the attempt's row; requests of the caller's [`Control`].
 //! Never: does a step that the store does not know of.
 
+mod cursor;
 mod derived;
 mod drive;
 mod event_log;

@@ -1,13 +1,14 @@
 //! Derives an attempt's files from its spool, while the spool grows.
 //!
 //! Owns: `raw.jsonl` and `stderr.log` of one attempt, and the decoding of its stream; see `readers` for what follows.
-//! Reads: the spool, from its first byte, so that a second supervisor derives the same files.
+//! Reads: the spool, from its first byte or from a cursor, so that a second supervisor derives the same files.
 //! Never: blocks the agent (it writes to the spool, not to us) or waits for a sink.
 
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use dark_factory_agents::{Agent, Conclusion, Mask, TextFormatter, TextStyle, Transcript};
 use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stamp, Stream};
@@ -18,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::task::{JoinError, JoinHandle};
 
+use super::cursor::{self, Cursor, Keeper};
 use super::derived::{Derived, Room, Writer};
 use super::pulse::{Pulse, Reading, Signs};
 use super::readers::{Readers, Rest};
@@ -33,6 +35,11 @@ const SAFETY_WAKE_MS: u16 = 1000;
 const UNWATCHED_WAKE_MS: u16 = 50;
 /// Bytes of a raw log that are written at once, where they come in smaller pieces.
 const RAW_BUFFER: usize = 64 << 10;
+
+/// New bytes of the spool behind which a cursor is due, and those that make one due after a time.
+const CURSOR_BYTES: u64 = 64 << 20;
+const CURSOR_LEAST: u64 = 1 << 20;
+const CURSOR_TIME: Duration = Duration::from_secs(2);
 
 /// Tells a pump that the engine said the workload has ended: what the spool holds now is all.
 #[derive(Debug, Clone)]
@@ -142,10 +149,30 @@ pub(crate) struct Pump {
     mask: Mask,
     readers: Readers,
     found: Found,
+    kept: Kept,
     pulse: Arc<Pulse>,
     room: Arc<Room>,
     stamps: Stamps,
     clock: Arc<dyn Clock>,
+}
+
+/// Where the last cursor is.
+struct Kept {
+    /// Who writes them, once there was something to write.
+    keeper: Option<Keeper>,
+    position: u64,
+    at: Instant,
+}
+
+/// Where a pump begins.
+struct Resumed {
+    reader: SpoolReader,
+    transcript: Transcript,
+    formatter: TextFormatter,
+    /// Lengths of the files there, as in [`cursor::files`].
+    lengths: [u64; 4],
+    rest: Option<Rest>,
+    found: Found,
 }
 
 /// What the monotonic stamps of a spool's records count from.
@@ -169,8 +196,59 @@ struct Found {
     output: Option<Stamp>,
 }
 
+impl Resumed {
+    /// Returns the place of the attempt's cursor; `None` without one that fits.
+    fn from_cursor(dir: &AttemptDir, agent: &'static dyn Agent) -> io::Result<Option<Self>> {
+        let Some(cursor) = Cursor::read(dir) else {
+            return Ok(None);
+        };
+        let Ok(transcript) = Transcript::restore(agent, cursor.transcript.as_bytes()) else {
+            return Ok(None);
+        };
+        let attempt = Some(dir.attempt());
+        let (position, offsets) = (cursor.position, cursor.offsets);
+        let Some(reader) = SpoolReader::resume(&dir.spool(), attempt, position, offsets)? else {
+            return Ok(None);
+        };
+        tracing::debug!(position, "the files are derived on from the cursor");
+        Ok(Some(Self {
+            reader,
+            transcript,
+            formatter: TextFormatter::restore(TextStyle::default(), cursor.formatter),
+            lengths: cursor.lengths,
+            rest: cursor.rest,
+            found: Found {
+                started_at: cursor.started_at,
+                gaps: cursor.gaps,
+                last: cursor.last,
+                output: cursor.output.map(|[monotonic_ns, wall_ns]| Stamp {
+                    monotonic_ns,
+                    wall_ns,
+                }),
+                ..Found::default()
+            },
+        }))
+    }
+
+    /// Returns the beginning; the cursor is gone before anything that it speaks of is.
+    fn from_first_byte(dir: &AttemptDir, agent: &'static dyn Agent) -> io::Result<Self> {
+        Cursor::forget(dir)?;
+        for file in cursor::files(dir) {
+            Derived::create(&file)?;
+        }
+        Ok(Self {
+            reader: SpoolReader::open(&dir.spool(), Some(dir.attempt()))?,
+            transcript: Transcript::new(agent),
+            formatter: TextFormatter::new(TextStyle::default()),
+            lengths: [0; 4],
+            rest: None,
+            found: Found::default(),
+        })
+    }
+}
+
 impl Pump {
-    /// Opens the attempt's files anew; what an earlier pump derived is derived again.
+    /// Opens the attempt's files where an earlier pump's cursor is, or anew: what is behind it is derived again.
     pub(crate) fn open(
         dir: &AttemptDir,
         agent: &'static dyn Agent,
@@ -187,25 +265,40 @@ impl Pump {
         let pulse = Arc::<Pulse>::default();
         let room = Arc::new(Room::new(Arc::clone(&pulse), Arc::clone(clock)));
         open_spool(dir).map_err(output)?;
+        // A sink is to have everything.
+        let resumed = match sinks.is_empty() {
+            true => Resumed::from_cursor(dir, agent).map_err(output)?,
+            false => None,
+        };
+        let Resumed {
+            reader,
+            transcript,
+            formatter,
+            lengths,
+            rest,
+            found,
+        } = match resumed {
+            Some(resumed) => resumed,
+            None => Resumed::from_first_byte(dir, agent).map_err(output)?,
+        };
+        let files = cursor::files(dir);
+        let [raw, stderr, run_log, event_log] =
+            std::array::from_fn(|file| Derived::resumed(&files[file], lengths[file], &room));
+        let buffered = |file| BufWriter::with_capacity(RAW_BUFFER, file);
+        let (run_log, event_log) = (run_log.map_err(output)?, event_log.map_err(output)?);
         Ok(Self {
-            reader: SpoolReader::open(&dir.spool(), Some(attempt)).map_err(output)?,
-            raw: BufWriter::with_capacity(
-                RAW_BUFFER,
-                Derived::truncated(&dir.raw_log(), &room).map_err(output)?,
-            ),
-            stderr: BufWriter::with_capacity(
-                RAW_BUFFER,
-                Derived::truncated(&dir.stderr_log(), &room).map_err(output)?,
-            ),
-            transcript: Transcript::new(agent).with_mask(mask.clone()),
+            kept: Kept {
+                keeper: None,
+                position: reader.position(),
+                at: Instant::now(),
+            },
+            reader,
+            raw: buffered(raw.map_err(output)?),
+            stderr: buffered(stderr.map_err(output)?),
+            transcript: transcript.with_mask(mask.clone()),
             mask,
-            readers: Readers::new(
-                Derived::truncated(&dir.run_log(), &room).map_err(output)?,
-                Derived::truncated(&dir.event_log(), &room).map_err(output)?,
-                TextFormatter::new(TextStyle::default()),
-                sinks,
-            ),
-            found: Found::default(),
+            readers: Readers::new(run_log, event_log, formatter, rest, sinks),
+            found,
             dir: dir.clone(),
             pulse,
             room,
@@ -329,6 +422,65 @@ impl Pump {
                 Kind::ExecFailed => self.found.exec_failed = ExecFailed::decode(record.payload),
                 Kind::Exit => self.found.exit = ExitRecord::decode(record.payload),
             }
+            self.keep_cursor()?;
+        }
+        Ok(())
+    }
+
+    /// Has it written down how far the pump is, if that was long ago; a failure only costs the next pump time.
+    fn keep_cursor(&mut self) -> io::Result<()> {
+        let new = self.reader.position() - self.kept.position;
+        let is_due =
+            new >= CURSOR_BYTES || new >= CURSOR_LEAST && self.kept.at.elapsed() >= CURSOR_TIME;
+        // The end is near, or nothing can be written anyway.
+        let is_useless =
+            self.found.exit.is_some() || self.found.exec_failed.is_some() || !self.room.is_there();
+        if !is_due || is_useless {
+            return Ok(());
+        }
+        if self.kept.keeper.as_ref().is_some_and(Keeper::is_busy) {
+            return Ok(());
+        }
+        let Some(transcript) = self.transcript.save() else {
+            return Ok(());
+        };
+        let Ok(transcript) = String::from_utf8(transcript) else {
+            return Ok(());
+        };
+        self.flush()?;
+        let [run_log, event_log] = self.readers.lengths();
+        let cursor = Cursor {
+            position: self.reader.position(),
+            offsets: self.reader.offsets(),
+            lengths: [
+                self.raw.get_ref().length(),
+                self.stderr.get_ref().length(),
+                run_log,
+                event_log,
+            ],
+            transcript,
+            formatter: self.readers.save(),
+            rest: self.readers.rest(),
+            started_at: self.found.started_at,
+            gaps: self.found.gaps.clone(),
+            last: self.found.last,
+            output: self
+                .found
+                .output
+                .map(|stamp| [stamp.monotonic_ns, stamp.wall_ns]),
+        };
+        self.kept.position = cursor.position;
+        self.kept.at = Instant::now();
+        let kept = match &self.kept.keeper {
+            Some(keeper) => keeper.keep(cursor),
+            None => Keeper::start(&self.dir).and_then(|keeper| {
+                let kept = keeper.keep(cursor);
+                self.kept.keeper = Some(keeper);
+                kept
+            }),
+        };
+        if let Err(error) = kept {
+            tracing::debug!(%error, "the attempt has no new cursor");
         }
         Ok(())
     }
@@ -341,6 +493,8 @@ impl Pump {
     }
 
     fn finish(mut self) -> io::Result<Collected> {
+        // No cursor is to appear behind the end.
+        self.kept.keeper = None;
         let mut last = Vec::new();
         self.transcript.finish(self.found.last, &mut last);
         for event in &last {

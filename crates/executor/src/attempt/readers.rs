@@ -6,9 +6,10 @@
 
 use std::io::{self, BufWriter, Write};
 
-use dark_factory_agents::{Piece, PlainLine, TextFormatter, neutralise};
+use dark_factory_agents::{Piece, PlainLine, TextFormatter, TextState, neutralise};
 use dark_factory_types::{Event, EventKind, EventStream};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::derived::Derived;
 use super::event_log::EventLog;
@@ -28,11 +29,13 @@ pub(super) struct Readers {
     /// The first error of a log.
     written: io::Result<()>,
     /// Whether the last turn of the agent has ended and nothing was done since.
-    at_rest: Option<Rest>,
+    rest: Option<Rest>,
+    /// Whether that was taken since it was seen.
+    rest_taken: bool,
 }
 
 /// Whether an agent is done, as far as its events say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Rest {
     /// It gave its result.
     Done,
@@ -45,6 +48,7 @@ impl Readers {
         run_log: Derived,
         event_log: Derived,
         formatter: TextFormatter,
+        rest: Option<Rest>,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Self {
         let buffered = |log| BufWriter::with_capacity(LOG_BUFFER, log);
@@ -56,7 +60,8 @@ impl Readers {
             stamp: LineStamp::default(),
             sinks,
             written: Ok(()),
-            at_rest: None,
+            rest,
+            rest_taken: false,
         }
     }
 
@@ -80,14 +85,18 @@ impl Readers {
 
     /// Hands an event on.
     pub(super) fn event(&mut self, event: &Event) {
-        match event.kind {
-            EventKind::TurnEnd { .. } => self.at_rest = Some(Rest::Done),
+        let rest = match event.kind {
+            EventKind::TurnEnd { .. } => Some(Rest::Done),
             EventKind::Text { .. }
             | EventKind::Thinking { .. }
             | EventKind::ToolStart { .. }
             | EventKind::ToolEnd { .. }
-            | EventKind::Resumed => self.at_rest = Some(Rest::Working),
-            _ => {}
+            | EventKind::Resumed => Some(Rest::Working),
+            _ => None,
+        };
+        if rest.is_some() {
+            self.rest = rest;
+            self.rest_taken = false;
         }
         self.show(event);
         if self.written.is_ok() {
@@ -130,12 +139,31 @@ impl Readers {
     /// Writes what is held of both logs.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.run_log.flush()?;
-        self.event_log.output().flush()
+        self.event_log.output_mut().flush()
     }
 
     /// Returns whether the agent came to rest, or went on, since the last call.
     pub(super) fn take_rest(&mut self) -> Option<Rest> {
-        self.at_rest.take()
+        let taken = std::mem::replace(&mut self.rest_taken, true);
+        self.rest.filter(|_| !taken)
+    }
+
+    /// Returns whether the agent is at rest, if that is known.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        self.rest
+    }
+
+    /// Returns what the log for people depends on, beside the events to come.
+    pub(super) fn save(&self) -> TextState {
+        self.formatter.save()
+    }
+
+    /// Returns the lengths of both logs, as far as they are written.
+    pub(super) fn lengths(&self) -> [u64; 2] {
+        [
+            self.run_log.get_ref().length(),
+            self.event_log.output().get_ref().length(),
+        ]
     }
 
     /// Tells the sinks that nothing more comes; returns what a person should know.

@@ -5,7 +5,7 @@
 //! Never: passes over damage.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use dark_factory_spool::{
@@ -90,6 +90,34 @@ impl SpoolReader {
             position: 0,
             offsets: [0; 2],
         })
+    }
+
+    /// Opens a spool behind a record, where so much of each stream had been read; `None` if no record follows there.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error.
+    pub fn resume(
+        path: &Path,
+        id: Option<AttemptId>,
+        position: u64,
+        offsets: [u64; 2],
+    ) -> io::Result<Option<Self>> {
+        let open = || {
+            let mut reader = Self::open(path, id)?;
+            reader.file.seek(SeekFrom::Start(position))?;
+            (reader.position, reader.offsets) = (position, offsets);
+            Ok(reader)
+        };
+        let mut ahead = open()?;
+        if ahead.file.metadata()?.len() < position {
+            return Ok(None);
+        }
+        match ahead.next_record() {
+            Ok(_) => open().map(Some),
+            Err(ReadError::Read(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Returns the number of bytes of each stream that were read, by the stream's index.

@@ -1,0 +1,290 @@
+//! Where a pump was, written down, so that the next one need not begin at the spool's first byte.
+//!
+//! Owns: `cursor.json`, and the thread that writes it.
+//! Reads: what is in the attempt's folder, to see whether it fits.
+//! Never: says more of a file than is on the disk, or holds the pump up; where there is a doubt, there is no cursor.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use dark_factory_agents::TextState;
+use dark_factory_types::AttemptId;
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::readers::Rest;
+use crate::failpoint::reach;
+use crate::spec::AttemptDir;
+
+/// The version of what is written. Raise it whenever it has another form or another meaning.
+const VERSION: u32 = 1;
+/// What derived the files: another build may derive other ones.
+const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// What is written: a place, and whose and which version's it is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    version: u32,
+    build: String,
+    attempt: AttemptId,
+    cursor: Cursor,
+}
+
+/// A place in a spool, between two records, and all that was known there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cursor {
+    /// The position in the spool.
+    pub(super) position: u64,
+    /// How much of each stream there was, by its index.
+    pub(super) offsets: [u64; 2],
+    /// How long the files were, in the order of [`files`].
+    pub(super) lengths: [u64; 4],
+    /// The transcript, as it writes itself down.
+    pub(super) transcript: String,
+    pub(super) formatter: TextState,
+    pub(super) rest: Option<Rest>,
+    pub(super) started_at: Option<Timestamp>,
+    pub(super) gaps: Vec<String>,
+    pub(super) last: Timestamp,
+    /// Monotonic and wall time in nanoseconds of the last output.
+    pub(super) output: Option<[u64; 2]>,
+}
+
+/// Returns the files that are derived from a spool.
+pub(super) fn files(dir: &AttemptDir) -> [PathBuf; 4] {
+    [
+        dir.raw_log(),
+        dir.stderr_log(),
+        dir.run_log(),
+        dir.event_log(),
+    ]
+}
+
+impl Cursor {
+    /// Reads the attempt's cursor; `None` without one that can be believed.
+    pub(super) fn read(dir: &AttemptDir) -> Option<Self> {
+        let text = fs::read_to_string(dir.cursor()).ok()?;
+        let (sum, body) = text.split_once('\n')?;
+        if sum != checksum(body.as_bytes()) {
+            tracing::debug!("the attempt's cursor is damaged");
+            return None;
+        }
+        // One of another build may have other fields.
+        let written: Written = serde_json::from_str(body).ok()?;
+        let is_ours = written.version == VERSION
+            && written.build == BUILD
+            && written.attempt == dir.attempt()
+            && written.cursor.fits(dir);
+        is_ours.then_some(written.cursor)
+    }
+
+    /// Returns whether every file has what the cursor says, and maybe more.
+    fn fits(&self, dir: &AttemptDir) -> bool {
+        let paths = files(dir);
+        let mut files = paths.iter().zip(self.lengths);
+        // The raw logs are the streams.
+        self.lengths[..2] == self.offsets
+            && files.all(|(path, length)| fs::metadata(path).is_ok_and(|data| data.len() >= length))
+    }
+
+    fn encode(self, attempt: AttemptId) -> serde_json::Result<Vec<u8>> {
+        let body = serde_json::to_vec(&Written {
+            version: VERSION,
+            build: BUILD.to_owned(),
+            attempt,
+            cursor: self,
+        })?;
+        let mut text = checksum(&body).into_bytes();
+        text.push(b'\n');
+        text.extend_from_slice(&body);
+        Ok(text)
+    }
+
+    /// Takes an attempt's cursor away: its files are about to be derived anew.
+    pub(super) fn forget(dir: &AttemptDir) -> io::Result<()> {
+        match fs::remove_file(dir.cursor()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A thread that syncs the derived files and then writes the cursor, so that the pump goes on meanwhile.
+///
+/// Dropped, it finishes what it has begun: no cursor appears later.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    attempt: AttemptId,
+    cursors: Option<SyncSender<Vec<u8>>>,
+    is_busy: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts it.
+    pub(super) fn start(dir: &AttemptDir) -> io::Result<Self> {
+        let paths = files(dir);
+        let opened: io::Result<Vec<File>> = paths
+            .iter()
+            .map(|path| OpenOptions::new().write(true).open(path))
+            .collect();
+        let (files, path) = (opened?, dir.cursor());
+        let (cursors, received) = sync_channel(1);
+        let is_busy = Arc::<AtomicBool>::default();
+        let busy = Arc::clone(&is_busy);
+        let thread = thread::Builder::new()
+            .name("cursor".to_owned())
+            .spawn(move || keep_all(&received, &files, &path, &busy))?;
+        Ok(Self {
+            attempt: dir.attempt(),
+            cursors: Some(cursors),
+            is_busy,
+            thread: Some(thread),
+        })
+    }
+
+    /// Returns whether the last cursor is not written yet.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_busy.load(Ordering::Acquire)
+    }
+
+    /// Has a cursor written; everything that it speaks of has been written to the files.
+    pub(super) fn keep(&self, cursor: Cursor) -> io::Result<()> {
+        let text = cursor.encode(self.attempt)?;
+        self.is_busy.store(true, Ordering::Release);
+        let sent = self.cursors.as_ref().map(|cursors| cursors.try_send(text));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(io::Error::other("the thread of the cursor is gone")),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.cursors = None;
+        if self
+            .thread
+            .take()
+            .map(JoinHandle::join)
+            .is_some_and(|joined| joined.is_err())
+        {
+            tracing::warn!("the thread of the cursor panicked");
+        }
+    }
+}
+
+fn keep_all(cursors: &Receiver<Vec<u8>>, files: &[File], path: &Path, is_busy: &AtomicBool) {
+    for cursor in cursors {
+        // Without it, the next pump begins somewhere earlier.
+        if let Err(error) = keep_one(&cursor, files, path) {
+            tracing::debug!(%error, "the cursor is not written");
+        }
+        is_busy.store(false, Ordering::Release);
+    }
+}
+
+fn keep_one(cursor: &[u8], files: &[File], path: &Path) -> io::Result<()> {
+    files.iter().try_for_each(File::sync_data)?;
+    at_point("before")?;
+    let beside = path.with_extension("tmp");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(cursor)?;
+    file.sync_data()?;
+    fs::rename(&beside, path)?;
+    at_point("after")
+}
+
+fn at_point(side: &'static str) -> io::Result<()> {
+    // Nothing here can hang without the pump hanging at its end.
+    let reached = reach(["attempt", "cursor", side]).now_or_never();
+    reached.unwrap_or(Ok(())).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, AttemptDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = AttemptDir::new(
+            "k3v9x2m7qa1b-1".parse().unwrap(),
+            folder.path().to_owned(),
+            folder.path().join("init"),
+        );
+        for path in files(&dir) {
+            fs::write(path, "0123456789").unwrap();
+        }
+        (folder, dir)
+    }
+
+    fn cursor() -> Cursor {
+        Cursor {
+            position: 100,
+            offsets: [10, 4],
+            lengths: [10, 4, 7, 0],
+            transcript: "{}".to_owned(),
+            formatter: TextState::default(),
+            rest: Some(Rest::Working),
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            gaps: vec!["a gap".to_owned()],
+            last: Timestamp::UNIX_EPOCH,
+            output: Some([1, 2]),
+        }
+    }
+
+    fn write(dir: &AttemptDir) {
+        let keeper = Keeper::start(dir).unwrap();
+        keeper.keep(cursor()).unwrap();
+    }
+
+    #[test]
+    fn what_was_kept_is_read_again() {
+        let (_folder, dir) = folder();
+        write(&dir);
+
+        assert_eq!(Cursor::read(&dir), Some(cursor()));
+        Cursor::forget(&dir).unwrap();
+        assert_eq!(Cursor::read(&dir), None);
+        Cursor::forget(&dir).unwrap();
+    }
+
+    #[test]
+    fn one_that_does_not_fit_is_none() {
+        let (_folder, dir) = folder();
+        write(&dir);
+        let text = fs::read_to_string(dir.cursor()).unwrap();
+
+        for damaged in [
+            "",
+            &text[..text.len() - 1],
+            &text.replace("\"position\":100", "\"position\":101"),
+        ] {
+            fs::write(dir.cursor(), damaged).unwrap();
+            assert_eq!(Cursor::read(&dir), None);
+        }
+        fs::write(dir.cursor(), &text).unwrap();
+        fs::write(dir.run_log(), "short").unwrap();
+        assert_eq!(Cursor::read(&dir), None);
+    }
+}
