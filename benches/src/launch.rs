@@ -32,21 +32,21 @@ pub(crate) fn bench(rig: &Rig, rounds: usize) -> Result<()> {
         rig,
         rounds,
         "launch without network, to the seed's rm and run",
-        NetworkMode::None,
+        &NetworkMode::None,
         &seed,
     )?;
     pair(
         rig,
         rounds,
         "launch without network, to docker run of the same",
-        NetworkMode::None,
+        &NetworkMode::None,
         &none,
     )?;
     pair(
         rig,
         rounds,
         "launch on the bridge, to docker run of the same",
-        NetworkMode::Open,
+        &NetworkMode::Open,
         &bridge,
     )?;
     help(rig)
@@ -57,7 +57,7 @@ fn pair(
     rig: &Rig,
     rounds: usize,
     title: &str,
-    network: NetworkMode,
+    network: &NetworkMode,
     docker: &dyn Fn(usize) -> Result<Command>,
 ) -> Result<()> {
     let mut rows = ["dark-factory run", "docker"].map(|name| Row::new(name, HEADINGS.len()));

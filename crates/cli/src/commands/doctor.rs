@@ -66,7 +66,7 @@ pub(crate) async fn doctor(
         folder: &folder,
         control: &control,
     };
-    examination.examine(&mut ledger).await;
+    Box::pin(examination.examine(&mut ledger)).await;
     Ok(if control.is_cancelled() {
         exit_code::CANCELLED
     } else {

@@ -450,7 +450,7 @@ pub(crate) async fn run_jobs(
         let (begun, show) = (begun.clone(), show.clone());
         tasks.spawn(async move {
             let begin = begun.record(index, job.launch.submit(&supervisor));
-            let ended = match begin.await {
+            let ended = match Box::pin(begin).await {
                 Ok(submitted) => run_one(&supervisor, &job, submitted, &control, show).await,
                 Err(error) => failed(error),
             };
