@@ -99,6 +99,8 @@ impl GuardProcess {
             .arg("--state-dir")
             .arg(&self.state_dir)
             .arg("guard")
+            // It has no use for anybody's keys.
+            .env_clear()
             // No folder is kept from being unmounted by it.
             .current_dir("/")
             .stdin(Stdio::null())

@@ -75,21 +75,31 @@ fn bash(scene: &Scene, allow: &str, script: &str) -> Command {
 /// A shell function that asks the proxy for one thing and prints the answer.
 const ASK: &str = r#"ask() { exec 3<>/dev/tcp/127.0.0.1/3128 && printf "$1\r\nConnection: close\r\n\r\n" >&3 && cat <&3; exec 3>&-; }; "#;
 
+/// Runs a real agent whose model is all that it may reach; returns the run and where the model is.
+fn with_model_in_reach(
+    scene: &Scene,
+    agent: &str,
+    image: &str,
+    variables: [&str; 2],
+) -> (Ended, String) {
+    let model = MockModel::start("success");
+    let at = format!("{}:{}", bridge_address(scene), model.port());
+    let text = format!("---\nagent: {agent}\n---\nCreate hello.txt.\n");
+    let mut run = scene.dark_factory(&["run", "--image", image]);
+    run.args(["--network", &format!("allow:{at}")]);
+    for variable in variables {
+        run.args(["--env", &variable.replace("MODEL", &at)]);
+    }
+    run.arg(scene.project.write("tasks/hello.md", &text));
+    (Ended::of(&mut run), at)
+}
+
 #[test]
 fn the_real_claude_code_works_with_nothing_but_its_model_in_reach() {
-    let (scene, model) = (Scene::new(), MockModel::start("success"));
-    let at = format!("{}:{}", bridge_address(&scene), model.port());
-    let prompt = scene.project.write(
-        "tasks/hello.md",
-        "---\nagent: claude\n---\nCreate hello.txt.\n",
-    );
-    let mut run = scene.dark_factory(&["run", "--image", &claude_image()]);
-    run.args(["--network", &format!("allow:{at}")])
-        .args(["--env", "ANTHROPIC_API_KEY=test"])
-        .args(["--env", &format!("ANTHROPIC_BASE_URL=http://{at}")])
-        .arg(prompt);
+    let scene = Scene::new();
+    let variables = ["ANTHROPIC_API_KEY=test", "ANTHROPIC_BASE_URL=http://MODEL"];
 
-    let run = Ended::of(&mut run);
+    let (run, at) = with_model_in_reach(&scene, "claude", &claude_image(), variables);
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(run.stderr.contains(&format!("only {at}")), "{}", run.stderr);
@@ -105,25 +115,14 @@ fn the_real_claude_code_works_with_nothing_but_its_model_in_reach() {
 
 #[test]
 fn the_real_codex_works_with_nothing_but_its_model_in_reach() {
-    let (scene, model) = (Scene::new(), MockModel::start("success"));
-    let at = format!("{}:{}", bridge_address(&scene), model.port());
-    let prompt = scene.project.write(
-        "tasks/hello.md",
-        "---\nagent: codex\n---\nCreate hello.txt.\n",
-    );
-    let mut run = scene.dark_factory(&["run", "--image", &codex_image()]);
-    run.args(["--network", &format!("allow:{at}")])
-        .args(["--env", "OPENAI_API_KEY=test"])
-        .args(["--env", &format!("OPENAI_BASE_URL=http://{at}/v1")])
-        .arg(prompt);
+    let scene = Scene::new();
+    let variables = ["OPENAI_API_KEY=test", "OPENAI_BASE_URL=http://MODEL/v1"];
 
-    let run = Ended::of(&mut run);
+    let (run, at) = with_model_in_reach(&scene, "codex", &codex_image(), variables);
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    assert_eq!(
-        report(&scene.folder())["egress"]["reached"][0]["target"],
-        at.as_str()
-    );
+    let report = report(&scene.folder());
+    assert_eq!(report["egress"]["reached"][0]["target"], at.as_str());
 }
 
 #[test]
