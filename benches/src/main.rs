@@ -21,6 +21,7 @@ mod own;
 mod queries;
 mod rig;
 mod starts;
+mod streams;
 mod supervision;
 mod table;
 
@@ -33,7 +34,8 @@ use rig::Rig;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A part of the bench: its name for `--only`, and its rounds unless told otherwise.
-const PARTS: [(Part, &str, usize); 9] = [
+const PARTS: [(Part, &str, usize); 10] = [
+    (Part::Streams, "streams", STREAMS_ROUNDS),
     (Part::Launch, "launch", 15),
     (Part::Own, "own", 15),
     (Part::Output, "output", 5),
@@ -46,12 +48,18 @@ const PARTS: [(Part, &str, usize); 9] = [
 ];
 /// MiB that the output benchmark prints, unless told otherwise.
 const OUTPUT_MIB: u32 = 200;
+/// Rounds of the streams benchmark, the only one that needs no engine.
+const STREAMS_ROUNDS: usize = 5;
+/// MiB of each stream that the streams benchmark reads, unless told otherwise.
+const STREAMS_MIB: u32 = 100;
 
-const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH; the parts are launch, own, output, \
-                     latency, queries, starts, memory, deadline, recovery";
+const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH, \
+                     --seed-formatter PATH; the parts are streams, launch, own, output, latency, queries, starts, \
+                     memory, deadline, recovery";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
+    Streams,
     Launch,
     Own,
     Output,
@@ -70,10 +78,11 @@ struct Options {
     rounds: Option<usize>,
     mebibytes: Option<u32>,
     binary: Option<PathBuf>,
+    seed_formatter: Option<PathBuf>,
 }
 
 impl Options {
-    /// Parses `--only`, `--rounds`, `--size` (in MiB, `m` may follow) and `--binary`.
+    /// Parses `--only`, `--rounds`, `--size` (in MiB, `m` may follow), `--binary` and `--seed-formatter`.
     fn parse(arguments: &[String]) -> Result<Self> {
         let mut options = Self::default();
         for pair in arguments.chunks(2) {
@@ -100,6 +109,7 @@ impl Options {
                     options.mebibytes = Some(size.filter(|&size| size > 0).ok_or_else(bad)?);
                 }
                 "--binary" => options.binary = Some(value.into()),
+                "--seed-formatter" => options.seed_formatter = Some(value.into()),
                 _ => return Err(bad().into()),
             }
         }
@@ -119,8 +129,20 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    println!("{}", rig::machine());
+    if options.only.is_none_or(|only| only == Part::Streams) {
+        let rounds = options.rounds.unwrap_or(STREAMS_ROUNDS);
+        let mebibytes = options.mebibytes.unwrap_or(STREAMS_MIB);
+        streams::bench(rounds, mebibytes, options.seed_formatter.as_deref())?;
+    }
+    match options.only {
+        Some(Part::Streams) => Ok(()),
+        _ => with_engine(options),
+    }
+}
+
+fn with_engine(options: &Options) -> Result<()> {
     let rig = Rig::new(options.binary.clone())?;
-    println!("{}", rig.machine());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -130,6 +152,7 @@ fn run(options: &Options) -> Result<()> {
         }
         let rounds = options.rounds.unwrap_or(rounds);
         match part {
+            Part::Streams => {}
             Part::Launch => launch::bench(&rig, rounds)?,
             Part::Own => runtime.block_on(own::bench(&rig, rounds))?,
             Part::Output => {
@@ -167,6 +190,7 @@ mod tests {
                 rounds: Some(3),
                 mebibytes: Some(64),
                 binary: None,
+                seed_formatter: None,
             }
         );
         assert_eq!(parse(&[]).unwrap(), Options::default());

@@ -81,29 +81,6 @@ impl Rig {
         })
     }
 
-    /// Describes the machine in one line, for the results.
-    pub(crate) fn machine(&self) -> String {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let model = read("/proc/cpuinfo");
-        let model = model
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"))
-            .map_or("an unknown processor", |model| {
-                model.trim_start_matches([' ', '\t', ':'])
-            });
-        let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-        let mut version = Command::new("docker");
-        version.args(["version", "--format", "{{.Server.Version}}"]);
-        let engine = version.output().map(|output| output.stdout);
-        let engine = String::from_utf8_lossy(&engine.unwrap_or_default()).into_owned();
-        format!(
-            "{cpus} x {model}, kernel {}, Docker Engine {}, load {}",
-            read("/proc/sys/kernel/osrelease").trim(),
-            engine.trim(),
-            read("/proc/loadavg").split(' ').next().unwrap_or_default(),
-        )
-    }
-
     pub(crate) fn project(&self) -> &Path {
         &self.host.cwd
     }
@@ -191,4 +168,27 @@ impl Rig {
             Arc::new(SystemClock),
         )?)
     }
+}
+
+/// Describes the machine in one line, for the results.
+pub(crate) fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let model = read("/proc/cpuinfo");
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("an unknown processor", |model| {
+            model.trim_start_matches([' ', '\t', ':'])
+        });
+    let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let mut version = Command::new("docker");
+    version.args(["version", "--format", "{{.Server.Version}}"]);
+    let engine = version.output().map(|output| output.stdout);
+    let engine = String::from_utf8_lossy(&engine.unwrap_or_default()).into_owned();
+    format!(
+        "{cpus} x {model}, kernel {}, Docker Engine {}, load {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        engine.trim(),
+        read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+    )
 }

@@ -1,10 +1,11 @@
 //! Provides what the benches need, and starts them: see the crate `benches`.
 //!
-//! Owns: the release builds of the binary and of the benches.
-//! Reads: nothing: options are the benches' own.
+//! Owns: the release builds of the binary, of the benches and of the example that they run.
+//! Reads: whether only `streams` is asked for, which needs no engine; other options are the benches' own.
 //! Never: measures.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::engine::Engine;
@@ -14,28 +15,44 @@ use crate::packages::Packages;
 use crate::program::{self, Failure};
 use crate::workspace::Workspace;
 
+/// Tells the benches where the example `streams` of the agents is.
+const STREAMS: &str = "DARK_FACTORY_BENCH_STREAMS";
+
 pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode, Failure> {
-    let cache = workspace.cache();
-    fs::create_dir_all(&cache)?;
-    let mut packages = Packages::new(&cache);
-    let engine = Engine::provide(&mut packages, &cache)?;
     let helper = helper::build(workspace)?;
-    images::provide_agent(&engine, &cache, &helper)?;
+    let release = workspace.target().join("release");
+    let mut bench = Command::new(release.join("benches"));
+    bench
+        .args(options)
+        .env(STREAMS, release.join("examples/streams"));
+    if options.windows(2).any(|pair| pair == ["--only", "streams"]) {
+        build(workspace, &helper, &["--package", "benches"])?;
+    } else {
+        let cache = workspace.cache();
+        fs::create_dir_all(&cache)?;
+        let mut packages = Packages::new(&cache);
+        let engine = Engine::provide(&mut packages, &cache)?;
+        images::provide_agent(&engine, &cache, &helper)?;
+        let packages_to_build = ["--package", "dark-factory", "--package", "benches"];
+        build(workspace, &helper, &packages_to_build)?;
+        let binary = release.join("dark-factory");
+        images::provide_real_agents(&binary, &mut packages)?;
+        bench
+            .env("DARK_FACTORY_BENCH_BINARY", &binary)
+            .env("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT)
+            .env("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE);
+    }
+    let example = ["--package", "dark-factory-agents", "--example", "streams"];
+    build(workspace, &helper, &example)?;
+    program::run(&mut bench)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(workspace: &Workspace, helper: &Path, what: &[&str]) -> Result<(), Failure> {
     let mut build = workspace.cargo();
     build
         .args(["build", "--release"])
-        .args(["--package", "dark-factory", "--package", "benches"])
-        .env(helper::VARIABLE, &helper);
-    program::run(&mut build)?;
-    let release = workspace.target().join("release");
-    let binary = release.join("dark-factory");
-    images::provide_real_agents(&binary, &mut packages)?;
-    program::run(
-        Command::new(release.join("benches"))
-            .args(options)
-            .env("DARK_FACTORY_BENCH_BINARY", &binary)
-            .env("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT)
-            .env("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE),
-    )?;
-    Ok(ExitCode::SUCCESS)
+        .args(what)
+        .env(helper::VARIABLE, helper);
+    program::run(&mut build)
 }

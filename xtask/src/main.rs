@@ -39,7 +39,7 @@ const USAGE: &str = r#"usage: cargo xtask test [FILTER] [-- TEST OPTIONS]
            plays random schedules of faults on the real engine, ten minutes unless told otherwise; a soak after it
        cargo xtask fuzz [TARGET…] [--time 3m] [--keep]
            tries inputs on all that reads an agent's output, three minutes each target unless told otherwise
-       cargo xtask bench [--only PART] [--rounds N] [--size MIB] [--binary PATH]
+       cargo xtask bench [--only PART] [--rounds N] [--size MIB] [--binary PATH] [--seed-formatter PATH]
            compares dark-factory with the docker command line and the bare Engine API, in one run
 "#;
 
