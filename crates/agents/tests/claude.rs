@@ -530,7 +530,7 @@ Now a look at the folder.
   ✗ (exit 1) wc: hello.txt: No such file or directory
 All the work is finished and the tests pass.
 ✗ failed: all 4 commands and changes that Claude Code tried failed: Write is not permitted: Claude requested permissions to write to …/hello.txt, but you haven't granted it yet.
-  report: success: Created and edited hello.txt.
+  report (not believed): success: Created and edited hello.txt.
   1.3 s · 6 turns · $0.0400 · 7800 tokens in, 360 out, 4800 cached
 "
     );

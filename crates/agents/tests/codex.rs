@@ -264,7 +264,7 @@ fn a_refused_key_reads_well() {
         "\
 ● session 01a20e82-0dbc-7080-b5d3-5eb5fa57712a
 ⚠ Model metadata for `gpt-5` not found. Defaulting to fallback metadata; this can degrade performance and cause issues.
-⚠ 401 Unauthorized: Incorrect API key provided: test-key., url: http://127.0.0.1:39061/v1/responses: retry 1/1
+⚠ retry 1/1: 401 Unauthorized: Incorrect API key provided: test-key., url: http://127.0.0.1:39061/v1/responses
 ✗ credentials refused: unexpected status 401 Unauthorized: Incorrect API key provided: test-key., \
 url: http://127.0.0.1:39061/v1/responses
 "

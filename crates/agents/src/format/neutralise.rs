@@ -11,8 +11,8 @@ const PART: usize = 64;
 
 /// Replaces what a terminal would obey by something that it shows.
 ///
-/// C0 controls and DEL become their pictures (`␛`); C1 controls and characters that change the
-/// direction of text become `<U+202E>`. Newlines and tabs stay.
+/// C0 controls and DEL become their pictures (`␛`); C1 controls, separators of lines and paragraphs, and
+/// characters that change the direction of text become `<U+202E>`. Newlines and tabs stay.
 pub fn neutralise(text: &str) -> Cow<'_, str> {
     let Some(first) = first_control(text) else {
         return text.into();
@@ -67,6 +67,8 @@ fn code_point(char: char) -> String {
 fn is_control(char: char) -> bool {
     match char {
         '\n' | '\t' => false,
+        // Separators at which many programs begin a new line.
+        '\u{2028}' | '\u{2029}' => true,
         // Marks, embeddings, overrides and isolates of the bidirectional algorithm.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             true
@@ -97,6 +99,7 @@ mod tests {
             ("\x1b]0;title\x07", "␛]0;title␇"),
             ("50%\r100%\x08\x7f\0", "50%␍100%␈␡␀"),
             ("\u{9b}31m", "<U+009B>31m"),
+            ("a\u{2028}b\u{2029}c", "a<U+2028>b<U+2029>c"),
             ("a\u{202e}b\u{2069}", "a<U+202E>b<U+2069>"),
             ("ä → 💭", "ä → 💭"),
         ] {

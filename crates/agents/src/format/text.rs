@@ -163,6 +163,7 @@ impl TextFormatter {
                 http_status,
                 reason,
             } => {
+                // What matters stands first: the reason may be too long for the page.
                 let status = http_status.map_or_else(String::new, |status| format!("{status} "));
                 let delay = match delay_ms {
                     0 => String::new(),
@@ -170,7 +171,7 @@ impl TextFormatter {
                 };
                 page.line(
                     YELLOW,
-                    &format!("⚠ {status}{reason}: retry {attempt}/{max_attempts}{delay}"),
+                    &format!("⚠ retry {attempt}/{max_attempts}{delay}: {status}{reason}"),
                 );
             }
             EventKind::RateLimit { .. } => self.rate_limit(event, page),
@@ -197,7 +198,7 @@ impl TextFormatter {
     }
 
     fn text(&mut self, event: &Event, text: &str, page: &mut Page<'_>) {
-        self.state.said.push_back(fingerprint(text));
+        self.state.said.push_back(words_of(text));
         if self.state.said.len() > SAID {
             self.state.said.pop_front();
         }
@@ -315,7 +316,8 @@ impl TextFormatter {
             return;
         };
         let report = result::Said::take(text);
-        let is_new = !text.trim().is_empty() && !self.state.said.contains(&fingerprint(text));
+        let words = words_of(text);
+        let is_new = !text.trim().is_empty() && !self.state.said.contains(&words);
         if class.is_none() && is_new {
             let words = report.as_ref().map_or(text.as_str(), |(rest, _)| rest);
             if !words.trim().is_empty() {
@@ -327,7 +329,11 @@ impl TextFormatter {
             ok,
             class: *class,
             reason,
-            text,
+            // Agents say why they failed, too.
+            text: match self.state.said.back() {
+                Some(last) if *last == words => "",
+                _ => text,
+            },
             duration_ms: *duration_ms,
             cost_usd: *cost_usd,
             usage,
@@ -398,13 +404,24 @@ fn unparsed(page: &mut Page<'_>, event: &Event, why: &UnparsedReason) {
     );
 }
 
-/// Tells two texts apart without keeping them (FNV-1a).
+/// Tells two texts apart without keeping them.
 fn fingerprint(text: &str) -> u64 {
-    text.trim_end()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+    fnv1a(text.trim_end().bytes())
+}
+
+/// As [`fingerprint`], but the same for texts that differ only in white space or a final full stop.
+fn words_of(text: &str) -> u64 {
+    let text = text.trim_end().trim_end_matches('.');
+    fnv1a(
+        text.split_whitespace()
+            .flat_map(|word| word.bytes().chain([b' '])),
+    )
+}
+
+fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

@@ -64,16 +64,18 @@ impl Said {
         Some((rest, Self::of(report)))
     }
 
-    fn write(&self, page: &mut Page<'_>) {
-        let style = match self.status.as_str() {
-            "success" => GREEN,
-            _ => YELLOW,
+    /// Writes the report; `failure` is that of the turn, which a claim of success cannot undo.
+    fn write(&self, page: &mut Page<'_>, failure: Option<ErrorClass>) {
+        let (style, head) = match (self.status.as_str(), failure) {
+            ("success", None) => (GREEN, "report"),
+            ("success", Some(_)) => (YELLOW, "report (not believed)"),
+            _ => (YELLOW, "report"),
         };
         let summary = match self.summary.as_str() {
             "" => String::new(),
             summary => format!(": {summary}"),
         };
-        page.whole(style, &format!("  report: {}{summary}", self.status));
+        page.whole(style, &format!("  {head}: {}{summary}", self.status));
         for blocker in &self.blockers {
             page.whole(YELLOW, &format!("  blocker: {blocker}"));
         }
@@ -89,6 +91,7 @@ pub(super) struct End<'e> {
     pub(super) ok: &'e bool,
     pub(super) class: Option<ErrorClass>,
     pub(super) reason: &'e str,
+    /// The result, or why it failed; empty if that was just shown.
     pub(super) text: &'e str,
     pub(super) duration_ms: Option<u64>,
     pub(super) cost_usd: Option<f64>,
@@ -100,12 +103,13 @@ impl End<'_> {
     pub(super) fn write(&self, page: &mut Page<'_>, said: Option<&Said>) {
         let (style, head) = match (self.ok, self.class) {
             (true, _) => (GREEN, "✓ done".to_owned()),
+            (false, Some(class)) if self.text.is_empty() => (RED, format!("✗ {}", failure(class))),
             (false, Some(class)) => (RED, format!("✗ {}: {}", failure(class), self.text)),
             (false, None) => (RED, format!("✗ {}", self.reason)),
         };
         page.whole(style.bold(), &head);
         if let Some(said) = said {
-            said.write(page);
+            said.write(page, self.class);
         }
         let totals = self.totals();
         if !totals.is_empty() {
@@ -123,7 +127,10 @@ impl End<'_> {
             turns => totals.push(format!("{turns} turns")),
         }
         let cost_usd = self.cost_usd;
-        totals.extend(cost_text(&Usage { cost_usd, ..*usage }));
+        let costs = [cost_usd, usage.priced_usd];
+        if usage.total_tokens() > 0 || costs.into_iter().flatten().any(|cost| cost > 0.0) {
+            totals.extend(cost_text(&Usage { cost_usd, ..*usage }));
+        }
         if usage.total_tokens() > 0 {
             let input = usage.input_tokens.saturating_add(usage.cache_write_tokens);
             let reasoning = match usage.reasoning_tokens {

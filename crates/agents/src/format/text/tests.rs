@@ -425,7 +425,7 @@ fn retries_and_rate_limits_are_warnings() {
         resets_at: Some(Timestamp::UNIX_EPOCH),
     };
 
-    assert_eq!(plain(retry), "⚠ 429 rate_limit: retry 1/2 in 1.0 s\n");
+    assert_eq!(plain(retry), "⚠ retry 1/2 in 1.0 s: 429 rate_limit\n");
     assert_eq!(
         plain(limit),
         "⚠ rate limit five_hour: rejected, 90 % used, resets at 1970-01-01T00:00:00Z\n"
@@ -464,6 +464,48 @@ fn a_result_has_its_totals_and_does_not_repeat_the_last_text() {
     assert_eq!(
         out,
         "All done.\n✓ done\n  3m 05s · 6 turns · $0.0400 · 7200 tokens in, 360 out, 4800 cached\n"
+    );
+}
+
+#[test]
+fn a_failed_result_does_not_repeat_why_nor_what_was_not_spent() {
+    let mut kind = turn(Answer::Error, Some(ErrorClass::Auth), "Invalid key");
+    if let EventKind::TurnEnd {
+        usage, cost_usd, ..
+    } = &mut kind
+    {
+        *cost_usd = Some(0.0);
+        *usage = Usage {
+            turns: 1,
+            cost_usd: Some(0.0),
+            ..Usage::default()
+        };
+    }
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
+
+    formatter.write(&event(text("Invalid\nkey.")), &mut out);
+    formatter.write(&event(kind), &mut out);
+
+    assert_eq!(
+        out,
+        "Invalid\nkey.\n✗ credentials refused\n  3m 05s · 1 turn\n"
+    );
+}
+
+#[test]
+fn a_report_of_success_is_not_believed_after_a_failure() {
+    let words = "<!-- DARK-FACTORY-REPORT {\"status\":\"success\",\"summary\":\"Yes.\"} DARK-FACTORY-REPORT -->";
+    let failed = turn(Answer::Error, Some(ErrorClass::Internal), "all failed");
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    let mut out = String::new();
+
+    formatter.write(&event(text(words)), &mut out);
+    formatter.write(&event(failed), &mut out);
+
+    assert!(
+        out.starts_with("✗ failed: all failed\n  report (not believed): success: Yes.\n"),
+        "{out}"
     );
 }
 
