@@ -1,5 +1,7 @@
 //! No line makes a transcript hold more than that line, or the decode cap, and 4 MiB.
 //!
+//! And nothing is allocated for a line that nothing is shown of.
+//!
 //! One test, in a program of its own: what is counted is all that the program holds.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -90,8 +92,37 @@ fn play(name: &str, parts: [&[u8]; 3], len: usize) {
     drop(transcript.conclusion());
 }
 
+/// Lines of Claude Code, of which there are many, that nothing is shown of.
+const DROPPED: [&[u8]; 2] = [
+    br#"{"type":"system","subtype":"thinking_tokens","tokens":12,"session_id":"s"}"#,
+    br#"{"type":"stream_event","event":{"type":"content_block_delta","delta":{"text":"a\n"}},"session_id":"s"}"#,
+];
+
+/// Returns how many bytes are allocated, freed ones too, while a line is read so many times.
+fn allocated_for(line: &[u8], times: usize) -> usize {
+    let input = [line, b"\n"].concat().repeat(times);
+    let mut out = String::new();
+    let before = ALLOCATOR.total_allocated();
+    let mut transcript = Transcript::new(agent("claude").unwrap());
+    let mut formatter = TextFormatter::new(TextStyle::default());
+    transcript.feed_each(
+        EventStream::Stdout,
+        &input,
+        Timestamp::UNIX_EPOCH,
+        |event| formatter.write(&event, &mut out),
+    );
+    let allocated = ALLOCATOR.total_allocated() - before;
+    assert_eq!(out, "");
+    allocated
+}
+
 #[test]
 fn no_line_takes_more_memory_than_itself_and_4_mebibytes() {
+    for line in DROPPED {
+        let (few, many) = (allocated_for(line, 10), allocated_for(line, 10_000));
+
+        assert_eq!(few, many, "{}", String::from_utf8_lossy(line));
+    }
     let before = ALLOCATOR.allocated();
     for name in AGENT_NAMES {
         for (reader, what, parts) in LINES {
