@@ -16,6 +16,12 @@ use crate::json::{
 };
 use crate::sink::{LineSink, TEXT_CAP, VALUE_CAP, WORD_CAP, optional_word, word};
 
+/// How what Claude Code says of itself, to its makers, begins.
+const DIAGNOSTIC: &str = "[ede_diagnostic]";
+
+/// The message of a failure without one.
+const UNSAID: &str = "it does not say why";
+
 /// The results of a run so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,9 +132,16 @@ impl ResultBook {
                 http_status: unsigned(status).or(failure.http_status),
                 message: message.clone(),
             };
+            let class = classify(&evidence);
+            // `error_during_execution` says less than the class then.
+            let is_unsaid = class == ErrorClass::Interrupted && message == subtype;
             Verdict::Error {
-                class: classify(&evidence),
-                message,
+                class,
+                message: if is_unsaid {
+                    UNSAID.to_owned()
+                } else {
+                    message
+                },
             }
         } else {
             let claim = claimed(string(result).map(FinalText::of).as_ref(), said.as_ref());
@@ -178,6 +191,7 @@ impl ResultBook {
             Verdict::Silent | Verdict::Success | Verdict::Report { .. } => None,
         };
         let text = match verdict {
+            Verdict::Error { message, .. } if message == UNSAID => String::new(),
             Verdict::Error { message, .. } => message.clone(),
             Verdict::Silent | Verdict::Success | Verdict::Report { .. } => {
                 sink.text(result, TEXT_CAP)
@@ -242,10 +256,11 @@ fn failure_message(result: Option<Raw<'_>>, errors: Option<Raw<'_>>, subtype: &s
     if let Some(errors) = errors.filter(|_| message.trim().is_empty()) {
         message.clear();
         each_element(errors.get(), |error| {
-            if let Some(error) = string(Some(error)) {
+            let error = string(Some(error)).map(|error| error.head(VALUE_CAP));
+            if let Some(error) = error.filter(|error| !error.starts_with(DIAGNOSTIC)) {
                 let separator = if message.is_empty() { "" } else { "; " };
                 message.push_str(separator);
-                message.push_str(&error.head(VALUE_CAP));
+                message.push_str(&error);
             }
             message.len() < VALUE_CAP
         });
@@ -255,7 +270,7 @@ fn failure_message(result: Option<Raw<'_>>, errors: Option<Raw<'_>>, subtype: &s
     }
     let words: Vec<&str> = message.split_whitespace().collect();
     if words.is_empty() {
-        return "it does not say why".to_owned();
+        return UNSAID.to_owned();
     }
     clip(&words.join(" "), 2 * WORD_CAP)
 }
