@@ -234,16 +234,8 @@ impl Store {
         transition: Transition,
         at: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(
-            transition.target().as_str(),
-            Safe::BySync,
-            "change an attempt's state",
-            move |tx| {
-                row::advance(tx, tenure, &transition, at)?;
-                row::is_stop_requested(tx, tenure.attempt)
-            },
-        )
-        .await
+        self.advance_then(tenure, transition, at, row::is_stop_requested)
+            .await
     }
 
     /// Does what [`Store::advance`] does, and returns the attempt as it then is: nothing comes between the two.
@@ -257,15 +249,27 @@ impl Store {
         transition: Transition,
         at: Timestamp,
     ) -> Result<Attempt, StoreError> {
+        self.advance_then(tenure, transition, at, |tx, attempt| {
+            row::attempt(tx, attempt)?.ok_or(StoreError::LeaseLost { attempt })
+        })
+        .await
+    }
+
+    /// Moves an attempt on and then reads of it, in one transaction.
+    async fn advance_then<T: Send + 'static>(
+        &self,
+        tenure: Tenure,
+        transition: Transition,
+        at: Timestamp,
+        read: fn(&Transaction<'_>, AttemptId) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.write(
             transition.target().as_str(),
             Safe::BySync,
             "change an attempt's state",
             move |tx| {
                 row::advance(tx, tenure, &transition, at)?;
-                row::attempt(tx, tenure.attempt)?.ok_or(StoreError::LeaseLost {
-                    attempt: tenure.attempt,
-                })
+                read(tx, tenure.attempt)
             },
         )
         .await
