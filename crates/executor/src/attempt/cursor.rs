@@ -5,8 +5,7 @@
 //! Never: says more of a file than is on the disk, or holds the pump up; where there is a doubt, there is no cursor.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +22,7 @@ use sha2::{Digest, Sha256};
 use super::readers::Rest;
 use crate::failpoint::reach;
 use crate::spec::AttemptDir;
+use crate::state_dir::write_durably;
 
 /// The version of what is written. Raise it whenever it has another form or another meaning.
 const VERSION: u32 = 1;
@@ -202,16 +202,7 @@ fn keep_all(cursors: &Receiver<Vec<u8>>, files: &[File], path: &Path, is_busy: &
 fn keep_one(cursor: &[u8], files: &[File], path: &Path) -> io::Result<()> {
     files.iter().try_for_each(File::sync_data)?;
     at_point("before")?;
-    let beside = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&beside)?;
-    file.write_all(cursor)?;
-    file.sync_data()?;
-    fs::rename(&beside, path)?;
+    write_durably(path, cursor)?;
     at_point("after")
 }
 

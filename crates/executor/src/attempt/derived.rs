@@ -27,25 +27,23 @@ pub(super) struct Derived {
 }
 
 impl Derived {
-    /// Makes the file, empty; what stood in it is gone.
-    pub(super) fn create(path: &Path) -> io::Result<()> {
-        OpenOptions::new()
-            .create(true)
+    /// Opens the file to go on behind its first `length` bytes, making it if that is none of it; what stood behind them
+    /// is gone.
+    pub(super) fn open(path: &Path, length: u64, room: &Arc<Room>) -> io::Result<Self> {
+        let is_anew = length == 0;
+        let mut file = OpenOptions::new()
+            .create(is_anew)
             .write(true)
-            .truncate(true)
+            .truncate(is_anew)
             .mode(0o600)
-            .open(path)
-            .map(drop)
-    }
-
-    /// Opens the file to go on behind its first `length` bytes; what stood behind them is gone.
-    pub(super) fn resumed(path: &Path, length: u64, room: &Arc<Room>) -> io::Result<Self> {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        if file.metadata()?.len() < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            .open(path)?;
+        if !is_anew {
+            if file.metadata()?.len() < length {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
         }
-        file.set_len(length)?;
-        file.seek(SeekFrom::End(0))?;
         Ok(Self {
             file,
             length,

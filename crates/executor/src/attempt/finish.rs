@@ -248,7 +248,7 @@ impl Drive<'_> {
             Remains::Folder(self.dir.secrets()),
             Remains::Folder(self.dir.mount()),
             Remains::File(self.dir.cursor()),
-            Remains::File(self.dir.cursor().with_extension("tmp")),
+            Remains::File(self.dir.cursor().with_added_extension("new")),
         ];
         if report.log == LogState::Complete {
             remains.push(Remains::File(self.dir.spool()));

@@ -233,9 +233,6 @@ impl Resumed {
     /// Returns the beginning; the cursor is gone before anything that it speaks of is.
     fn from_first_byte(dir: &AttemptDir, agent: &'static dyn Agent) -> io::Result<Self> {
         Cursor::forget(dir)?;
-        for file in cursor::files(dir) {
-            Derived::create(&file)?;
-        }
         Ok(Self {
             reader: SpoolReader::open(&dir.spool(), Some(dir.attempt()))?,
             transcript: Transcript::new(agent),
@@ -283,7 +280,7 @@ impl Pump {
         };
         let files = cursor::files(dir);
         let [raw, stderr, run_log, event_log] =
-            std::array::from_fn(|file| Derived::resumed(&files[file], lengths[file], &room));
+            std::array::from_fn(|file| Derived::open(&files[file], lengths[file], &room));
         let buffered = |file| BufWriter::with_capacity(RAW_BUFFER, file);
         let (run_log, event_log) = (run_log.map_err(output)?, event_log.map_err(output)?);
         Ok(Self {
