@@ -152,6 +152,20 @@ impl AuthView<'_> {
     pub fn host_has(&self, name: &str) -> bool {
         is_set(self.host_env, name)
     }
+
+    /// Returns what to do about a missing credential: pass on the first of the names that the caller has, else that.
+    pub(crate) fn advice<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n &'n str>,
+        otherwise: &str,
+    ) -> String {
+        match names.into_iter().find(|name| self.host_has(name)) {
+            Some(name) => format!(
+                "{name} is set here but containers do not see this environment; pass it with --env {name}"
+            ),
+            None => otherwise.to_owned(),
+        }
+    }
 }
 
 impl fmt::Debug for AuthView<'_> {

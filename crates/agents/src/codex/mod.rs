@@ -90,21 +90,12 @@ impl Agent for Codex {
         if view.container_env.iter().any(has_key) || view.container_has(HOME) {
             return Ok(());
         }
-        let on_host = CREDENTIALS
-            .iter()
-            .chain([&OPENAI_KEY])
-            .find(|name| view.host_has(name));
-        let advice = match on_host {
-            Some(name) => format!(
-                "{name} is set here but containers do not see this environment; pass it with --env {name}"
-            ),
-            None => {
-                "pass --env OPENAI_API_KEY=…, or mount a folder with Codex's auth.json and pass \
-                     --env CODEX_HOME=FOLDER"
-                    .to_owned()
-            }
-        };
-        Err(AuthError::NoCodexCredentials { advice })
+        let otherwise = "pass --env OPENAI_API_KEY=…, or mount a folder with Codex's auth.json and pass \
+                         --env CODEX_HOME=FOLDER";
+        let names = CREDENTIALS.iter().chain([&OPENAI_KEY]);
+        Err(AuthError::NoCodexCredentials {
+            advice: view.advice(names, otherwise),
+        })
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {

@@ -64,15 +64,11 @@ impl Agent for Gemini {
         if names.any(|name| view.container_has(name)) {
             return Ok(());
         }
-        let advice = match keys.iter().find(|name| view.host_has(name)) {
-            Some(name) => format!(
-                "{name} is set here but containers do not see this environment; pass it with --env {name}"
-            ),
-            None => "pass --env GEMINI_API_KEY=…, or --env GOOGLE_API_KEY=… for Vertex AI, or mount a folder with a \
-                     login in .gemini and pass --env GEMINI_CLI_HOME=FOLDER"
-                .to_owned(),
-        };
-        Err(AuthError::NoGeminiCredentials { advice })
+        let otherwise = "pass --env GEMINI_API_KEY=…, or --env GOOGLE_API_KEY=… for Vertex AI, or mount a folder with a \
+                         login in .gemini and pass --env GEMINI_CLI_HOME=FOLDER";
+        Err(AuthError::NoGeminiCredentials {
+            advice: view.advice(&keys, otherwise),
+        })
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
