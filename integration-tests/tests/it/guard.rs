@@ -62,6 +62,12 @@ impl Decoy {
     fn visits(&self) -> usize {
         self.visits.load(Ordering::SeqCst)
     }
+
+    /// Waits for one more visit than there were.
+    fn wait_for_a_visit(&self) {
+        let before = self.visits();
+        eventually("a visit", || (self.visits() > before).then_some(()));
+    }
 }
 
 /// A run of a bash script in the image of Claude Code, which has bash.
@@ -220,28 +226,29 @@ fn runs_have_ways_of_their_own() {
     assert_eq!(statuses(&second), ["403", "200"]);
 }
 
+/// Starts a run that asks for the one host that it may reach, again and again until `done` is there.
+fn asking(scene: &Scene, allowed: &Decoy) -> Running {
+    let at = format!("{}:{}", bridge_address(scene), allowed.port);
+    let script = format!(
+        "{ASK} while [ ! -e done ]; do ask 'GET http://{at}/ HTTP/1.1' | head -1; touch asked; sleep 0.1; done"
+    );
+    let run = Running::start(&mut bash(scene, &format!("allow:{at}"), &script));
+    scene.wait_for_file("asked");
+    run
+}
+
 #[test]
 fn a_killed_guard_shuts_the_way_and_the_next_one_opens_it_again() {
     let scene = Scene::new();
     let allowed = Decoy::open();
-    let host = bridge_address(&scene);
-    let script = format!(
-        "{ASK} while [ ! -e done ]; do ask 'GET http://{host}:{}/ HTTP/1.1' | head -1; touch asked; sleep 0.1; done",
-        allowed.port
-    );
-    let allow = format!("allow:{host}:{}", allowed.port);
-    let run = Running::start(&mut bash(&scene, &allow, &script));
-    scene.wait_for_file("asked");
+    let run = asking(&scene, &allowed);
     let pid = guard_pid(&scene);
 
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     let next = eventually("another guard", || {
         find_guard(&scene).filter(|next| *next != pid)
     });
-    let before = allowed.visits();
-    eventually("a visit by the new way", || {
-        (allowed.visits() > before).then_some(())
-    });
+    allowed.wait_for_a_visit();
     scene.project.write("done", "");
     let run = run.ended();
 
@@ -257,20 +264,10 @@ fn a_killed_guard_shuts_the_way_and_the_next_one_opens_it_again() {
 fn a_run_that_its_supervisor_left_keeps_its_way() {
     let scene = Scene::new();
     let allowed = Decoy::open();
-    let host = bridge_address(&scene);
-    let script = format!(
-        "{ASK} while [ ! -e done ]; do ask 'GET http://{host}:{}/ HTTP/1.1' | head -1; touch asked; sleep 0.1; done",
-        allowed.port
-    );
-    let allow = format!("allow:{host}:{}", allowed.port);
-    let run = Running::start(&mut bash(&scene, &allow, &script));
-    scene.wait_for_file("asked");
+    let run = asking(&scene, &allowed);
 
     run.crash();
-    let before = allowed.visits();
-    eventually("a visit without a supervisor", || {
-        (allowed.visits() > before).then_some(())
-    });
+    allowed.wait_for_a_visit();
     scene.project.write("done", "");
     scene.assert_recovers("succeeded");
 
