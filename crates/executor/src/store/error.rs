@@ -67,6 +67,12 @@ pub enum StoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The folder of a new database could not be locked.
+    #[error("the state store failed to lock its folder")]
+    Turn {
+        /// The operating system's error.
+        source: io::Error,
+    },
     /// What was written is not safe from a loss of power.
     #[error("the state store failed to bring what it wrote to the disk")]
     Sync {

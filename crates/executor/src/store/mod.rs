@@ -119,14 +119,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Database`], [`StoreError::Damaged`] or [`StoreError::NewerSchema`].
+    /// [`StoreError::Database`], [`StoreError::Damaged`], [`StoreError::Turn`] or [`StoreError::NewerSchema`].
     pub fn open(path: &Path, owner: &OwnerId) -> Result<Self, StoreError> {
         let connection = Connection::open(path).map_err(database("open its database"))?;
         connection
             .busy_timeout(BUSY_PATIENCE)
             .map_err(database("open its database"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
-        let owner = schema::prepare(&connection, owner).map_err(|error| error.at(path))?;
+        let owner = schema::prepare(&connection, path, owner).map_err(|error| error.at(path))?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.into(),

@@ -4,6 +4,9 @@
 //! Reads: nothing else.
 //! Never: touches a database that a newer version wrote.
 
+use std::fs::File;
+use std::path::Path;
+
 use dark_factory_types::OwnerId;
 use rusqlite::Connection;
 
@@ -57,8 +60,18 @@ const MIGRATIONS: [&str; 2] = [
 ",
 ];
 
-pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreError> {
+/// Makes the database ready for use: its mode, its tables, its owner. One process after the other.
+pub(super) fn prepare(
+    connection: &Connection,
+    path: &Path,
+    owner: &OwnerId,
+) -> Result<OwnerId, StoreError> {
     let error = database("prepare its database");
+    // Of two connections that change a new database's journal mode, SQLite tells one at once that it is locked, whatever
+    // the busy timeout.
+    let _turn = File::open(path.parent().unwrap_or(path))
+        .and_then(|folder| folder.lock().map(|()| folder))
+        .map_err(|source| StoreError::Turn { source })?;
     let found = known_version(connection)?;
     connection
         .execute_batch(
@@ -70,7 +83,7 @@ pub(super) fn prepare(connection: &Connection, owner: &OwnerId) -> Result<OwnerI
     if found == known() {
         return stored_owner(connection);
     }
-    // Taken before the version is read again, so that two processes that open a new store at once do not both make it.
+    // Taken before the version is read again: a build from before the turns may be at it too.
     connection
         .execute_batch("BEGIN IMMEDIATE")
         .map_err(&error)?;

@@ -1,7 +1,9 @@
 //! The store through its own interface, on a real file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
 
 use dark_factory_types::{NetworkMode, OutcomeKind, Transport};
 use serde_json::json;
@@ -395,6 +397,31 @@ async fn a_second_process_sees_the_same_store_and_owner() {
 
     assert_eq!(other.owner().0, "me");
     assert_eq!(other.attempts().await.unwrap()[0].id, tenure.attempt);
+}
+
+#[test]
+fn many_that_open_a_new_store_at_once_all_get_it() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let start = Barrier::new(8);
+        thread::scope(|scope| {
+            let openings: Vec<_> = (0..8)
+                .map(|number| {
+                    let (path, start) = (&path, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        Store::open(path, &OwnerId(number.to_string()))
+                    })
+                })
+                .collect();
+            let owners: HashSet<OwnerId> = openings
+                .into_iter()
+                .map(|opening| opening.join().unwrap().unwrap().owner().clone())
+                .collect();
+            assert_eq!(owners.len(), 1, "they agree on the owner");
+        });
+    }
 }
 
 #[test]
