@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dark_factory_executor::clock::{Clock as _, SystemClock};
-use dark_factory_executor::egress::{EgressGuard, OpenWay};
+use dark_factory_executor::egress::{EgressDemand, EgressGuard, OpenWay, WayEvent};
 use dark_factory_executor::spec::AttemptDir;
 use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Way, summarise};
-use dark_factory_types::{AttemptId, EgressRule, EgressSummary, exit_code};
+use dark_factory_types::{AttemptId, EgressSummary, exit_code};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
@@ -115,13 +115,15 @@ impl GuardProcess {
 
 #[async_trait]
 impl EgressGuard for GuardProcess {
-    async fn open(&self, rules: &[EgressRule], dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>> {
+    async fn open(&self, demand: &EgressDemand, dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>> {
         let mut client = self.connect().await?;
         let way = Way {
             attempt: dir.attempt(),
             folder: dir.mount(),
             journal: dir.egress_journal(),
-            rules: rules.to_vec(),
+            rules: demand.rules.clone(),
+            brokers: Vec::new(),
+            budget: demand.budget,
         };
         match client.ask(&Ask::Open(way)).await? {
             Answer::Opened => Ok(Box::new(GuardedWay(client))),
@@ -167,7 +169,13 @@ struct GuardedWay(Client);
 
 #[async_trait]
 impl OpenWay for GuardedWay {
-    async fn lost(&mut self) {
-        self.0.gone().await;
+    async fn next(&mut self) -> WayEvent {
+        loop {
+            match self.0.told().await {
+                Some(Answer::Spent { spent, .. }) => return WayEvent::Spent(spent),
+                Some(_) => {}
+                None => return WayEvent::Lost,
+            }
+        }
     }
 }

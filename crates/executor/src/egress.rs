@@ -10,17 +10,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dark_factory_types::{AttemptId, EgressRule, EgressSummary};
+use dark_factory_types::{
+    AttemptId, Budget, EgressRule, EgressSummary, NetworkMode, Provider, SpentBudget,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::spec::AttemptDir;
+use crate::spec::{AttemptDir, LaunchSpec};
 
 /// How long an attempt waits for its way before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait before a way is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// What a run's way out has to let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressDemand {
+    /// The hosts that may be reached.
+    pub rules: Vec<EgressRule>,
+    /// The providers that may be used without a key in the container.
+    pub providers: Vec<Provider>,
+    /// What may be used of them.
+    pub budget: Budget,
+}
+
+impl EgressDemand {
+    /// Returns what the spec's container needs; `None` if it needs no way.
+    pub fn of(spec: &LaunchSpec) -> Option<Self> {
+        let rules = match &spec.network {
+            NetworkMode::Allow(rules) => rules.clone(),
+            NetworkMode::None | NetworkMode::Open => Vec::new(),
+        };
+        let is_needed = !rules.is_empty() || !spec.providers.is_empty();
+        is_needed.then(|| Self {
+            rules,
+            providers: spec.providers.clone(),
+            budget: spec.budget,
+        })
+    }
+}
 
 /// Keeps the ways out of runs.
 #[async_trait]
@@ -31,7 +60,7 @@ pub trait EgressGuard: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// If the way is not open; what was tried may be tried again.
-    async fn open(&self, rules: &[EgressRule], dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>>;
+    async fn open(&self, demand: &EgressDemand, dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>>;
 
     /// Closes the way of an attempt, and every connection through it; that there is none is no error.
     async fn close(&self, attempt: AttemptId);
@@ -47,8 +76,17 @@ pub trait EgressGuard: fmt::Debug + Send + Sync {
 /// A way that is open.
 #[async_trait]
 pub trait OpenWay: fmt::Debug + Send {
-    /// Waits until the way is lost because whoever keeps it has ended. Cancel-safe.
-    async fn lost(&mut self);
+    /// Waits for the next thing that happens to it. Cancel-safe.
+    async fn next(&mut self) -> WayEvent;
+}
+
+/// What happens to a way that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayEvent {
+    /// The run has used up what it may use; the way stays open.
+    Spent(SpentBudget),
+    /// It is lost because whoever keeps it has ended.
+    Lost,
 }
 
 /// A way that is opened again whenever it is lost; dropped, it stays as it is for the next supervisor.
@@ -67,18 +105,18 @@ enum State {
 impl KeptWay {
     pub(crate) fn keep(
         guard: &Arc<dyn EgressGuard>,
-        rules: &[EgressRule],
+        demand: EgressDemand,
         dir: &AttemptDir,
     ) -> Self {
         let (tell, state) = watch::channel(State::Shut("it was not tried yet".to_owned()));
-        let (guard, rules, dir) = (Arc::clone(guard), rules.to_vec(), dir.clone());
+        let (guard, dir) = (Arc::clone(guard), dir.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
             loop {
-                match guard.open(&rules, &dir).await {
+                match guard.open(&demand, &dir).await {
                     Ok(mut way) => {
                         tell.send_replace(State::Open);
-                        way.lost().await;
+                        while way.next().await != WayEvent::Lost {}
                         tracing::warn!("the guard has ended; the way out is opened again");
                         tell.send_replace(State::Shut("the guard has ended".to_owned()));
                     }

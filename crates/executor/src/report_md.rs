@@ -141,6 +141,7 @@ fn stopped(reason: &StopReason) -> String {
         }
         StopReason::Cancelled { by } => format!("{} cancelled it", plain(by)),
         StopReason::LogLimit { limit } => format!("its log grew beyond {limit}"),
+        StopReason::Budget { spent } => spent.to_string(),
         _ => "see report.json".to_owned(),
     }
 }

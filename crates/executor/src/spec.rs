@@ -9,7 +9,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dark_factory_types::{AttemptId, ByteSize, CpuCount, LimitsRecord, NetworkMode, Transport};
+use dark_factory_types::{
+    AttemptId, Budget, ByteSize, CpuCount, LimitsRecord, NetworkMode, Provider, Transport,
+};
 use serde::{Deserialize, Serialize};
 
 /// Version of the spec's written form.
@@ -295,6 +297,12 @@ pub struct LaunchSpec {
     pub limits: Limits,
     /// What network it has.
     pub network: NetworkMode,
+    /// The providers whose keys stay outside, and that it uses through the guard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<Provider>,
+    /// What it may use of them.
+    #[serde(default, skip_serializing_if = "Budget::is_unlimited")]
+    pub budget: Budget,
     /// How it is stopped.
     pub stop: StopPolicy,
     /// The engine that the attempt was queued for; `None` if whoever recorded it began with it.

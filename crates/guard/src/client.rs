@@ -1,4 +1,4 @@
-//! How a supervisor gets a run's way out, and how it hears that the guard is gone.
+//! How a supervisor gets a run's way out, and how it hears of the run and of the guard's end.
 //!
 //! Owns: one connection to the guard.
 //! Reads: its answers.
@@ -18,6 +18,8 @@ use crate::control::{Answer, Ask, CONTROL_SOCKET, LINE_CAP};
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    /// The beginning of a line that is not whole yet.
+    told: Vec<u8>,
 }
 
 impl Client {
@@ -33,6 +35,7 @@ impl Client {
         let stream = UnixStream::connect(path).await?;
         Ok(Self {
             stream: BufReader::new(stream),
+            told: Vec::new(),
         })
     }
 
@@ -57,9 +60,26 @@ impl Client {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
-    /// Waits until the guard has ended. Cancel-safe.
-    pub async fn gone(&mut self) {
-        // It says nothing without being asked.
-        let _ended = self.stream.fill_buf().await;
+    /// Waits for what the guard says without being asked; `None` once it has ended. Cancel-safe.
+    pub async fn told(&mut self) -> Option<Answer> {
+        loop {
+            let unread = self.stream.fill_buf().await.ok()?;
+            if unread.is_empty() {
+                return None;
+            }
+            // What is taken out of the reader stays here, should this be cancelled.
+            let end = unread.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(unread.len(), |end| end + 1);
+            self.told.extend_from_slice(&unread[..taken]);
+            self.stream.consume(taken);
+            if end.is_some() {
+                let line = std::mem::take(&mut self.told);
+                if let Ok(answer) = serde_json::from_slice(&line) {
+                    return Some(answer);
+                }
+            } else if self.told.len() as u64 > LINE_CAP {
+                return None;
+            }
+        }
     }
 }

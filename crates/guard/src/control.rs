@@ -4,9 +4,10 @@
 //! Reads: nothing.
 //! Never: carries a secret in a form that is shown.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use dark_factory_types::{AttemptId, EgressRule};
+use dark_factory_types::{AttemptId, Budget, EgressRule, Provider, SpentBudget};
 use serde::{Deserialize, Serialize};
 
 /// The name of the guard's socket in the state folder.
@@ -45,6 +46,52 @@ pub struct Way {
     pub journal: PathBuf,
     /// What may be reached.
     pub rules: Vec<EgressRule>,
+    /// The providers that it may use without having their keys, at most one of a kind.
+    #[serde(default)]
+    pub brokers: Vec<Broker>,
+    /// What it may use of them.
+    #[serde(default)]
+    pub budget: Budget,
+}
+
+/// One provider, for a run that has no key of it.
+///
+/// The run's requests to the path `/PROVIDER/…` of the proxy itself go to `base`, with the key in place of the token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// The dialect of its API.
+    pub provider: Provider,
+    /// Where its API is: `https://HOST[:PORT][/PATH]`, or `http://…`.
+    pub base: String,
+    /// What the run shows in place of the key. Worth nothing anywhere else.
+    pub token: String,
+    /// The key.
+    pub key: Key,
+}
+
+/// What a provider is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Key {
+    /// A key of its API.
+    ApiKey(Secret),
+    /// A bearer token.
+    Bearer(Secret),
+    /// The login in a configuration folder of Claude Code, which the guard reads, and refreshes for all runs.
+    ClaudeFolder(PathBuf),
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
 }
 
 /// What the guard answers.
@@ -62,6 +109,13 @@ pub enum Answer {
         pid: u32,
         /// The attempts whose ways are open.
         attempts: Vec<AttemptId>,
+    },
+    /// Without being asked, to whoever opened the way: the run has used up what it may.
+    Spent {
+        /// The run's attempt.
+        attempt: AttemptId,
+        /// Which part of its budget.
+        spent: SpentBudget,
     },
     /// It cannot be done.
     Refused {

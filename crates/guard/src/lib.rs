@@ -22,7 +22,7 @@ mod service;
 mod summary;
 
 pub use client::Client;
-pub use control::{Answer, Ask, CONTROL_SOCKET, EGRESS_SOCKET, LOCK, Way};
+pub use control::{Answer, Ask, Broker, CONTROL_SOCKET, EGRESS_SOCKET, Key, LOCK, Secret, Way};
 pub use file_journal::Now;
 pub use journal::{Entry, Fate, Journal};
 pub use policy::{Denial, EgressPolicy, Target};

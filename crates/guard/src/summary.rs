@@ -59,6 +59,7 @@ pub fn summarise(journal: impl BufRead) -> io::Result<EgressSummary> {
         reached,
         denied,
         failed,
+        brokered: Vec::new(),
         omitted,
     })
 }

@@ -67,6 +67,8 @@ impl Lab {
             journal: self.state.path().join(format!("{attempt}.jsonl")),
             folder,
             rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+            brokers: Vec::new(),
+            budget: dark_factory_types::Budget::default(),
         }
     }
 }
@@ -178,7 +180,7 @@ async fn a_supervisor_hears_of_the_guards_end_and_the_next_guard_serves_the_same
 
     // As a kill would, it leaves its sockets behind.
     lab.guards.abort_all();
-    client.gone().await;
+    assert_eq!(client.told().await, None);
     let meanwhile = ask_proxy(way.folder.join(EGRESS_SOCKET), REFUSED).await;
     while lab.guards.join_next().await.is_some() {}
     lab.start(LONG);

@@ -11,6 +11,8 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::BrokeredUse;
+
 /// The ports of a rule that names none: HTTPS and HTTP.
 const DEFAULT_PORTS: [u16; 2] = [443, 80];
 /// The longest name of a host, in bytes (RFC 1035).
@@ -244,7 +246,7 @@ impl<'de> Deserialize<'de> for EgressRule {
 }
 
 /// What came of a run's requests to the outside.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct EgressSummary {
     /// What was reached.
     pub reached: Vec<EgressCount>,
@@ -252,6 +254,9 @@ pub struct EgressSummary {
     pub denied: Vec<EgressCount>,
     /// What was let through and did not answer.
     pub failed: Vec<EgressCount>,
+    /// What was used of its providers through the broker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokered: Vec<BrokeredUse>,
     /// Whether there was more than is told here.
     pub omitted: bool,
 }

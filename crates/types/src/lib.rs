@@ -10,6 +10,7 @@
 //! [`Proof`] that the agent must give; it is written down in a [`Report`], and [`exit_code`] says what a process
 //! returns for it. [`ByteSize`], [`CpuCount`] and [`parse_duration`] are how people write quantities.
 
+mod broker;
 mod egress;
 mod event;
 mod exit;
@@ -21,6 +22,7 @@ mod report;
 mod usage;
 mod verdict;
 
+pub use broker::{BrokeredUse, Budget, Provider, SpentBudget, UnknownProvider};
 pub use egress::{EgressCount, EgressError, EgressHost, EgressRule, EgressSummary, HostName};
 pub use event::{
     Event, EventKind, EventStream, FileOp, NoticeLevel, PlanItem, PlanState, ToolClass,
@@ -29,7 +31,7 @@ pub use event::{
 pub use exit::{Exit, ExitSource, ExitStatus, Oom};
 pub use id::{AttemptId, IdError, OwnerId, RunId};
 pub use outcome::{Outcome, OutcomeKind, Proof, StopReason, UnsuccessfulOutcome, signal_name};
-pub use quantity::{ByteSize, CpuCount, QuantityError, parse_duration};
+pub use quantity::{ByteSize, CpuCount, QuantityError, Usd, parse_duration};
 pub use report::{
     ChangedFile, Changes, ImageRecord, LimitsRecord, LogState, NetworkMode, REPORT_VERSION, Report,
     RunSummary, Transport,

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, ErrorClass, Exit, ExitStatus, Oom, ReportStatus, Verdict, exit_code};
+use crate::{
+    ByteSize, ErrorClass, Exit, ExitStatus, Oom, ReportStatus, SpentBudget, Verdict, exit_code,
+};
 
 /// What an agent has to show before a run can count as succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,11 @@ pub enum StopReason {
     LogLimit {
         /// The limit.
         limit: ByteSize,
+    },
+    /// What it may use of its provider is used up.
+    Budget {
+        /// Which part of it.
+        spent: SpentBudget,
     },
 }
 
@@ -307,6 +314,7 @@ impl Outcome {
                 OutcomeKind::Limit,
                 format!("the log reached its limit of {limit}"),
             ),
+            StopReason::Budget { spent } => Self::new(OutcomeKind::Limit, spent.to_string()),
         }
     }
 

@@ -81,6 +81,71 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// An amount of money in US dollars, in millionths.
+///
+/// Text form: a decimal number of dollars with up to six digits behind the point, such as `5` or `0.25`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Usd(pub u64);
+
+impl Usd {
+    const ONE: u64 = 1_000_000;
+
+    /// Returns the amount in dollars.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "exact below nine billion dollars"
+    )]
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / Self::ONE as f64
+    }
+}
+
+impl fmt::Display for Usd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / Self::ONE, self.0 % Self::ONE);
+        let digits = format!("{rest:06}");
+        let digits = digits.trim_end_matches('0');
+        write!(f, "{whole}.{digits:0<2}")
+    }
+}
+
+impl FromStr for Usd {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let parsed = || {
+            let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+            let is_number =
+                |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            if !is_number(whole) || !is_number(fraction) || fraction.len() > 6 {
+                return None;
+            }
+            let fraction: u64 = format!("{fraction:0<6}").parse().ok()?;
+            let whole: u64 = whole.parse().ok()?;
+            let amount = whole.checked_mul(Self::ONE)?.checked_add(fraction)?;
+            i64::try_from(amount).is_ok().then_some(Self(amount))
+        };
+        parsed().ok_or_else(|| QuantityError {
+            text: text.to_owned(),
+            expected: "an amount in US dollars: write a number such as 5 or 0.25",
+        })
+    }
+}
+
+impl Serialize for Usd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Usd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// A share of CPU time, in billionths of one CPU.
 ///
 /// Text form: a decimal number of CPUs greater than zero, with up to nine digits behind the point.
@@ -222,6 +287,33 @@ mod tests {
         );
         for text in ["0", "0.0", "-1", "two", "1.", "1e3", "", "1.0000000001"] {
             assert!(text.parse::<CpuCount>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_amount_is_read_and_written_in_dollars() {
+        for (text, millionths, written) in [
+            ("5", 5_000_000, "5.00"),
+            ("0.25", 250_000, "0.25"),
+            ("1.5", 1_500_000, "1.50"),
+            ("0.000001", 1, "0.000001"),
+        ] {
+            let amount: Usd = text.parse().unwrap();
+            assert_eq!(amount, Usd(millionths), "{text}");
+            assert_eq!(amount.to_string(), written);
+        }
+        for text in [
+            "",
+            "-1",
+            "1.",
+            ".5",
+            "1.0000001",
+            "$5",
+            "1e3",
+            "9e99",
+            "99999999999999999",
+        ] {
+            assert!(text.parse::<Usd>().is_err(), "{text}");
         }
     }
 

@@ -59,6 +59,8 @@ fn spec(profile: Profile) -> LaunchSpec {
             ..Limits::default()
         },
         network: NetworkMode::Open,
+        providers: Vec::new(),
+        budget: dark_factory_types::Budget::default(),
         stop: StopPolicy {
             signal: "SIGINT".to_owned(),
             grace: Duration::from_secs(3),

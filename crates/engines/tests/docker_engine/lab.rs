@@ -131,6 +131,8 @@ impl Lab {
             },
             limits: Limits::default(),
             network: NetworkMode::None,
+            providers: Vec::new(),
+            budget: dark_factory_types::Budget::default(),
             stop: StopPolicy::default(),
             engine_identity: None,
             disposal: Disposal::Remove,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_agents::agent;
-use dark_factory_types::{ImageRecord, NetworkMode, Report, StopReason, Transport};
+use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
 use tokio::task::JoinSet;
 
 use super::facts::EngineEnd;
@@ -18,7 +18,7 @@ use super::intent::safe_intent;
 use super::plan::{self, Container, End, Executed, Known, Next, Wanted};
 use super::{Control, OnProgress, OnSilence, Progress};
 use crate::clock::{Clock, Moment};
-use crate::egress::{EgressGuard, KeptWay};
+use crate::egress::{EgressDemand, EgressGuard, KeptWay};
 use crate::engine::{Engine, EngineError, Handle, PullNews, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::lease::Lease;
@@ -101,8 +101,8 @@ impl Drive<'_> {
         };
         // One for all of it: an open one costs nothing, and one that is closed a moment of the kernel's.
         let nudges = Nudges::watch(&self.dir);
-        if let (NetworkMode::Allow(rules), Some(guard)) = (&attempt.spec.network, self.guard) {
-            self.way = Some(KeptWay::keep(guard, rules, &self.dir));
+        if let (Some(demand), Some(guard)) = (EgressDemand::of(&attempt.spec), self.guard) {
+            self.way = Some(KeptWay::keep(guard, demand, &self.dir));
         }
         let launched = tokio::select! {
             launched = self.launch(&attempt, &nudges) => launched?,
@@ -358,11 +358,9 @@ impl Drive<'_> {
 
     /// Waits until the container's way out is open, if it is to have one; the error says why it is not.
     async fn way_is_open(&self, spec: &LaunchSpec) -> Result<(), String> {
-        match (&spec.network, &self.way) {
-            (NetworkMode::Allow(_), None) => {
-                Err("its network is a list of hosts, and nobody is there to guard it".to_owned())
-            }
-            (NetworkMode::Allow(_), Some(way)) => way
+        match (EgressDemand::of(spec), &self.way) {
+            (Some(_), None) => Err("nobody is there to guard its way out".to_owned()),
+            (Some(_), Some(way)) => way
                 .opened()
                 .await
                 .map_err(|why| format!("the guard does not open its way out: {why}")),

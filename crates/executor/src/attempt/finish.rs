@@ -11,13 +11,14 @@ use std::sync::Arc;
 use dark_factory_agents::{Agent, Conclusion, Mask, priced_usd};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
-    ByteSize, EgressSummary, ExitStatus, LogState, NetworkMode, REPORT_VERSION, Report, Transport,
-    Usage, Verdict,
+    ByteSize, EgressSummary, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage,
+    Verdict,
 };
 
 use super::drive::Drive;
 use super::facts::{EngineEnd, Facts, Started};
 use super::pump::Collected;
+use crate::egress::EgressDemand;
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
@@ -204,8 +205,7 @@ impl Drive<'_> {
 
     /// Closes the container's way out, if it had one, and adds what came of its requests.
     async fn add_egress(&self, spec: &LaunchSpec, report: &mut Report) {
-        let (NetworkMode::Allow(_), Some(guard)) = (&spec.network, self.guard.map(Arc::clone))
-        else {
+        let (Some(_), Some(guard)) = (EgressDemand::of(spec), self.guard.map(Arc::clone)) else {
             return;
         };
         guard.close(report.attempt_id).await;

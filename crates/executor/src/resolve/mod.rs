@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dark_factory_agents::Agent;
-use dark_factory_types::{ByteSize, NetworkMode, Transport};
+use dark_factory_types::{Budget, ByteSize, NetworkMode, Transport};
 
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
@@ -296,6 +296,8 @@ pub fn resolve_layers(
             .network
             .map(|network| network.value)
             .unwrap_or_default(),
+        providers: Vec::new(),
+        budget: Budget::default(),
         stop: StopPolicy {
             signal: settings
                 .stop_signal

@@ -46,6 +46,8 @@ fn spec(file: &str) -> LaunchSpec {
         },
         limits: Limits::default(),
         network: NetworkMode::None,
+        providers: Vec::new(),
+        budget: dark_factory_types::Budget::default(),
         stop: StopPolicy::default(),
         engine_identity: None,
         disposal: Disposal::Remove,

@@ -20,7 +20,7 @@ use dark_factory_executor::spec::{
 use dark_factory_executor::store::Attempt;
 use dark_factory_executor::supervisor::Adoptable;
 use dark_factory_types::{
-    AttemptId, ByteSize, CpuCount, ImageRecord, NetworkMode, OwnerId, RunId, Transport,
+    AttemptId, Budget, ByteSize, CpuCount, ImageRecord, NetworkMode, OwnerId, RunId, Transport,
 };
 use jiff::Timestamp;
 
@@ -233,6 +233,8 @@ impl Found {
             user: User::Image,
             limits: self.limits(adopter.max_prompt_duration),
             network: NetworkMode::Open,
+            providers: Vec::new(),
+            budget: Budget::default(),
             stop: self.stop_policy(),
             engine_identity: None,
             disposal: Disposal::Remove,

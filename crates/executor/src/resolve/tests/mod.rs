@@ -165,6 +165,8 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
                 log: Some(ByteSize(1 << 30)),
             },
             network: NetworkMode::Open,
+            providers: Vec::new(),
+            budget: Budget::default(),
             stop: StopPolicy::default(),
             engine_identity: None,
             disposal: Disposal::Remove,
