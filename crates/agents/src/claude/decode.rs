@@ -72,7 +72,9 @@ impl ClaudeDecoder {
             && matches!(class, ErrorClass::RateLimit | ErrorClass::UsageLimit)
             && let Some(reset) = self.conclusion.rate_limit_reset
         {
-            let words = message.trim_end_matches('.');
+            // Its own words for that have no date.
+            let words = message.split(" · resets ").next().unwrap_or(message);
+            let words = words.trim_end_matches('.');
             *message = format!("{words} (starts anew at {reset})");
         }
         verdict
