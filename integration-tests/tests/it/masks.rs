@@ -177,6 +177,33 @@ fn what_an_agent_says_of_its_secrets_is_hidden_in_texts_results_and_causes() {
 }
 
 #[test]
+fn our_own_log_at_its_loudest_tells_no_secret() {
+    let workshop = workshop();
+    let file = workshop.project.write(
+        "loud.md",
+        format!(
+            "---\nenv: {{API_TOKEN: '{TOKEN}'}}\nsecrets: {{one: 'env:ONE', two: 'file:token'}}\nmounts: ['login:/login']\n---\nGo.\n"
+        ),
+    );
+    let mut command = workshop.run(&["--env", "BY_NAME"]);
+    command
+        .env("RUST_LOG", "trace")
+        .env("ONE", FROM_ENV)
+        .env("BY_NAME", BY_NAME)
+        .arg(file)
+        .args(["--", "/bin/agent", "-e", &format!("print {TOKEN}; exit 0")]);
+
+    let ended = Ended::of(&mut command);
+
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("TRACE"), "{}", ended.stderr);
+    assert_hidden(&[
+        ("our log", &ended.stderr),
+        ("standard output", &ended.stdout),
+    ]);
+}
+
+#[test]
 fn a_run_that_another_process_goes_on_with_keeps_its_secrets_hidden() {
     let scene = Scene::new();
     scene.project.write("token", FROM_FILE);
