@@ -1,15 +1,19 @@
-//! Output of 1 KiB lines into a file, beside a bare attach.
+//! Output of 1 KiB lines into a file, beside a bare attach and beside what the kernel takes for the same bytes.
 //!
-//! Owns: the two ways, and what each costs every process that takes part.
+//! Owns: the ways, and what each costs every process that takes part.
 //! Reads: the lengths of both files.
 //! Never: counts the agent's own work.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use dark_factory::HELPER;
 use dark_factory::types::NetworkMode;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::UsageWho;
 
 use crate::Result;
@@ -19,17 +23,27 @@ use crate::measure::{cpu, measure};
 use crate::rig::Rig;
 use crate::table::{Row, table};
 
+/// What the helper asks for, and reads at once.
+const PIPE: i32 = 256 << 10;
 const HEADINGS: [&str; 6] = ["MB/s", "CPU s/GB", "engine", "shim", "helper", "client"];
 
 pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
     let script = format!("spew {mebibytes}m 1k");
     let bytes = u64::from(mebibytes) << 20;
-    let mut rows = ["dark-factory run --quiet", "API attach, log driver none"]
-        .map(|name| Row::new(name, HEADINGS.len()));
+    let names = [
+        "dark-factory run --quiet",
+        "floor: a pipe into 1 file, synced",
+        "floor: the same, and a second file",
+        "API attach, log driver none",
+    ];
+    let mut rows = names.map(|name| Row::new(name, HEADINGS.len()));
     for round in 0..=rounds {
-        for who in [round % 2, 1 - round % 2] {
+        for turn in 0..rows.len() {
+            let who = (round + turn) % rows.len();
             let figures = match who {
                 0 => ours(rig, &script, bytes)?,
+                1 => floor(rig, &script, bytes, 1)?,
+                2 => floor(rig, &script, bytes, 2)?,
                 _ => attach(rig, &script, bytes).await?,
             };
             if round > 0 {
@@ -55,6 +69,43 @@ fn ours(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
         run.wall,
         [accounts.engine, accounts.shim, accounts.helper, run.cpu],
     )
+}
+
+/// Copies what the agent prints, without a container, from its pipe into files, and syncs the first of them.
+fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> {
+    let agent = rig.beside("agent");
+    fs::write(&agent, HELPER.bytes())?;
+    fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
+    let paths: Vec<_> = (0..files)
+        .map(|file| rig.beside(&format!("floor-{file}")))
+        .collect();
+    let created: std::io::Result<Vec<File>> = paths.iter().map(File::create).collect();
+    let mut created = created?;
+    let mut buffer = vec![0; usize::try_from(PIPE)?];
+    let (start, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF)?);
+    let mut child = Command::new(&agent)
+        .args(["agent", "-e", script])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut pipe = child.stdout.take().ok_or("no pipe")?;
+    fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE))?;
+    let mut copied = 0;
+    loop {
+        let length = pipe.read(&mut buffer)?;
+        if length == 0 {
+            break;
+        }
+        for file in &mut created {
+            file.write_all(&buffer[..length])?;
+        }
+        copied += u64::try_from(length)?;
+    }
+    child.wait()?;
+    created[0].sync_data()?;
+    let wall = start.elapsed().as_secs_f64();
+    let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64();
+    paths.iter().try_for_each(fs::remove_file)?;
+    figures(copied, bytes, wall, [0.0, 0.0, 0.0, client])
 }
 
 async fn attach(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {

@@ -4,37 +4,41 @@
 //! Reads: nothing.
 //! Never: opens files, knows about engines, or decides what a record means for an outcome.
 //!
-//! A spool is a sequence of records. Each record is a [`HEADER_LEN`]-byte header, little endian,
-//! and a payload:
+//! A spool is a file of records, and beside it one file for each of the agent's streams with nothing but what the agent
+//! printed to it. Each record is a [`HEADER_LEN`]-byte header, little endian, and its payload. What the agent printed is
+//! not in the record: its place is in the file of its stream, at the record's offset, and it is there before the record is.
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 0..4 | magic `DFS1` |
+//! | 0..4 | magic `DFS2` |
 //! | 4 | [`Kind`] |
 //! | 5 | [`Stream`] (0 where the kind has none) |
 //! | 6..8 | reserved, zero |
 //! | 8..12 | payload length, at most [`MAX_PAYLOAD`] |
-//! | 12..16 | CRC-32 (IEEE) of the header with this field zero, followed by the payload |
+//! | 12..16 | CRC-32 (IEEE) of the header with this field zero, followed by the payload that is in the record |
 //! | 16..24 | offset of the payload's first byte in its stream |
 //! | 24..32 | `CLOCK_MONOTONIC` in nanoseconds, when the bytes were read |
 //! | 32..40 | wall time in nanoseconds since the Unix epoch, when the bytes were read |
 //! | 40..56 | the attempt's id, ASCII, padded with NUL |
+//! | 56..60 | CRC-32 (IEEE) of the payload that is in the file of the stream; 0 where there is none |
 //!
 //! The offset is what lets a reader prove that nothing is missing and nothing stands twice, and
-//! resume by position. A torn last record is the normal end of a spool whose writer was killed.
+//! resume by position. A torn last record is the normal end of a spool whose writer was killed, and so is a file of a
+//! stream that goes on behind what the records say of it.
 
 use std::fmt;
 
 /// The port on a container's loopback that leads to the guard, where that is its only way out.
 pub const EGRESS_PORT: u16 = 3128;
 /// Length of a record's header, in bytes.
-pub const HEADER_LEN: usize = 56;
+pub const HEADER_LEN: usize = 60;
 /// Largest payload of one record, in bytes.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 /// Longest attempt id that a record can carry, in bytes.
 pub const MAX_ID_LEN: usize = 16;
-/// First byte of the handover message that carries the spool's file descriptor.
-pub const HANDOVER_VERSION: u8 = 1;
+/// First byte of the handover message that carries the spool's file descriptors: of the records, of standard output, of
+/// standard error.
+pub const HANDOVER_VERSION: u8 = 2;
 /// Number of the signal that makes the helper kill everything at once, drain, and write its exit record.
 ///
 /// It is `SIGRTMIN+1` as glibc and the Docker Engine count; other C libraries begin elsewhere, so only the number means
@@ -49,14 +53,14 @@ pub const EXIT_SPOOL_GONE: i32 = 122;
 /// Exit status of the helper when the agent's program could not be executed.
 pub const EXIT_EXEC_FAILED: i32 = 127;
 
-const MAGIC: [u8; 4] = *b"DFS1";
+const MAGIC: [u8; 4] = *b"DFS2";
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The agent is about to be executed; synced to disk before it is.
     Start,
-    /// Bytes read from one stream.
+    /// Bytes read from one stream, which are in the file of that stream.
     Data,
     /// One stream ended.
     Eof,
@@ -178,6 +182,22 @@ pub struct Header {
     /// The attempt that the record belongs to.
     pub id: RecordId,
     crc: u32,
+    placed_crc: u32,
+}
+
+impl Header {
+    /// Returns whether these are the bytes that the record says are in the file of its stream.
+    pub fn matches(&self, placed: &[u8]) -> bool {
+        placed.len() == self.len as usize && crc32fast::hash(placed) == self.placed_crc
+    }
+
+    /// Returns the payload length within the record, in bytes.
+    fn inline_len(&self) -> usize {
+        match self.kind {
+            Kind::Data => 0,
+            _ => self.len as usize,
+        }
+    }
 }
 
 /// Encodes the header of a record whose payload is `payload`.
@@ -202,7 +222,14 @@ pub fn encode_header(
     header[24..32].copy_from_slice(&stamp.monotonic_ns.to_le_bytes());
     header[32..40].copy_from_slice(&stamp.wall_ns.to_le_bytes());
     header[40..56].copy_from_slice(&id.0);
-    let crc = checksum(&header, payload);
+    let inline = match kind {
+        Kind::Data => {
+            header[56..60].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+            &[]
+        }
+        _ => payload,
+    };
+    let crc = checksum(&header, inline);
     header[12..16].copy_from_slice(&crc.to_le_bytes());
     header
 }
@@ -221,6 +248,8 @@ pub enum Damage {
     Header,
     /// The checksum does not match.
     Checksum,
+    /// The checksum of the bytes in the file of the stream does not match.
+    Output,
 }
 
 impl fmt::Display for Damage {
@@ -228,6 +257,7 @@ impl fmt::Display for Damage {
         f.write_str(match self {
             Self::Header => "no record begins there",
             Self::Checksum => "the record's checksum does not match",
+            Self::Output => "the output is not what its record says",
         })
     }
 }
@@ -239,9 +269,9 @@ pub enum Decoded<'a> {
     Record {
         /// The record's header.
         header: Header,
-        /// The record's payload.
+        /// The payload that is in the record: none of [`Kind::Data`].
         payload: &'a [u8],
-        /// Header and payload together, in bytes.
+        /// The record's length, in bytes.
         consumed: usize,
     },
     /// The buffer ends inside a record; `needed` is the least total length that can say more.
@@ -261,7 +291,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     let Some(header) = parse_header(raw) else {
         return Decoded::Damaged(Damage::Header);
     };
-    let consumed = HEADER_LEN + header.len as usize;
+    let consumed = HEADER_LEN + header.inline_len();
     let Some(payload) = bytes.get(HEADER_LEN..consumed) else {
         return Decoded::Partial { needed: consumed };
     };
@@ -301,6 +331,7 @@ fn parse_header(raw: &[u8; HEADER_LEN]) -> Option<Header> {
             wall_ns: u64::from_le_bytes(array(&raw[32..40])),
         },
         id: RecordId(array(&raw[40..56])),
+        placed_crc: u32::from_le_bytes(array(&raw[56..60])),
     })
 }
 
@@ -494,7 +525,7 @@ mod tests {
             monotonic_ns: 7,
             wall_ns: 9,
         };
-        let mut out = encode_header(Kind::Data, Stream::Stderr, 42, stamp, id, payload).to_vec();
+        let mut out = encode_header(Kind::Gap, Stream::Stderr, 42, stamp, id, payload).to_vec();
         out.extend(payload);
         out
     }
@@ -510,7 +541,7 @@ mod tests {
 
             prop_assert_eq!(decoded, &payload[..]);
             prop_assert_eq!(consumed, len);
-            prop_assert_eq!((header.kind, header.stream, header.offset), (Kind::Data, Stream::Stderr, 42));
+            prop_assert_eq!((header.kind, header.stream, header.offset), (Kind::Gap, Stream::Stderr, 42));
             prop_assert_eq!(header.id.as_str(), "k3v9x2m7qa1b-1");
         }
 
@@ -540,6 +571,33 @@ mod tests {
             let _exit = ExitRecord::decode(&bytes);
             let _exec = ExecFailed::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn what_the_agent_printed_is_not_in_its_record_and_is_known_by_it() {
+        let id = RecordId::new("k3v9x2m7qa1b-1").unwrap();
+        let header = encode_header(
+            Kind::Data,
+            Stream::Stdout,
+            7,
+            Stamp::default(),
+            id,
+            b"printed",
+        );
+
+        let Decoded::Record {
+            header,
+            payload,
+            consumed,
+        } = decode(&header)
+        else {
+            panic!("no record")
+        };
+
+        assert_eq!((header.len, payload, consumed), (7, &b""[..], HEADER_LEN));
+        assert!(header.matches(b"printed"));
+        assert!(!header.matches(b"printeD"));
+        assert!(!header.matches(b"print"));
     }
 
     #[test]

@@ -225,7 +225,7 @@ async fn open(dir: &AttemptDir) -> Result<(Spool, Record), EngineError> {
         operation: "opening the output spool".to_owned(),
         source,
     };
-    let lock = open_spool(dir).map_err(local)?;
+    let lock = open_spool(dir).map_err(local)?.records;
     let locked = async {
         loop {
             match lock.try_lock() {
@@ -255,7 +255,7 @@ async fn open(dir: &AttemptDir) -> Result<(Spool, Record), EngineError> {
 
 fn read(dir: &AttemptDir) -> io::Result<(SpoolWriter, Record)> {
     let mut record = Record::Empty;
-    let mut reader = SpoolReader::open(&dir.spool(), Some(dir.attempt()))?;
+    let mut reader = SpoolReader::open(dir, Some(dir.attempt()))?;
     while let Some(next) = reader.next_record().map_err(io::Error::other)? {
         match next.header.kind {
             Kind::Exit => record = Record::Finished,

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
@@ -27,7 +26,7 @@ use dark_factory_executor::error::sentence;
 use dark_factory_executor::failpoint::reach;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
-use dark_factory_executor::spool::{Handover, is_started, open_spool};
+use dark_factory_executor::spool::{Handover, SpoolFiles, is_started, open_spool};
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Transport};
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -498,7 +497,7 @@ async fn hand_over(
     container: &Container,
     phase: Phase,
     dir: &AttemptDir,
-    spool: &File,
+    spool: &SpoolFiles,
 ) -> Result<(), EngineError> {
     let handover =
         Handover::listen(dir).map_err(|source| local("listening for the container", source))?;

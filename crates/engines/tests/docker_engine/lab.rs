@@ -196,7 +196,7 @@ pub(crate) struct Spool {
 impl Spool {
     pub(crate) fn read(dir: &AttemptDir) -> Self {
         let mut spool = Self::default();
-        let mut reader = SpoolReader::open(&dir.spool(), Some(dir.attempt())).unwrap();
+        let mut reader = SpoolReader::open(dir, Some(dir.attempt())).unwrap();
         while let Some(record) = reader.next_record().unwrap() {
             match record.header.kind {
                 Kind::Start => spool.starts += 1,

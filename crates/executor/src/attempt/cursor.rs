@@ -25,7 +25,7 @@ use crate::spec::AttemptDir;
 use crate::state_dir::write_durably;
 
 /// The version of what is written. Raise it whenever it has another form or another meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// What derived the files: another build may derive other ones.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
 
@@ -48,7 +48,7 @@ pub(super) struct Cursor {
     /// How much of each stream there was, by its index.
     pub(super) offsets: [u64; 2],
     /// How long the files were, in the order of [`files`].
-    pub(super) lengths: [u64; 4],
+    pub(super) lengths: [u64; 2],
     /// The transcript, as it writes itself down.
     pub(super) transcript: String,
     pub(super) formatter: TextState,
@@ -61,13 +61,8 @@ pub(super) struct Cursor {
 }
 
 /// Returns the files that are derived from a spool.
-pub(super) fn files(dir: &AttemptDir) -> [PathBuf; 4] {
-    [
-        dir.raw_log(),
-        dir.stderr_log(),
-        dir.run_log(),
-        dir.event_log(),
-    ]
+pub(super) fn files(dir: &AttemptDir) -> [PathBuf; 2] {
+    [dir.run_log(), dir.event_log()]
 }
 
 impl Cursor {
@@ -90,11 +85,18 @@ impl Cursor {
 
     /// Returns whether every file has what the cursor says, and maybe more.
     fn fits(&self, dir: &AttemptDir) -> bool {
-        let paths = files(dir);
-        let mut files = paths.iter().zip(self.lengths);
-        // The raw logs are the streams.
-        self.lengths[..2] == self.offsets
-            && files.all(|(path, length)| fs::metadata(path).is_ok_and(|data| data.len() >= length))
+        let has =
+            |path: &PathBuf, length| fs::metadata(path).is_ok_and(|data| data.len() >= length);
+        let derived = files(dir);
+        let raw = [dir.raw_log(), dir.stderr_log()];
+        derived
+            .iter()
+            .zip(self.lengths)
+            .all(|(path, length)| has(path, length))
+            && raw
+                .iter()
+                .zip(self.offsets)
+                .all(|(path, length)| has(path, length))
     }
 
     fn encode(self, attempt: AttemptId) -> serde_json::Result<Vec<u8>> {
@@ -233,7 +235,7 @@ mod tests {
         Cursor {
             position: 100,
             offsets: [10, 4],
-            lengths: [10, 4, 7, 0],
+            lengths: [7, 0],
             transcript: "{}".to_owned(),
             formatter: TextState::default(),
             rest: Some(Rest::Working),

@@ -55,11 +55,6 @@ impl Derived {
     pub(super) fn length(&self) -> u64 {
         self.length
     }
-
-    /// Brings what was written to the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.room.wait_for(|| self.file.sync_data())
-    }
 }
 
 impl Write for Derived {
@@ -146,7 +141,7 @@ impl Room {
     }
 
     /// Does something that needs room, and does it again until there is some. Blocks.
-    fn wait_for<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    pub(super) fn wait_for<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match work() {
                 Err(error) if is_full(&error) && !self.is_given_up() => {

@@ -1,10 +1,10 @@
 //! Derives an attempt's files from its spool, while the spool grows.
 //!
-//! Owns: `raw.jsonl` and `stderr.log` of one attempt, and the decoding of its stream; see `readers` for what follows.
+//! Owns: the decoding of an attempt's stream; see `readers` for what follows.
 //! Reads: the spool, from its first byte or from a cursor, so that a second supervisor derives the same files.
 //! Never: blocks the agent (it writes to the spool, not to us) or waits for a sink.
 
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,16 +27,13 @@ use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
 use crate::spec::AttemptDir;
-use crate::spool::{ReadError, SpoolReader, open_spool};
+use crate::spool::{ReadError, SpoolFiles, SpoolReader, open_spool};
 
 /// How long the pump sleeps at most before it looks at the spool again, should an event be missed.
 const SAFETY_WAKE_MS: u16 = 1000;
 /// The same where the spool cannot be watched.
 const UNWATCHED_WAKE_MS: u16 = 50;
-/// Bytes of a raw log that are written at once, where they come in smaller pieces.
-const RAW_BUFFER: usize = 64 << 10;
-
-/// New bytes of the spool behind which a cursor is due, and those that make one due after a time.
+/// New bytes of output behind which a cursor is due, and those that make one due after a time.
 const CURSOR_BYTES: u64 = 64 << 20;
 const CURSOR_LEAST: u64 = 1 << 20;
 const CURSOR_TIME: Duration = Duration::from_secs(2);
@@ -143,8 +140,7 @@ pub(crate) struct Collected {
 pub(crate) struct Pump {
     dir: AttemptDir,
     reader: SpoolReader,
-    raw: BufWriter<Derived>,
-    stderr: BufWriter<Derived>,
+    files: SpoolFiles,
     transcript: Transcript,
     mask: Mask,
     readers: Readers,
@@ -160,7 +156,8 @@ pub(crate) struct Pump {
 struct Kept {
     /// Who writes them, once there was something to write.
     keeper: Option<Keeper>,
-    position: u64,
+    /// How much had been printed there.
+    printed: u64,
     at: Instant,
 }
 
@@ -170,7 +167,7 @@ struct Resumed {
     transcript: Transcript,
     formatter: TextFormatter,
     /// Lengths of the files there, as in [`cursor::files`].
-    lengths: [u64; 4],
+    lengths: [u64; 2],
     rest: Option<Rest>,
     found: Found,
 }
@@ -207,7 +204,7 @@ impl Resumed {
         };
         let attempt = Some(dir.attempt());
         let (position, offsets) = (cursor.position, cursor.offsets);
-        let Some(reader) = SpoolReader::resume(&dir.spool(), attempt, position, offsets)? else {
+        let Some(reader) = SpoolReader::resume(dir, attempt, position, offsets)? else {
             return Ok(None);
         };
         tracing::debug!(position, "the files are derived on from the cursor");
@@ -234,10 +231,10 @@ impl Resumed {
     fn from_first_byte(dir: &AttemptDir, agent: &'static dyn Agent) -> io::Result<Self> {
         Cursor::forget(dir)?;
         Ok(Self {
-            reader: SpoolReader::open(&dir.spool(), Some(dir.attempt()))?,
+            reader: SpoolReader::open(dir, Some(dir.attempt()))?,
             transcript: Transcript::new(agent),
             formatter: TextFormatter::new(TextStyle::default()),
-            lengths: [0; 4],
+            lengths: [0; 2],
             rest: None,
             found: Found::default(),
         })
@@ -261,7 +258,7 @@ impl Pump {
         let output = |source| ExecutorError::Output { attempt, source };
         let pulse = Arc::<Pulse>::default();
         let room = Arc::new(Room::new(Arc::clone(&pulse), Arc::clone(clock)));
-        open_spool(dir).map_err(output)?;
+        let files = open_spool(dir).map_err(output)?;
         // A sink is to have everything.
         let resumed = match sinks.is_empty() {
             true => Resumed::from_cursor(dir, agent).map_err(output)?,
@@ -278,20 +275,18 @@ impl Pump {
             Some(resumed) => resumed,
             None => Resumed::from_first_byte(dir, agent).map_err(output)?,
         };
-        let files = cursor::files(dir);
-        let [raw, stderr, run_log, event_log] =
-            std::array::from_fn(|file| Derived::open(&files[file], lengths[file], &room));
-        let buffered = |file| BufWriter::with_capacity(RAW_BUFFER, file);
+        let paths = cursor::files(dir);
+        let [run_log, event_log] =
+            std::array::from_fn(|file| Derived::open(&paths[file], lengths[file], &room));
         let (run_log, event_log) = (run_log.map_err(output)?, event_log.map_err(output)?);
         Ok(Self {
             kept: Kept {
                 keeper: None,
-                position: reader.position(),
+                printed: reader.offsets().iter().sum(),
                 at: Instant::now(),
             },
             reader,
-            raw: buffered(raw.map_err(output)?),
-            stderr: buffered(stderr.map_err(output)?),
+            files,
             transcript: transcript.with_mask(mask.clone()),
             mask,
             readers: Readers::new(run_log, event_log, formatter, rest, sinks),
@@ -338,7 +333,7 @@ impl Pump {
             if ended || self.found.exit.is_some() {
                 break;
             }
-            self.flush().map_err(output)?;
+            self.readers.flush().map_err(output)?;
             wait_for_change(changes.as_ref(), &end.wake).map_err(output)?;
         }
         self.finish().map_err(output)
@@ -395,11 +390,10 @@ impl Pump {
                     if self.found.output.replace(record.header.stamp).is_none() {
                         self.pulse.note(Signs::are_behind);
                     }
-                    let (file, stream) = match record.header.stream {
-                        Stream::Stdout => (&mut self.raw, EventStream::Stdout),
-                        Stream::Stderr => (&mut self.stderr, EventStream::Stderr),
+                    let stream = match record.header.stream {
+                        Stream::Stdout => EventStream::Stdout,
+                        Stream::Stderr => EventStream::Stderr,
                     };
-                    file.write_all(record.payload)?;
                     let readers = &mut self.readers;
                     readers.bytes(stream, record.payload, at);
                     self.transcript
@@ -426,7 +420,8 @@ impl Pump {
 
     /// Has it written down how far the pump is, if that was long ago; a failure only costs the next pump time.
     fn keep_cursor(&mut self) -> io::Result<()> {
-        let new = self.reader.position() - self.kept.position;
+        let printed: u64 = self.reader.offsets().iter().sum();
+        let new = printed.saturating_sub(self.kept.printed);
         let is_due =
             new >= CURSOR_BYTES || new >= CURSOR_LEAST && self.kept.at.elapsed() >= CURSOR_TIME;
         // The end is near, or nothing can be written anyway.
@@ -444,17 +439,11 @@ impl Pump {
         let Ok(transcript) = String::from_utf8(transcript) else {
             return Ok(());
         };
-        self.flush()?;
-        let [run_log, event_log] = self.readers.lengths();
+        self.readers.flush()?;
         let cursor = Cursor {
             position: self.reader.position(),
             offsets: self.reader.offsets(),
-            lengths: [
-                self.raw.get_ref().length(),
-                self.stderr.get_ref().length(),
-                run_log,
-                event_log,
-            ],
+            lengths: self.readers.lengths(),
             transcript,
             formatter: self.readers.save(),
             rest: self.readers.rest(),
@@ -466,7 +455,7 @@ impl Pump {
                 .output
                 .map(|stamp| [stamp.monotonic_ns, stamp.wall_ns]),
         };
-        self.kept.position = cursor.position;
+        self.kept.printed = printed;
         self.kept.at = Instant::now();
         let kept = match &self.kept.keeper {
             Some(keeper) => keeper.keep(cursor),
@@ -482,11 +471,19 @@ impl Pump {
         Ok(())
     }
 
-    /// Writes what is held of all files.
-    fn flush(&mut self) -> io::Result<()> {
-        self.raw.flush()?;
-        self.stderr.flush()?;
-        self.readers.flush()
+    /// Leaves of the raw logs what the records prove, and brings that to the disk.
+    fn keep_raw_logs(&self) -> io::Result<()> {
+        for (file, length) in self.files.streams.iter().zip(self.reader.offsets()) {
+            // A helper that was killed before it wrote the record.
+            let is_proven = self.found.started_at.is_some() && self.found.damage.is_none();
+            if is_proven && file.metadata()?.len() > length {
+                file.set_len(length)?;
+            }
+            if length > 0 {
+                self.room.wait_for(|| file.sync_data())?;
+            }
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> io::Result<Collected> {
@@ -498,11 +495,8 @@ impl Pump {
             self.readers.event(event);
         }
         self.readers.check()?;
-        self.flush()?;
-        self.raw.get_ref().sync()?;
-        if self.reader.offsets()[Stream::Stderr.index()] > 0 {
-            self.stderr.get_ref().sync()?;
-        }
+        self.readers.flush()?;
+        self.keep_raw_logs()?;
         let mut warnings = self.found.gaps;
         let whole = warnings.is_empty() && self.found.damage.is_none();
         warnings.extend(self.readers.finish());

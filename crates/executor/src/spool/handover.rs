@@ -1,4 +1,4 @@
-//! Hands the spool's descriptor to the helper inside the container.
+//! Hands the spool's descriptors to the helper inside the container.
 //!
 //! Owns: the socket, from its creation to the unlinking after its first use.
 //! Reads: the spool's first record, to know whether the agent was started.
@@ -21,17 +21,32 @@ use super::{ReadError, SpoolReader};
 use crate::failpoint::reach;
 use crate::spec::AttemptDir;
 
-/// Opens the attempt's spool for appending, making it if it is not there.
+/// The files of a spool, open for appending.
+#[derive(Debug)]
+pub struct SpoolFiles {
+    /// The records.
+    pub records: File,
+    /// What the agent printed, by the stream's index.
+    pub streams: [File; 2],
+}
+
+/// Opens the attempt's spool for appending, making what of it is not there.
 ///
 /// # Errors
 ///
 /// The operating system's error.
-pub fn open_spool(dir: &AttemptDir) -> io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(dir.spool())
+pub fn open_spool(dir: &AttemptDir) -> io::Result<SpoolFiles> {
+    let open = |path: PathBuf| {
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+    };
+    Ok(SpoolFiles {
+        records: open(dir.spool())?,
+        streams: [open(dir.raw_log())?, open(dir.stderr_log())?],
+    })
 }
 
 /// When the helper was about to execute the agent.
@@ -58,7 +73,7 @@ pub fn is_started(dir: &AttemptDir) -> io::Result<bool> {
 ///
 /// The operating system's error.
 pub fn started_at(dir: &AttemptDir) -> io::Result<Option<StartStamp>> {
-    let mut reader = match SpoolReader::open(&dir.spool(), None) {
+    let mut reader = match SpoolReader::open(dir, None) {
         Ok(reader) => reader,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -122,7 +137,7 @@ impl Handover {
         })
     }
 
-    /// Waits for the helper and gives it the spool's descriptor, once; a helper whose connection broke before that asks
+    /// Waits for the helper and gives it the spool's descriptors, once; a helper whose connection broke before that asks
     /// again.
     ///
     /// The caller bounds the wait. Cancel-safe: a dropped future leaves the socket listening until the value
@@ -131,7 +146,7 @@ impl Handover {
     /// # Errors
     ///
     /// The operating system's error.
-    pub async fn hand_over(&self, spool: &File) -> io::Result<()> {
+    pub async fn hand_over(&self, spool: &SpoolFiles) -> io::Result<()> {
         loop {
             let (stream, _) = self.listener.accept().await?;
             // A start that a dead supervisor sent may arrive late, at a container that has ended, and run it once more.
@@ -152,17 +167,18 @@ impl Handover {
     }
 }
 
-/// Sends the spool's descriptor over a connection.
-async fn give(stream: UnixStream, spool: &File) -> io::Result<()> {
+/// Sends the spool's descriptors over a connection.
+async fn give(stream: UnixStream, spool: &SpoolFiles) -> io::Result<()> {
     reach(["spool", "handover", "before"])
         .await
         .map_err(io::Error::other)?;
     stream.set_nonblocking(false)?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [spool.as_fd()];
+    let [stdout, stderr] = &spool.streams;
+    let descriptors = [spool.records.as_fd(), stdout.as_fd(), stderr.as_fd()];
     if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::Error::other("no room for one descriptor"));
+        return Err(io::Error::other("no room for three descriptors"));
     }
     sendmsg(
         &stream,

@@ -1,19 +1,25 @@
 //! Reads the records of a spool, whole ones only, and proves that none is missing.
 //!
 //! Owns: the read position and each stream's offset.
-//! Reads: the spool file, which somebody else may still be writing.
+//! Reads: the files of the spool, which somebody else may still be writing.
 //! Never: passes over damage.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use dark_factory_spool::{
     Damage, Decoded, HEADER_LEN, Header, Kind, MAX_PAYLOAD, RecordId, decode,
 };
 use dark_factory_types::AttemptId;
 
-const READ_SIZE: usize = 256 * 1024;
+use crate::spec::AttemptDir;
+
+/// Bytes of the records that are read at once.
+const READ_SIZE: usize = 32 * 1024;
+/// Bytes of a stream that are read at once, where its records are smaller.
+const OUTPUT_SIZE: usize = 64 * 1024;
 
 /// Why a spool could not be read on.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +61,7 @@ pub enum ReadError {
 pub struct Record<'a> {
     /// Its header.
     pub header: Header,
-    /// Its payload.
+    /// Its payload, wherever that is.
     pub payload: &'a [u8],
 }
 
@@ -72,6 +78,7 @@ pub struct SpoolReader {
     end: usize,
     position: u64,
     offsets: [u64; 2],
+    outputs: [Output; 2],
 }
 
 impl SpoolReader {
@@ -80,15 +87,16 @@ impl SpoolReader {
     /// # Errors
     ///
     /// The operating system's error.
-    pub fn open(path: &Path, id: Option<AttemptId>) -> io::Result<Self> {
+    pub fn open(dir: &AttemptDir, id: Option<AttemptId>) -> io::Result<Self> {
         Ok(Self {
-            file: File::open(path)?,
+            file: File::open(dir.spool())?,
             id: id.and_then(|id| RecordId::new(&id.to_string())),
             buffer: vec![0; READ_SIZE],
             start: 0,
             end: 0,
             position: 0,
             offsets: [0; 2],
+            outputs: [dir.raw_log(), dir.stderr_log()].map(Output::new),
         })
     }
 
@@ -98,13 +106,13 @@ impl SpoolReader {
     ///
     /// The operating system's error.
     pub fn resume(
-        path: &Path,
+        dir: &AttemptDir,
         id: Option<AttemptId>,
         position: u64,
         offsets: [u64; 2],
     ) -> io::Result<Option<Self>> {
         let open = || {
-            let mut reader = Self::open(path, id)?;
+            let mut reader = Self::open(dir, id)?;
             reader.file.seek(SeekFrom::Start(position))?;
             (reader.position, reader.offsets) = (position, offsets);
             Ok(reader)
@@ -154,7 +162,6 @@ impl SpoolReader {
                 }
             }
         };
-        let payload = &self.buffer[self.start..][HEADER_LEN..consumed];
         if self.id.is_some_and(|id| id != header.id) {
             return Err(ReadError::Foreign {
                 position: self.position,
@@ -172,12 +179,30 @@ impl SpoolReader {
                         found: header.offset,
                     });
                 }
-                *offset += payload.len() as u64;
+                let output = &mut self.outputs[header.stream.index()];
+                // Without a loss of power it is there before its record is.
+                if !output.has(header.offset, header.len as usize)? {
+                    return Ok(None);
+                }
+                if !header.matches(output.bytes(header.offset, header.len as usize)) {
+                    return Err(ReadError::Damaged {
+                        position: self.position,
+                        damage: Damage::Output,
+                    });
+                }
+                *offset += u64::from(header.len);
             }
             Kind::Start | Kind::Eof | Kind::ExecFailed | Kind::Exit | Kind::Full | Kind::Room => {}
         }
+        let start = self.start;
         self.start += consumed;
         self.position += consumed as u64;
+        let payload = match header.kind {
+            Kind::Data => {
+                self.outputs[header.stream.index()].bytes(header.offset, header.len as usize)
+            }
+            _ => &self.buffer[start..][HEADER_LEN..consumed],
+        };
         Ok(Some(Record { header, payload }))
     }
 
@@ -204,5 +229,70 @@ impl SpoolReader {
             }
         }
         Ok(true)
+    }
+}
+
+/// A part of the file of a stream.
+#[derive(Debug)]
+struct Output {
+    path: PathBuf,
+    /// The file, once something of it was wanted.
+    file: Option<File>,
+    /// What was read of it, from `start` on.
+    buffer: Vec<u8>,
+    start: u64,
+    length: usize,
+}
+
+impl Output {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            buffer: Vec::new(),
+            start: 0,
+            length: 0,
+        }
+    }
+
+    /// Returns whether the file has `length` bytes at `offset`, which are then held.
+    fn has(&mut self, offset: u64, length: usize) -> io::Result<bool> {
+        let end = self.start + self.length as u64;
+        if offset >= self.start && offset + length as u64 <= end {
+            return Ok(true);
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => match File::open(&self.path) {
+                Ok(file) => none.insert(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            },
+        };
+        (self.start, self.length) = (offset, 0);
+        // A large record alone: of the next one a part would be read twice.
+        let size = length.max(OUTPUT_SIZE);
+        if self.buffer.len() < size {
+            self.buffer.resize(size, 0);
+        }
+        while self.length < length {
+            let read = file.read_at(
+                &mut self.buffer[self.length..size],
+                offset + self.length as u64,
+            );
+            match read {
+                Ok(0) => return Ok(false),
+                Ok(read) => self.length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns bytes that are held.
+    fn bytes(&self, offset: u64, length: usize) -> &[u8] {
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        &self.buffer[from..from + length]
     }
 }

@@ -9,33 +9,36 @@ use std::io::{self, Write};
 
 use dark_factory_spool::{ExitRecord, Kind, MAX_PAYLOAD, RecordId, Stamp, Stream, encode_header};
 
-use super::{SpoolReader, open_spool};
+use super::{SpoolFiles, SpoolReader, open_spool};
 use crate::clock::Clock;
 use crate::spec::AttemptDir;
 
 /// Appends records to an attempt's spool.
 #[derive(Debug)]
 pub struct SpoolWriter {
-    file: File,
+    files: SpoolFiles,
     id: RecordId,
     offsets: [u64; 2],
 }
 
 impl SpoolWriter {
-    /// Opens the attempt's spool behind its last whole record; a torn one is cut off.
+    /// Opens the attempt's spool behind its last whole record; what is behind it is cut off.
     ///
     /// # Errors
     ///
     /// The operating system's error, or a spool that is damaged.
     pub fn open(dir: &AttemptDir) -> io::Result<Self> {
-        let file = open_spool(dir)?;
-        let mut reader = SpoolReader::open(&dir.spool(), Some(dir.attempt()))?;
+        let files = open_spool(dir)?;
+        let mut reader = SpoolReader::open(dir, Some(dir.attempt()))?;
         while reader.next_record().map_err(io::Error::other)?.is_some() {}
-        file.set_len(reader.position())?;
+        files.records.set_len(reader.position())?;
+        for (file, length) in files.streams.iter().zip(reader.offsets()) {
+            file.set_len(length)?;
+        }
         let id = RecordId::new(&dir.attempt().to_string())
             .ok_or_else(|| io::Error::other("the attempt's id does not fit a record"))?;
         Ok(Self {
-            file,
+            files,
             id,
             offsets: reader.offsets(),
         })
@@ -53,7 +56,7 @@ impl SpoolWriter {
     /// The operating system's error.
     pub fn start(&mut self, clock: &dyn Clock) -> io::Result<()> {
         self.append(Kind::Start, Stream::Stdout, &[], clock)?;
-        self.file.sync_data()
+        self.files.records.sync_data()
     }
 
     /// Appends bytes that were read from a stream.
@@ -85,7 +88,9 @@ impl SpoolWriter {
     /// The operating system's error.
     pub fn exit(&mut self, record: &ExitRecord, clock: &dyn Clock) -> io::Result<()> {
         self.append(Kind::Exit, Stream::Stdout, &record.encode(), clock)?;
-        self.file.sync_data()
+        let SpoolFiles { records, streams } = &self.files;
+        streams.iter().try_for_each(File::sync_data)?;
+        records.sync_data()
     }
 
     fn append(
@@ -101,7 +106,10 @@ impl SpoolWriter {
         };
         let offset = self.offsets[stream.index()];
         let mut record = encode_header(kind, stream, offset, stamp, self.id, payload).to_vec();
-        record.extend_from_slice(payload);
-        self.file.write_all(&record)
+        match kind {
+            Kind::Data => (&self.files.streams[stream.index()]).write_all(payload)?,
+            _ => record.extend_from_slice(payload),
+        }
+        (&self.files.records).write_all(&record)
     }
 }

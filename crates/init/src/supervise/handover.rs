@@ -1,7 +1,7 @@
 //! Takes the spool over from the supervisor.
 //!
 //! Owns: the connection to the handover socket.
-//! Reads: one message: the version byte and one descriptor.
+//! Reads: one message: the version byte and the descriptors.
 //! Never: starts the agent without a spool, or waits longer than it was told to.
 
 use std::fs::File;
@@ -28,14 +28,14 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// A message on the handover socket.
 pub(crate) struct Message {
     version: u8,
-    /// The descriptor that came with it, closed on exec.
-    pub(crate) descriptor: Option<OwnedFd>,
+    /// The descriptors that came with it, closed on exec.
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 /// Receives one message; `None` if the other side closed the connection.
 pub(crate) fn receive(socket: impl AsFd) -> rustix::io::Result<Option<Message>> {
     let mut version = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(
         socket,
@@ -46,25 +46,27 @@ pub(crate) fn receive(socket: impl AsFd) -> rustix::io::Result<Option<Message>> 
     if received.bytes == 0 {
         return Ok(None);
     }
-    let descriptor = control
+    let descriptors = control
         .drain()
         .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
             _ => None,
         })
-        .next();
+        .flatten()
+        .collect();
     Ok(Some(Message {
         version: version[0],
-        descriptor,
+        descriptors,
     }))
 }
 
-/// Connects to the supervisor, again and again until `deadline`, and takes the spool's descriptor.
+/// Connects to the supervisor, again and again until `deadline`, and takes the spool's descriptors: of the records and of both
+/// streams.
 pub(super) fn take_spool(
     socket: &Path,
     deadline: Instant,
     signals: &Signals,
-) -> Result<File, Failure> {
+) -> Result<[File; 3], Failure> {
     let address = SocketAddrUnix::new(socket)
         .map_err(|error| Failure::set_up("bad handover socket path", error))?;
     loop {
@@ -134,25 +136,34 @@ fn connected(address: &SocketAddrUnix) -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn accept(message: Message) -> Result<File, Failure> {
-    let refuse = |reason: &str| Failure::set_up("handover refused", reason);
+fn accept(message: Message) -> Result<[File; 3], Failure> {
     if message.version != HANDOVER_VERSION {
-        return Err(refuse("the supervisor speaks another version"));
+        return Err(refused("the supervisor speaks another version"));
     }
-    let descriptor = message
-        .descriptor
-        .ok_or_else(|| refuse("no descriptor came with the message"))?;
+    let descriptors: [OwnedFd; 3] = message
+        .descriptors
+        .try_into()
+        .map_err(|_| refused("not three descriptors came with the message"))?;
+    descriptors.iter().try_for_each(check)?;
+    Ok(descriptors.map(File::from))
+}
+
+fn check(descriptor: &OwnedFd) -> Result<(), Failure> {
     let stat =
-        fstat(&descriptor).map_err(|error| Failure::set_up("cannot stat the spool", error))?;
+        fstat(descriptor).map_err(|error| Failure::set_up("cannot stat the spool", error))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(refuse("the spool is not a regular file"));
+        return Err(refused("the spool is not a regular file"));
     }
-    let flags = fcntl_getfl(&descriptor)
+    let flags = fcntl_getfl(descriptor)
         .map_err(|error| Failure::set_up("cannot read the spool's flags", error))?;
     if !flags.contains(OFlags::APPEND) || !flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
-        return Err(refuse("the spool is not open for appending"));
+        return Err(refused("the spool is not open for appending"));
     }
-    Ok(File::from(descriptor))
+    Ok(())
+}
+
+fn refused(reason: &str) -> Failure {
+    Failure::set_up("handover refused", reason)
 }
 
 fn stop_if_asked(signals: &Signals) -> Result<(), Failure> {

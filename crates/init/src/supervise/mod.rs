@@ -90,11 +90,11 @@ fn supervise(args: &[OsString]) -> Result<End, Failure> {
     })?;
 
     let deadline = Instant::now() + options.connect_timeout;
-    let file = handover::take_spool(&options.socket, deadline, &signals)?;
+    let files = handover::take_spool(&options.socket, deadline, &signals)?;
     let (outputs, ends) =
         child::output_pipes().map_err(|error| Failure::set_up("cannot create a pipe", error))?;
-    let spool = Spool::new(file, options.id, child::largest_pipe(&outputs[0]))
-        .map_err(|error| Failure::set_up("the descriptor handed over is no spool", error))?;
+    let spool = Spool::new(files, options.id, child::largest_pipe(&outputs[0]))
+        .map_err(|error| Failure::set_up("what was handed over is no spool", error))?;
     let family = Family::new().map_err(|error| Failure::set_up("cannot adopt orphans", error))?;
 
     let mut pump = Pump::new(spool, signals, family, outputs, options.log_limit);

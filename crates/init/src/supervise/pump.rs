@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use dark_factory_spool::{End, ExitRecord, HEADER_LEN, Intervention, Kind, Stamp, Stream};
+use dark_factory_spool::{End, ExitRecord, Intervention, Kind, Stamp, Stream};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,8 +24,6 @@ use super::tee::Tee;
 
 /// Largest single read: what a pipe holds.
 const READ_SIZE: usize = PIPE_SIZE;
-/// Room that one read may take: its record, the end of the stream, and the mark that there is room.
-const READ_ROOM: usize = READ_SIZE + 3 * HEADER_LEN;
 /// Most that is drained of one stream before leftovers are killed, so that a busy one cannot hold the end up.
 const DRAIN_LIMIT: usize = 1024 * 1024;
 /// How long a full disk is left alone before the next try.
@@ -191,7 +189,7 @@ impl Pump {
 
     /// Makes one read and one record of it while the agent runs, once there is room.
     fn take(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), SpoolLost> {
-        self.await_room()?;
+        self.await_room(stream)?;
         if !self.family.is_dying() {
             self.read(stream, buffer)?;
             self.keep_log_limit();
@@ -202,14 +200,14 @@ impl Pump {
     /// Waits until the disk has room for one more read; the wait is marked in the spool.
     ///
     /// One mark is taken from the reserve for each wait, and no wait ends before the reserve is whole again.
-    fn await_room(&mut self) -> Result<(), SpoolLost> {
-        if self.spool.make_room(READ_ROOM) == Progress::Done {
+    fn await_room(&mut self, stream: Stream) -> Result<(), SpoolLost> {
+        if self.spool.make_room(stream, READ_SIZE) == Progress::Done {
             return Ok(());
         }
         self.mark(Kind::Full)?;
         while !self.family.is_dying() {
             self.pause()?;
-            if self.spool.make_room(READ_ROOM) == Progress::Done {
+            if self.spool.make_room(stream, READ_SIZE) == Progress::Done {
                 return self.mark(Kind::Room);
             }
         }
@@ -303,7 +301,7 @@ impl Pump {
         for stream in Stream::ALL {
             let mut drained = 0;
             while drained < DRAIN_LIMIT
-                && self.spool.make_room(READ_ROOM) == Progress::Done
+                && self.spool.make_room(stream, READ_SIZE) == Progress::Done
                 && let Taken::Bytes(length) = self.read(stream, buffer)?
             {
                 drained += length;
@@ -347,7 +345,7 @@ impl Pump {
 
     /// Makes one read and one record of it after the agent's end; stops reading the stream if that does not fit.
     fn take_rest(&mut self, stream: Stream, buffer: &mut [u8]) -> Result<(), SpoolLost> {
-        let room = self.spool.room_at_the_end(buffer.len());
+        let room = self.spool.room_at_the_end(stream, buffer.len());
         let source = &mut self.sources[stream.index()];
         let holds_bytes = |pipe: &OwnedFd| ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0);
         if room == 0 && source.pipe.as_ref().is_some_and(holds_bytes) {

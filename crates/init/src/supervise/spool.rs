@@ -1,6 +1,6 @@
-//! Appends records to the spool.
+//! Appends to the spool: what the agent printed to the file of its stream, and then the record of it.
 //!
-//! Owns: the spool's descriptor, its room on disk, and when it is synced.
+//! Owns: the spool's descriptors, its room on disk, and when it is synced.
 //! Reads: both clocks, for the records' stamps.
 //! Never: cuts or tears a record: one that did not fit is continued where it stopped.
 //!
@@ -17,15 +17,17 @@ use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat, ftruncate};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Part of the reserve that output never takes: a mark, the ends of both streams, and the exit record.
+/// Part of the reserve of the records that those of output never take: a mark, the ends of both streams, and the exit
+/// record.
 const CLOSING: u64 = 1024;
 /// Least that is in a pipe for each read, and so for each header, that it takes to empty it: a full page, whatever mode
 /// the agent puts the pipe in.
 const PIPE_PAGE: u64 = 4096;
 /// [`HEADER_LEN`], as files count.
 const HEADER: u64 = HEADER_LEN as u64;
-/// How much is allocated at once where there is plenty.
+/// How much is allocated at once where there is plenty: for output, and for records.
 const WINDOW: u64 = 1024 * 1024;
+const RECORDS_WINDOW: u64 = 16 * 1024;
 /// How often data is synced.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an idle spool is looked after.
@@ -40,6 +42,8 @@ pub(super) enum SpoolLost {
     Broken(Errno),
     /// The run was stopped while the disk was full, before the agent was started.
     Stopped,
+    /// The file of a stream has output of somebody else.
+    Used,
 }
 
 impl fmt::Display for SpoolLost {
@@ -48,6 +52,7 @@ impl fmt::Display for SpoolLost {
             Self::Removed => f.write_str("the spool was removed on the host"),
             Self::Broken(error) => write!(f, "the spool cannot be written: {error}"),
             Self::Stopped => f.write_str("stopped while the disk was full"),
+            Self::Used => f.write_str("there is output in it that no agent of ours printed"),
         }
     }
 }
@@ -73,6 +78,8 @@ pub(super) enum Progress {
 /// One record on its way to the spool.
 pub(super) struct Record<'a> {
     stamp: Stamp,
+    kind: Kind,
+    stream: Stream,
     header: [u8; HEADER_LEN],
     payload: &'a [u8],
     written: usize,
@@ -92,23 +99,51 @@ impl Record<'_> {
     fn left(&self) -> usize {
         HEADER_LEN + self.payload.len() - self.written
     }
+
+    /// Returns what of the payload is yet to be written to the file of the stream.
+    fn placed(&self) -> &[u8] {
+        match self.kind {
+            Kind::Data => self.payload.get(self.written..).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+
+    /// Returns what is yet to be written of the record itself, once nothing is left to be placed.
+    fn inline(&self) -> [IoSlice<'_>; 2] {
+        let (done, payload) = match self.kind {
+            Kind::Data => (self.written - self.payload.len(), &[][..]),
+            _ => (self.written, self.payload),
+        };
+        let in_header = done.min(HEADER_LEN);
+        [
+            IoSlice::new(&self.header[in_header..]),
+            IoSlice::new(&payload[done - in_header..]),
+        ]
+    }
+
+    /// Returns the bytes that it takes of the records.
+    fn inline_len(&self) -> usize {
+        match self.kind {
+            Kind::Data => HEADER_LEN,
+            _ => HEADER_LEN + self.payload.len(),
+        }
+    }
 }
 
-/// The spool.
-pub(super) struct Spool {
+/// A file that only grows.
+struct Growing {
     file: File,
-    id: RecordId,
     length: u64,
     allocated: u64,
-    can_allocate: bool,
+    /// Whether something was written and not synced.
+    is_dirty: bool,
+    /// Room that is kept in it for the end.
     reserve: u64,
-    unsynced_since: Option<Instant>,
-    looked_after: Instant,
+    window: u64,
 }
 
-impl Spool {
-    /// Takes an append-only descriptor; each of the agent's pipes may hold `pipe` bytes.
-    pub(super) fn new(file: File, id: RecordId, pipe: u64) -> Result<Self, SpoolLost> {
+impl Growing {
+    fn new(file: File, reserve: u64, window: u64) -> Result<Self, SpoolLost> {
         let stat = fstat(&file).map_err(SpoolLost::Broken)?;
         if stat.st_nlink == 0 {
             return Err(SpoolLost::Removed);
@@ -116,11 +151,115 @@ impl Spool {
         let length = u64::try_from(stat.st_size).unwrap_or(0);
         Ok(Self {
             file,
-            id,
             length,
             allocated: length,
+            is_dirty: false,
+            reserve,
+            window,
+        })
+    }
+
+    /// Writes some of it.
+    fn write(&mut self, bytes: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        loop {
+            match self.file.write_vectored(bytes) {
+                Ok(0) => return Err(Errno::NOSPC),
+                Ok(written) => {
+                    self.length += u64::try_from(written).unwrap_or(0);
+                    self.is_dirty = true;
+                    return Ok(written);
+                }
+                Err(error) => match errno(&error) {
+                    Errno::INTR => {}
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Allocates room for `length` bytes and `behind` them; says whether the file system can.
+    fn allocate(&mut self, length: u64, behind: u64) -> Result<Progress, Errno> {
+        let needed = self.length + length + behind;
+        if needed <= self.allocated {
+            return Ok(Progress::Done);
+        }
+        let start = self.allocated.max(self.length);
+        // What is kept for the end is not used as a rule.
+        let window = if length > 0 { self.window } else { 0 };
+        for end in [needed + window, needed] {
+            let allocated = retry_on_intr(|| {
+                fallocate(&self.file, FallocateFlags::KEEP_SIZE, start, end - start)
+            });
+            match allocated {
+                Ok(()) => {
+                    self.allocated = end;
+                    return Ok(Progress::Done);
+                }
+                Err(Errno::NOSPC | Errno::DQUOT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Full)
+    }
+
+    fn is_removed(&self) -> Result<bool, SpoolLost> {
+        let stat = fstat(&self.file).map_err(SpoolLost::Broken)?;
+        Ok(stat.st_nlink == 0)
+    }
+
+    fn sync(&mut self) -> Result<Progress, SpoolLost> {
+        if !self.is_dirty {
+            return Ok(Progress::Done);
+        }
+        match fdatasync(&self.file) {
+            // Some file systems have nothing to sync.
+            Ok(()) | Err(Errno::INVAL) => {
+                self.is_dirty = false;
+                Ok(Progress::Done)
+            }
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::INTR) => Ok(Progress::Full),
+            Err(error) => Err(SpoolLost::Broken(error)),
+        }
+    }
+
+    fn release_reserve(&mut self) {
+        if self.allocated > self.length {
+            // Cutting at the present length frees only what lies behind it.
+            let _released = ftruncate(&self.file, self.length);
+            self.allocated = self.length;
+        }
+    }
+}
+
+/// The spool.
+pub(super) struct Spool {
+    records: Growing,
+    /// The files of the streams, by [`Stream::index`].
+    streams: [Growing; 2],
+    id: RecordId,
+    can_allocate: bool,
+    unsynced_since: Option<Instant>,
+    looked_after: Instant,
+}
+
+impl Spool {
+    /// Takes append-only descriptors of the records and of both streams; each of the agent's pipes may hold `pipe` bytes.
+    pub(super) fn new(files: [File; 3], id: RecordId, pipe: u64) -> Result<Self, SpoolLost> {
+        let [records, stdout, stderr] = files;
+        let streams = [
+            Growing::new(stdout, pipe, WINDOW)?,
+            Growing::new(stderr, pipe, WINDOW)?,
+        ];
+        // An offset in a stream is a place in its file.
+        if streams.iter().any(|stream| stream.length > 0) {
+            return Err(SpoolLost::Used);
+        }
+        let reserve = 2 * pipe.div_ceil(PIPE_PAGE) * HEADER + CLOSING;
+        Ok(Self {
+            records: Growing::new(records, reserve, RECORDS_WINDOW)?,
+            streams,
+            id,
             can_allocate: true,
-            reserve: 2 * (pipe + pipe.div_ceil(PIPE_PAGE) * HEADER) + CLOSING,
             unsynced_since: None,
             looked_after: Instant::now(),
         })
@@ -137,6 +276,8 @@ impl Spool {
         let stamp = stamp();
         Record {
             stamp,
+            kind,
+            stream,
             header: encode_header(kind, stream, offset, stamp, self.id, payload),
             payload,
             written: 0,
@@ -152,71 +293,85 @@ impl Spool {
         // A record that was begun is finished from the reserve rather than left torn.
         if room == Room::BeforeReserve
             && record.written == 0
-            && self.make_room(record.left()) == Progress::Full
+            && self.make_room_for(record.stream, record.placed().len(), record.inline_len())
+                == Progress::Full
         {
             return Ok(Progress::Full);
         }
         while record.left() > 0 {
-            let in_header = record.written.min(HEADER_LEN);
-            let slices = [
-                IoSlice::new(&record.header[in_header..]),
-                IoSlice::new(&record.payload[record.written - in_header..]),
-            ];
-            match self.file.write_vectored(&slices) {
-                Ok(0) => return Ok(Progress::Full),
+            let placed = record.placed();
+            let written = match placed.is_empty() {
+                true => self.records.write(&record.inline()),
+                false => self.streams[record.stream.index()].write(&[IoSlice::new(placed)]),
+            };
+            match written {
                 Ok(written) => {
                     record.written += written;
-                    self.length += u64::try_from(written).unwrap_or(0);
                     self.unsynced_since.get_or_insert_with(Instant::now);
                 }
-                Err(error) => match errno(&error) {
-                    Errno::INTR => {}
-                    Errno::NOSPC | Errno::DQUOT => return Ok(Progress::Full),
-                    error => return Err(SpoolLost::Broken(error)),
-                },
+                Err(Errno::NOSPC | Errno::DQUOT) => return Ok(Progress::Full),
+                Err(error) => return Err(SpoolLost::Broken(error)),
             }
         }
         Ok(Progress::Done)
     }
 
-    /// Allocates room for `length` bytes and the whole reserve behind them.
-    pub(super) fn make_room(&mut self, length: usize) -> Progress {
-        self.allocate(length, self.reserve)
+    /// Allocates room for a read of `length` bytes of a stream, its records, and the whole reserve behind them.
+    pub(super) fn make_room(&mut self, stream: Stream, length: usize) -> Progress {
+        // The record of the read, the end of the stream, and the mark that there is room.
+        self.make_room_for(stream, length, 3 * HEADER_LEN)
     }
 
-    /// Returns how many of `wanted` bytes of output one record can take at the end, closing records not counted.
-    pub(super) fn room_at_the_end(&mut self, wanted: usize) -> usize {
-        if self.allocate(HEADER_LEN + wanted, CLOSING) == Progress::Done {
+    fn make_room_for(&mut self, stream: Stream, length: usize, records: usize) -> Progress {
+        let reserves = self.streams.each_ref().map(|stream| stream.reserve);
+        let mut lengths = [0; 2];
+        lengths[stream.index()] = to_u64(length);
+        self.allocate(lengths, reserves, to_u64(records), self.records.reserve)
+    }
+
+    /// Returns how many of `wanted` bytes of a stream one record can take at the end, closing records not counted.
+    pub(super) fn room_at_the_end(&mut self, stream: Stream, wanted: usize) -> usize {
+        let mut lengths = [0; 2];
+        lengths[stream.index()] = to_u64(wanted);
+        if self.allocate(lengths, [0; 2], HEADER, CLOSING) == Progress::Done {
             return wanted;
         }
-        let left = self
-            .allocated
-            .saturating_sub(self.length + HEADER + CLOSING);
+        let file = &self.streams[stream.index()];
+        if self.records.allocated < self.records.length + HEADER + CLOSING {
+            return 0;
+        }
+        let left = file.allocated.saturating_sub(file.length);
         usize::try_from(left).map_or(wanted, |left| left.min(wanted))
     }
 
     /// Returns whether a record without payload can be taken from the reserve.
     pub(super) fn can_mark(&self) -> bool {
-        self.allocated >= self.length + HEADER + CLOSING
+        self.records.allocated >= self.records.length + HEADER + CLOSING
     }
 
-    /// Allocates room for `length` bytes and `behind` them.
-    fn allocate(&mut self, length: usize, behind: u64) -> Progress {
-        let needed = self.length + u64::try_from(length).unwrap_or(0) + behind;
-        if !self.can_allocate || needed <= self.allocated {
+    /// Allocates room for so many bytes of the streams and of records, and for what is behind them.
+    fn allocate(
+        &mut self,
+        streams: [u64; 2],
+        behind: [u64; 2],
+        records: u64,
+        behind_records: u64,
+    ) -> Progress {
+        if !self.can_allocate {
             return Progress::Done;
         }
-        let start = self.allocated.max(self.length);
-        for end in [needed + WINDOW, needed] {
-            let allocated = retry_on_intr(|| {
-                fallocate(&self.file, FallocateFlags::KEEP_SIZE, start, end - start)
-            });
-            match allocated {
-                Ok(()) => {
-                    self.allocated = end;
-                    return Progress::Done;
-                }
-                Err(Errno::NOSPC | Errno::DQUOT) => {}
+        let [stdout, stderr] = &mut self.streams;
+        // The records first: they are least, and without room for them nothing else helps.
+        let files = [
+            (&mut self.records, records, behind_records),
+            (stdout, streams[0], behind[0]),
+            (stderr, streams[1], behind[1]),
+        ];
+        let mut progress = Progress::Done;
+        for (file, length, behind) in files {
+            match file.allocate(length, behind) {
+                Ok(Progress::Done) => {}
+                Ok(Progress::Full) => progress = Progress::Full,
                 // Not every file system can; then the exit record has no reserve.
                 Err(_) => {
                     self.can_allocate = false;
@@ -224,7 +379,7 @@ impl Spool {
                 }
             }
         }
-        Progress::Full
+        progress
     }
 
     /// Returns how long until [`Spool::look_after`] has something to do.
@@ -242,8 +397,10 @@ impl Spool {
             return Ok(());
         }
         self.looked_after = Instant::now();
-        if fstat(&self.file).map_err(SpoolLost::Broken)?.st_nlink == 0 {
-            return Err(SpoolLost::Removed);
+        for file in [&self.records, &self.streams[0], &self.streams[1]] {
+            if file.is_removed()? {
+                return Err(SpoolLost::Removed);
+            }
         }
         if self.unsynced_since.is_some() && self.sync()? == Progress::Full {
             self.unsynced_since = Some(Instant::now());
@@ -251,27 +408,27 @@ impl Spool {
         Ok(())
     }
 
-    /// Brings everything that was written to the disk.
+    /// Brings everything that was written to the disk, the records last.
     pub(super) fn sync(&mut self) -> Result<Progress, SpoolLost> {
-        match fdatasync(&self.file) {
-            // Some file systems have nothing to sync.
-            Ok(()) | Err(Errno::INVAL) => {
-                self.unsynced_since = None;
-                Ok(Progress::Done)
+        let [stdout, stderr] = &mut self.streams;
+        for file in [stdout, stderr, &mut self.records] {
+            if file.sync()? == Progress::Full {
+                return Ok(Progress::Full);
             }
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::INTR) => Ok(Progress::Full),
-            Err(error) => Err(SpoolLost::Broken(error)),
         }
+        self.unsynced_since = None;
+        Ok(Progress::Done)
     }
 
     /// Gives room that was allocated and not used back to the host.
     pub(super) fn release_reserve(&mut self) {
-        if self.allocated > self.length {
-            // Cutting at the present length frees only what lies behind it.
-            let _released = ftruncate(&self.file, self.length);
-            self.allocated = self.length;
-        }
+        self.records.release_reserve();
+        self.streams.iter_mut().for_each(Growing::release_reserve);
     }
+}
+
+fn to_u64(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn stamp() -> Stamp {

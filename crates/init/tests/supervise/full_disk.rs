@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::pipe::fcntl_setpipe_size;
 use tempfile::TempDir;
 
-use crate::supervisor::{Launch, Recording, Running, script, shell};
+use crate::supervisor::{Launch, Recording, Running, script, shell, streams};
 
 const SIGTERM: i32 = 15;
 /// Size of the disk: what the helper keeps for the end, which is two pipes of one MiB, and about as much again.
@@ -48,6 +48,16 @@ impl SmallDisk {
 
     fn spool(&self) -> PathBuf {
         self.0.path().join("spool")
+    }
+
+    /// Returns the length of all files of the spool.
+    fn used(&self) -> u64 {
+        self.files().iter().map(fs::Metadata::len).sum()
+    }
+
+    fn files(&self) -> [fs::Metadata; 3] {
+        let [stdout, stderr] = streams(&self.spool());
+        [self.spool(), stdout, stderr].map(|path| fs::metadata(path).unwrap())
     }
 
     /// Starts an agent that prints until the disk is full, and waits until it is.
@@ -93,7 +103,7 @@ impl PipeEnd {
     /// Writes until the pipe takes no more and the helper has said that the disk is full.
     fn fill(&mut self, running: &Running) {
         loop {
-            let recorded = Recording::read(&fs::read(running.spool()).unwrap());
+            let recorded = Recording::read(running.spool());
             let full = recorded.count(Kind::Full);
             if self.write_until_refused() == 0 && full > 0 {
                 return;
@@ -140,7 +150,7 @@ fn an_agent_waits_for_room_and_loses_nothing() {
         return;
     };
     let running = disk.fill(Launch::new(&script("spew 3m; exit 4")));
-    let length = fs::metadata(disk.spool()).unwrap().len();
+    let length = disk.used();
 
     disk.grow_to(4 * DISK);
     let recorded = running.finish();
@@ -184,7 +194,7 @@ fn an_agent_stopped_on_a_full_disk_still_has_a_complete_record() {
             return;
         };
         let running = disk.fill(Launch::new(&script("spew 3m")));
-        let length = fs::metadata(disk.spool()).unwrap().len();
+        let length = disk.used();
 
         running.signal(signal);
         let recorded = running.finish();
@@ -289,9 +299,10 @@ fn room_that_was_kept_for_the_end_is_given_back() {
         .run();
 
     assert_eq!(recorded.exit().end, End::Code(0));
-    let data = fs::metadata(disk.spool()).unwrap();
-    let blocks = std::os::unix::fs::MetadataExt::blocks(&data);
-    assert!(blocks * 512 < data.len() + (1 << 16), "{blocks} blocks");
+    for data in disk.files() {
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&data);
+        assert!(blocks * 512 < data.len() + (1 << 16), "{blocks} blocks");
+    }
 }
 
 #[test]

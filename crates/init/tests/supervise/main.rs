@@ -23,7 +23,7 @@ use dark_factory_spool::{
     EXIT_EXEC_FAILED, EXIT_HELPER_FAILED, EXIT_NO_SUPERVISOR, EXIT_SPOOL_GONE, End,
     HANDOVER_VERSION, KILL_EVERYTHING_SIGNAL, Kind,
 };
-use supervisor::{Launch, Recorded, append_only, script, send, shell};
+use supervisor::{Launch, Recorded, append_only, script, send, shell, streams};
 
 const SIGUSR1: i32 = 10;
 const SIGTERM: i32 = 15;
@@ -208,17 +208,32 @@ fn a_handover_that_is_no_spool_is_refused() {
     assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
 
     let running = Launch::new(&script("print no")).start_alone();
-    running.hand_over(HANDOVER_VERSION, &File::create(running.spool()).unwrap());
+    let [_, stdout, stderr] = append_only(running.spool());
+    let cut = File::create(running.spool()).unwrap();
+    running.hand_over(HANDOVER_VERSION, &[cut, stdout, stderr]);
     assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
 
     let running = Launch::new(&script("print no")).start_alone();
     let device = OpenOptions::new().append(true).open("/dev/null").unwrap();
-    running.hand_over(HANDOVER_VERSION, &device);
+    let [records, stdout, _] = append_only(running.spool());
+    running.hand_over(HANDOVER_VERSION, &[records, stdout, device]);
     assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
 
     let running = Launch::new(&script("print no")).start_alone();
-    File::create(running.spool()).unwrap();
-    running.hand_over(HANDOVER_VERSION, &File::open(running.spool()).unwrap());
+    let [_, stdout, stderr] = append_only(running.spool());
+    let read = File::open(running.spool()).unwrap();
+    running.hand_over(HANDOVER_VERSION, &[read, stdout, stderr]);
+    assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
+
+    let running = Launch::new(&script("print no")).start_alone();
+    let [records, stdout, _] = append_only(running.spool());
+    running.hand_over(HANDOVER_VERSION, &[records, stdout]);
+    assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
+
+    let running = Launch::new(&script("print no")).start_alone();
+    let files = append_only(running.spool());
+    fs::write(&streams(running.spool())[0], "somebody else's").unwrap();
+    running.hand_over(HANDOVER_VERSION, &files);
     assert_eq!(running.finish().code, Some(EXIT_HELPER_FAILED));
 }
 
@@ -344,7 +359,7 @@ fn the_agent_leads_a_session_of_its_own() {
 #[test]
 fn a_stream_that_is_closed_early_ends_early() {
     let running = Launch::new(&shell("exec >&-; sleep 60")).start();
-    while !supervisor::Recording::read(&fs::read(running.spool()).unwrap_or_default()).ended[0] {
+    while !supervisor::Recording::read(running.spool()).ended[0] {
         std::thread::sleep(Duration::from_millis(10));
     }
 

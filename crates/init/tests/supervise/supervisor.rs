@@ -133,9 +133,9 @@ impl Launch {
 }
 
 /// Sends one handover message to a helper that has connected.
-pub(crate) fn send(stream: &UnixStream, version: u8, file: &File) {
-    let fds = [file.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+pub(crate) fn send(stream: &UnixStream, version: u8, files: &[File]) {
+    let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     let message = [version];
@@ -148,13 +148,21 @@ pub(crate) fn send(stream: &UnixStream, version: u8, file: &File) {
     .unwrap();
 }
 
-/// Creates a spool.
-pub(crate) fn append_only(path: &Path) -> File {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(path)
-        .unwrap()
+/// Creates a spool: the records, and the files of both streams beside them.
+pub(crate) fn append_only(path: &Path) -> [File; 3] {
+    let [stdout, stderr] = streams(path);
+    [path.to_owned(), stdout, stderr].map(|path| {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap()
+    })
+}
+
+/// Returns where the files of the streams are.
+pub(crate) fn streams(spool: &Path) -> [PathBuf; 2] {
+    ["stdout", "stderr"].map(|name| spool.with_extension(name))
 }
 
 /// A helper that runs.
@@ -177,8 +185,8 @@ impl Running {
     }
 
     /// Sends one handover message.
-    pub(crate) fn hand_over(&self, version: u8, file: &File) {
-        send(&self.accept(), version, file);
+    pub(crate) fn hand_over(&self, version: u8, files: &[File]) {
+        send(&self.accept(), version, files);
     }
 
     /// Returns the spool's path.
@@ -208,8 +216,8 @@ impl Running {
     /// Waits until the recorded stdout contains `text`; returns all of it.
     pub(crate) fn wait_for_output(&self, text: &str) -> String {
         patiently(text, || {
-            let spool = fs::read(&self.spool).ok()?;
-            let output = String::from_utf8_lossy(&Recording::read(&spool).output[0]).into_owned();
+            let recording = Recording::read(&self.spool);
+            let output = String::from_utf8_lossy(&recording.output[0]).into_owned();
             output.contains(text).then_some(output)
         })
     }
@@ -217,15 +225,15 @@ impl Running {
     /// Waits until the spool holds `count` records of `kind`.
     pub(crate) fn wait_for_records(&self, kind: Kind, count: usize) {
         patiently(&format!("{count} records {kind:?}"), || {
-            let recording = Recording::read(&fs::read(&self.spool).ok()?);
+            let recording = Recording::read(&self.spool);
             (recording.count(kind) >= count).then_some(())
         });
     }
 
-    /// Waits until the spool is at least `length` bytes long.
+    /// Waits until at least `length` bytes of stdout are written.
     pub(crate) fn wait_for_length(&self, length: u64) {
         let deadline = Instant::now() + PATIENCE;
-        while fs::metadata(&self.spool).map_or(0, |data| data.len()) < length {
+        while fs::metadata(&streams(&self.spool)[0]).map_or(0, |data| data.len()) < length {
             assert!(Instant::now() < deadline, "the spool does not grow");
             thread::yield_now();
         }
@@ -258,11 +266,10 @@ impl Running {
         if let Some(mut pipe) = self.child.stderr.take() {
             pipe.read_to_end(&mut stderr).unwrap();
         }
-        let spool = fs::read(&self.spool).unwrap_or_default();
         Recorded {
             code: status.code(),
             message: String::from_utf8_lossy(&stderr).into_owned(),
-            recording: Recording::read(&spool),
+            recording: Recording::read(&self.spool),
         }
     }
 }
@@ -355,10 +362,13 @@ impl Recording {
         self.kinds.iter().filter(|&&found| found == kind).count()
     }
 
-    /// Decodes a spool; whatever is not contiguous fails the test.
-    pub(crate) fn read(spool: &[u8]) -> Self {
+    /// Decodes a spool, of which there may be nothing yet; whatever is not contiguous fails the test.
+    pub(crate) fn read(spool: &Path) -> Self {
         let mut recording = Self::default();
-        let mut rest = spool;
+        let records = fs::read(spool).unwrap_or_default();
+        // After the records, which speak of nothing that is not there.
+        let streams = streams(spool).map(|path| fs::read(path).unwrap_or_default());
+        let mut rest = &records[..];
         let mut last_monotonic = 0;
         while let Decoded::Record {
             header,
@@ -370,7 +380,15 @@ impl Recording {
             assert!(header.stamp.monotonic_ns >= last_monotonic);
             assert!(header.stamp.wall_ns > 1_700_000_000_000_000_000);
             last_monotonic = header.stamp.monotonic_ns;
-            recording.add(header, payload);
+            if header.kind == Kind::Data {
+                let place = usize::try_from(header.offset).unwrap();
+                let length = usize::try_from(header.len).unwrap();
+                let printed = &streams[header.stream.index()][place..place + length];
+                assert!(header.matches(printed), "not the bytes that were recorded");
+                recording.add(header, printed);
+            } else {
+                recording.add(header, payload);
+            }
             rest = &rest[consumed..];
         }
         assert!(
