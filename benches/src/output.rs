@@ -73,7 +73,7 @@ fn ours(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
 
 /// Copies what the agent prints, without a container, from its pipe into files, and syncs the first of them.
 fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> {
-    let agent = rig.beside("agent");
+    let agent = rig.beside("helper");
     fs::write(&agent, HELPER.bytes())?;
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
     let paths: Vec<_> = (0..files)

@@ -34,7 +34,7 @@ const SAFETY_WAKE_MS: u16 = 1000;
 /// The same where the spool cannot be watched.
 const UNWATCHED_WAKE_MS: u16 = 50;
 /// New bytes of output behind which a cursor is due, and those that make one due after a time.
-const CURSOR_BYTES: u64 = 64 << 20;
+const CURSOR_BYTES: u64 = 256 << 20;
 const CURSOR_LEAST: u64 = 1 << 20;
 const CURSOR_TIME: Duration = Duration::from_secs(2);
 
