@@ -23,6 +23,8 @@ use super::launch::{
 
 /// Size of `/tmp` and of the home, each, where memory is not limited.
 const TMPFS_SIZE: u64 = 2 << 30;
+/// The least that a file with content takes of it.
+const PAGE: u64 = 4096;
 
 /// Returns the options of the container for an attempt, as both renderers of [`super::launch`] take them.
 ///
@@ -162,17 +164,19 @@ fn mount_extra(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec) {
 
 /// Returns `/tmp` and the home; programs may run from both, because builds and installers do that.
 ///
-/// What is in them counts as the container's memory: each may fill half of it, and then says that it is full rather
-/// than having the agent killed.
+/// What is in them counts as the container's memory, and so do their inodes: each may fill half of it, with no more
+/// files than it has pages, and then says that it is full rather than having the agent killed.
 fn tmpfs(spec: &LaunchSpec) -> Vec<TmpfsMount> {
     let size = spec.limits.memory.map_or(TMPFS_SIZE, |size| size.0 / 2);
+    // Zero would be no limit.
+    let files = (size / PAGE).max(1);
     let owner = match spec.user {
         User::Ids { uid, gid } => format!("uid={uid},gid={gid},mode=700"),
         User::Named(_) | User::Image => "mode=1777".to_owned(),
     };
     let mount = |path: &str, mode: &str| TmpfsMount {
         path: path.to_owned(),
-        options: format!("rw,nosuid,nodev,exec,size={size},{mode}"),
+        options: format!("rw,nosuid,nodev,exec,size={size},nr_inodes={files},{mode}"),
     };
     vec![mount("/tmp", "mode=1777"), mount(HARDENED_HOME, &owner)]
 }

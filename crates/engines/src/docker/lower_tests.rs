@@ -191,11 +191,11 @@ fn the_hardened_container_has_no_privileges_and_its_limits() {
     let tmpfs = config.tmpfs.unwrap();
     assert_eq!(
         tmpfs["/tmp"],
-        "rw,nosuid,nodev,exec,size=268435456,mode=1777"
+        "rw,nosuid,nodev,exec,size=268435456,nr_inodes=65536,mode=1777"
     );
     assert_eq!(
         tmpfs["/home/agent"],
-        "rw,nosuid,nodev,exec,size=268435456,uid=1000,gid=100,mode=700"
+        "rw,nosuid,nodev,exec,size=268435456,nr_inodes=65536,uid=1000,gid=100,mode=700"
     );
 }
 
