@@ -8,6 +8,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use dark_factory_spool::{End, Intervention};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal as NixSignal, kill};
 use nix::unistd::Pid as NixPid;
 use rustix::io::Errno;
@@ -154,6 +155,10 @@ impl Family {
     }
 
     fn collect(&mut self, pid: Pid, status: WaitStatus) {
+        if let Some(signal) = status.stopping_signal() {
+            let_go(pid, signal);
+            return;
+        }
         let signal = status.terminating_signal();
         if self.main == Some(pid) {
             self.main = None;
@@ -206,6 +211,15 @@ impl Family {
             }
         }
     }
+}
+
+/// Lets a process go on that made us trace it and then stopped: it has not ended.
+fn let_go(pid: Pid, signal: i32) {
+    let signal = NixSignal::try_from(signal).ok();
+    // That it was executed is told to who traces it by this one, which would end it.
+    let passed_on = signal.filter(|signal| *signal != NixSignal::SIGTRAP);
+    // It may be dead by now, and is collected then.
+    let _let_go = ptrace::detach(NixPid::from_raw(pid.as_raw_nonzero().get()), passed_on);
 }
 
 /// Returns the bit that stands for a signal.
