@@ -126,9 +126,11 @@ impl StateDir {
     /// The operating system's error, with the path that it is about.
     pub fn within(&self, scratch: &Scratch) -> io::Result<Self> {
         let state = Self {
-            path: scratch.path().to_owned(),
+            // Not the folder itself, which is locked: who opens a store locks the folder that it is in.
+            path: scratch.path().join("state"),
             init: self.init.clone(),
         };
+        make_private(&state.path)?;
         make_private(&state.runs())?;
         make_private_file(&state.store())?;
         Ok(state)
