@@ -5,12 +5,13 @@
 //! Never: minds that another supervisor writes the file anew: its bytes are the same.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, IsTerminal as _, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dark_factory_agents::neutralise;
 use serde_json::json;
 
 use super::Format;
@@ -44,6 +45,8 @@ pub(crate) struct Follower {
     path: PathBuf,
     format: Format,
     excerpt: Excerpt,
+    /// Whether a person sees it at once.
+    is_terminal: bool,
     pending: Vec<u8>,
     watch: Watch,
     is_ended: Arc<AtomicBool>,
@@ -59,6 +62,7 @@ impl Follower {
             path,
             format,
             excerpt: Excerpt::default(),
+            is_terminal: io::stdout().is_terminal(),
             pending: Vec::new(),
         }
     }
@@ -105,6 +109,7 @@ impl Follower {
                 return Ok(Taken::Yes);
             }
             let taken = match self.format {
+                Format::Text if self.is_terminal => self.print_shown(&bytes),
                 Format::Text => terminal::print_bytes(&bytes),
                 Format::Json => self.print_json(&bytes),
             };
@@ -112,6 +117,19 @@ impl Follower {
                 return Ok(Taken::No);
             }
         }
+    }
+
+    /// Prints what a terminal would obey as something that it shows.
+    fn print_shown(&mut self, bytes: &[u8]) -> Taken {
+        self.pending.extend(bytes);
+        let whole = match str::from_utf8(&self.pending) {
+            // The rest of its last character comes with the next bytes.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.pending.len(),
+        };
+        let bytes: Vec<u8> = self.pending.drain(..whole).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        terminal::print_bytes(neutralise(&text).as_bytes())
     }
 
     fn print_json(&mut self, bytes: &[u8]) -> Taken {
