@@ -19,7 +19,7 @@ use crate::scene::{Running, Scene, eventually, report};
 use crate::support::Ended;
 
 /// An address of this machine that containers on the bridge could reach too.
-fn bridge_address(scene: &Scene) -> Ipv4Addr {
+pub(crate) fn bridge_address(scene: &Scene) -> Ipv4Addr {
     let address = scene.docker(&[
         "network",
         "inspect",
@@ -33,13 +33,19 @@ fn bridge_address(scene: &Scene) -> Ipv4Addr {
 }
 
 /// A server on every address of this machine; it counts its visitors, and gives each the same answer.
-struct Decoy {
-    port: u16,
+pub(crate) struct Decoy {
+    pub(crate) port: u16,
     visits: Arc<AtomicUsize>,
 }
 
 impl Decoy {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
+        Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n")
+    }
+
+    /// Opens one that gives this answer.
+    pub(crate) fn answering(answer: &str) -> Self {
+        let answer = answer.to_owned();
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let visits = Arc::<AtomicUsize>::default();
@@ -51,15 +57,13 @@ impl Decoy {
                 let mut buffer = [0; 4096];
                 // A visitor that leaves early has been counted.
                 let _read = stream.read(&mut buffer);
-                let _written = stream.write_all(
-                    b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n",
-                );
+                let _written = stream.write_all(answer.as_bytes());
             }
         });
         Self { port, visits }
     }
 
-    fn visits(&self) -> usize {
+    pub(crate) fn visits(&self) -> usize {
         self.visits.load(Ordering::SeqCst)
     }
 
@@ -71,7 +75,7 @@ impl Decoy {
 }
 
 /// A run of a bash script in the image of Claude Code, which has bash.
-fn bash(scene: &Scene, allow: &str, script: &str) -> Command {
+pub(crate) fn bash(scene: &Scene, allow: &str, script: &str) -> Command {
     let mut run = scene.dark_factory(&["run", "--agent", "command", "--image", &claude_image()]);
     run.args(["--network", allow]).arg(&scene.prompt);
     run.args(["--", "bash", "-c", script]);
@@ -79,7 +83,7 @@ fn bash(scene: &Scene, allow: &str, script: &str) -> Command {
 }
 
 /// A shell function that asks the proxy for one thing and prints the answer.
-const ASK: &str = r#"ask() { exec 3<>/dev/tcp/127.0.0.1/3128 && printf "$1\r\nConnection: close\r\n\r\n" >&3 && cat <&3; exec 3>&-; }; "#;
+pub(crate) const ASK: &str = r#"ask() { exec 3<>/dev/tcp/127.0.0.1/3128 && printf "$1\r\nConnection: close\r\n\r\n" >&3 && cat <&3; exec 3>&-; }; "#;
 
 /// Runs a real agent whose model is all that it may reach; returns the run and where the model is.
 fn with_model_in_reach(
@@ -294,7 +298,7 @@ fn without_a_guard_the_agent_is_not_started() {
 }
 
 /// Returns what the scene's one run has printed.
-fn raw(scene: &Scene) -> String {
+pub(crate) fn raw(scene: &Scene) -> String {
     std::fs::read_to_string(scene.folder().join("raw.jsonl")).unwrap()
 }
 

@@ -30,6 +30,7 @@ mod faults;
 mod full_disk;
 mod gemini;
 mod guard;
+mod hostile;
 mod images;
 mod limits;
 mod logs;
