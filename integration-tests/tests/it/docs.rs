@@ -1,7 +1,7 @@
-//! The docs quote what the program says.
+//! The docs quote what the program says, and name tests that exist.
 //!
-//! Owns: how a quoted message is found in the source.
-//! Reads: `docs/troubleshooting.md`, the source.
+//! Owns: how a quoted message and a named test are found in the source.
+//! Reads: `docs/troubleshooting.md`, `docs/security.md`, the source.
 //! Never: starts anything.
 
 use std::fs;
@@ -67,4 +67,50 @@ fn every_message_of_the_troubleshooting_page_is_one_of_ours() {
 
     assert!(quoted(&page).len() > 60, "the page's tables are not found");
     assert!(unknown.is_empty(), "nobody says {unknown:#?}");
+}
+
+/// Returns what stands in a page as code, without fenced blocks.
+fn code(page: &str) -> impl Iterator<Item = &str> {
+    page.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Returns the file and the function of a test that a page names; a whole file has no function.
+fn named_test(code: &str) -> Option<(PathBuf, Option<&str>)> {
+    let (module, name) = match code.rsplit_once("::") {
+        Some((module, "*")) => (module, None),
+        Some((module, name)) => (module, Some(name)),
+        None => (code, None),
+    };
+    let is_file = module.starts_with("crates/") && module.ends_with(".rs");
+    if is_file {
+        return Some((root().join(module), name));
+    }
+    let tests = root().join("integration-tests/tests/it");
+    let file = tests.join(module.replace("::", "/")).with_extension("rs");
+    code.contains("::").then_some((file, name))
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let named: Vec<_> = code(&page)
+        .filter(|code| *code != "x::y")
+        .filter_map(named_test)
+        .collect();
+
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|(file, name)| {
+            let source = fs::read_to_string(file).unwrap_or_default();
+            let is_there = match name {
+                Some(name) => source.contains(&format!("fn {name}()")),
+                None => source.contains("test]\n"),
+            };
+            !is_there
+        })
+        .collect();
+
+    assert!(named.len() > 30, "the page's tests are not found");
+    assert!(missing.is_empty(), "no test is {missing:#?}");
 }
