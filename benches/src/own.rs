@@ -12,7 +12,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use dark_factory::executor::engine::{
     Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
-    OwnedContainer, OwnedImage, PullProgress, Recovered, Reopened, Usage, Workload,
+    OwnedContainer, OwnedImage, PullProgress, Recognized, Recovered, Reopened, Usage, Workload,
 };
 use dark_factory::executor::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 use dark_factory::types::{ImageRecord, NetworkMode, OwnerId};
@@ -69,6 +69,7 @@ async fn ours(rig: &Rig, state: &Path) -> Result<(f64, f64)> {
     )?;
     let control = supervisor.control("the bench");
     let (start, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF)?);
+    supervisor.check().await?;
     let submitted = supervisor.submit(&resolved).await?;
     supervisor
         .run(submitted, Vec::new(), &control, &|_| {})
@@ -135,8 +136,12 @@ impl<E: Engine> Engine for TimedEngine<E> {
         timed(&self.1, self.0.probe(probe_dir)).await
     }
 
-    async fn check(&self, probe_dir: &Path) -> std::result::Result<(), EngineError> {
-        timed(&self.1, self.0.check(probe_dir)).await
+    async fn recognize(&self, notes: &Path) -> std::result::Result<Recognized, EngineError> {
+        timed(&self.1, self.0.recognize(notes)).await
+    }
+
+    async fn check(&self, probe_dir: &Path, notes: &Path) -> std::result::Result<(), EngineError> {
+        timed(&self.1, self.0.check(probe_dir, notes)).await
     }
 
     async fn ensure_image(

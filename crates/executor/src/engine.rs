@@ -182,6 +182,15 @@ impl EngineError {
     }
 }
 
+/// Whether an engine is known, for certain, from an earlier check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognized {
+    /// It is, and it could be used.
+    Yes,
+    /// Nothing is known of it, or it may be another one.
+    No,
+}
+
 /// What an engine can do, as it was probed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities {
@@ -479,12 +488,25 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// [`EngineError::Unsupported`].
     async fn probe(&self, probe_dir: &std::path::Path) -> Result<Capabilities, EngineError>;
 
-    /// Contacts the engine and makes sure that it can be used: less than what [`Engine::probe`] asks for.
+    /// Contacts the engine, and says whether an earlier [`Engine::check`], whose result is in the folder `notes`, holds
+    /// of it for certain.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Unreachable`], [`EngineError::PermissionDenied`] or [`EngineError::Unsupported`].
+    async fn recognize(&self, notes: &std::path::Path) -> Result<Recognized, EngineError>;
+
+    /// Contacts the engine and makes sure that it can be used: less than what [`Engine::probe`] asks for. What it finds
+    /// may be left in the folder `notes`, for [`Engine::recognize`] of later processes.
     ///
     /// # Errors
     ///
     /// As [`Engine::probe`].
-    async fn check(&self, probe_dir: &std::path::Path) -> Result<(), EngineError>;
+    async fn check(
+        &self,
+        probe_dir: &std::path::Path,
+        notes: &std::path::Path,
+    ) -> Result<(), EngineError>;
 
     /// Contacts the engine and has it describe itself.
     ///

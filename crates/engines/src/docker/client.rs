@@ -7,7 +7,8 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::errors::Error as ClientError;
@@ -18,7 +19,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::{Address, DockerEndpoint};
-use super::ping::api_version;
+use super::memory::Mark;
+use super::ping::ping;
 use super::question;
 
 /// The oldest API that has everything we ask for.
@@ -132,6 +134,8 @@ pub(super) struct Client {
 struct Inner {
     endpoint: DockerEndpoint,
     docker: OnceCell<Docker>,
+    /// The process that listened on the engine's socket when it was first contacted.
+    listener: OnceLock<u32>,
 }
 
 impl Client {
@@ -140,6 +144,7 @@ impl Client {
             inner: Arc::new(Inner {
                 endpoint,
                 docker: OnceCell::new(),
+                listener: OnceLock::new(),
             }),
         }
     }
@@ -157,6 +162,15 @@ impl Client {
     /// Returns the client; the first time, the API's version is negotiated.
     pub(super) async fn docker(&self) -> Result<&Docker, EngineError> {
         self.inner.docker.get_or_try_init(|| self.connect()).await
+    }
+
+    /// Returns what tells this engine from another one at the same endpoint; `None` before it was contacted, and where
+    /// that cannot be told.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        let Address::Unix(socket) = self.address() else {
+            return None;
+        };
+        Mark::of(Path::new(socket), *self.inner.listener.get()?)
     }
 
     /// Makes a call that is bounded by its deadline, and says so once if it takes long.
@@ -258,7 +272,7 @@ impl Client {
     async fn connect(&self) -> Result<Docker, EngineError> {
         let address = &self.inner.endpoint.0;
         let ping = async {
-            api_version(address)
+            ping(address)
                 .await
                 .map_err(|err| ClientError::IOError { err })
         };
@@ -266,9 +280,12 @@ impl Client {
             endpoint: self.endpoint(),
             reason,
         };
-        let newest = self
-            .call(NEGOTIATE, ping)
-            .await?
+        let pong = self.call(NEGOTIATE, ping).await?;
+        if let Some(listener) = pong.listener {
+            let _first = self.inner.listener.set(listener);
+        }
+        let newest = pong
+            .version
             .ok_or_else(|| unsupported("it does not say which version its API has".to_owned()))?;
         if newest < MINIMUM_VERSION {
             return Err(unsupported(format!(

@@ -4,12 +4,12 @@
 //! Reads: launch specs, attempt folders.
 //! Never: touches a container that is not ours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOpt
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
     Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, OwnedImage,
-    PullProgress, Recovered, Reopened, Workload,
+    PullProgress, Recognized, Recovered, Reopened, Workload,
 };
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::failpoint::reach;
@@ -37,6 +37,7 @@ use super::client::{CREATE, Client, Fault, LIST};
 use super::container::{Container, ENGINE, Phase, inspect, phase};
 use super::endpoint::DockerEndpoint;
 use super::identity::{EngineIdentity, identity};
+use super::memory::{self, Note};
 use super::probe::Survey;
 use super::workload::DockerWorkload;
 use super::{images, lower, probe, reopen};
@@ -53,6 +54,16 @@ pub struct DockerEngine {
     client: Client,
     host: HostView,
     clock: Arc<dyn Clock>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is known and need not be asked.
+#[derive(Debug, Default)]
+struct Known {
+    /// What was noted of the engine.
+    note: Option<Note>,
+    /// Ids of the containers that we made and have not tried to start.
+    new: HashSet<String>,
 }
 
 impl fmt::Debug for DockerEngine {
@@ -74,6 +85,7 @@ impl DockerEngine {
             client: Client::new(endpoint.clone()),
             host,
             clock,
+            known: Arc::default(),
         }
     }
 
@@ -93,6 +105,45 @@ impl DockerEngine {
     /// Whatever keeps it from saying so.
     pub async fn survey(&self, image: &str) -> Result<Survey, EngineError> {
         probe::survey(&self.client, image).await
+    }
+
+    /// Finds or changes what is known.
+    fn known<T>(&self, what: impl FnOnce(&mut Known) -> T) -> T {
+        what(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the engine's lasting id, asked for only where it is not known.
+    async fn lasting_id(&self) -> Result<Option<String>, EngineError> {
+        let noted = self.client.mark().and_then(|mark| {
+            self.known(|known| known.note.as_ref().and_then(|note| note.identity(&mark)))
+        });
+        match noted {
+            Some(id) => Ok(Some(id)),
+            None => Ok(Box::pin(identity(&self.client)).await?.id),
+        }
+    }
+
+    /// Returns why a create request was refused: whoever recognized the engine did not ask whether it sees our files.
+    async fn refusal(&self, name: &str, reason: String, dir: &AttemptDir) -> EngineError {
+        let was_recognized = self.known(|known| known.note.take()).is_some();
+        let seen = match was_recognized {
+            true => probe::check(&self.client, dir.path()).await,
+            false => Ok(()),
+        };
+        let reason = match seen {
+            Err(error @ EngineError::ForeignFilesystem { .. }) => {
+                if let Some(state) = dir.path().parent().and_then(Path::parent) {
+                    memory::forget(state);
+                }
+                let advice = error.advice().map(|advice| format!(" ({advice})"));
+                format!("{}{}", error.sentence(), advice.unwrap_or_default())
+            }
+            _ => reason,
+        };
+        EngineError::CreateRefused {
+            name: name.to_owned(),
+            reason,
+        }
     }
 
     /// Returns the create request of an attempt.
@@ -197,9 +248,15 @@ impl DockerEngine {
         // process that is dead by now: then it has a name before it can be found.
         for _ in 0..NAME_TRIES {
             let lost = match self.create_once(spec, name, body.clone()).await {
-                Ok(Some(id)) => return Ok(id),
+                Ok(Some(id)) => {
+                    self.known(|known| known.new.insert(id.clone()));
+                    return Ok(id);
+                }
                 Ok(None) => None,
                 Err(error) if error.fate() == Fate::Unknown => Some(error),
+                Err(EngineError::CreateRefused { reason, .. }) => {
+                    return Err(Box::pin(self.refusal(name, reason, dir)).await);
+                }
                 Err(error) => return Err(error),
             };
             match (self.holder(name, owner, dir.attempt()).await, lost) {
@@ -224,6 +281,11 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
+        if self.known(|known| known.new.remove(&container.id)) {
+            return self
+                .hand_over(container, Phase::Created, handle, dir, &spool)
+                .await;
+        }
         let state = container.state().await?;
         let phase = phase(&state);
         // After the state: the spool of a container that has ended is all there is.
@@ -245,7 +307,19 @@ impl DockerEngine {
             }
             (Phase::Created | Phase::Running, false) => {}
         }
-        match Box::pin(hand_over(&container, phase, dir, &spool)).await {
+        self.hand_over(container, phase, handle, dir, &spool).await
+    }
+
+    /// Starts a container whose agent was not executed, if it does not run, and gives it its spool.
+    async fn hand_over(
+        &self,
+        container: Container,
+        phase: Phase,
+        handle: &Handle,
+        dir: &AttemptDir,
+        spool: &File,
+    ) -> Result<Box<dyn Workload>, EngineError> {
+        match Box::pin(hand_over(&container, phase, dir, spool)).await {
             // A helper that an earlier supervisor gave the spool, just before that one ended, asks nobody again.
             Err(EngineError::Handover { .. }) if is_started(dir).unwrap_or(false) => {}
             result => result?,
@@ -293,8 +367,34 @@ impl Engine for DockerEngine {
         probe::probe(&self.client, probe_dir).await
     }
 
-    async fn check(&self, probe_dir: &Path) -> Result<(), EngineError> {
-        probe::check(&self.client, probe_dir).await
+    async fn recognize(&self, notes: &Path) -> Result<Recognized, EngineError> {
+        self.client.docker().await?;
+        let note = self.client.mark().and_then(|mark| Note::read(notes, &mark));
+        Ok(self.known(|known| {
+            known.note = note;
+            match known.note {
+                Some(_) => Recognized::Yes,
+                None => Recognized::No,
+            }
+        }))
+    }
+
+    async fn check(&self, probe_dir: &Path, notes: &Path) -> Result<(), EngineError> {
+        // Before it is asked: whoever answers later is not the one that is noted.
+        self.client.docker().await?;
+        let Some(mark) = self.client.mark() else {
+            return probe::check(&self.client, probe_dir).await;
+        };
+        let ((), identity) = tokio::try_join!(
+            probe::check(&self.client, probe_dir),
+            Box::pin(identity(&self.client))
+        )?;
+        let note = Note::new(mark, notes, identity.id);
+        if let Some(Err(error)) = note.as_ref().map(|note| note.write(notes)) {
+            tracing::debug!(%error, "the engine will be asked again");
+        }
+        self.known(|known| known.note = note);
+        Ok(())
     }
 
     async fn describe(&self) -> Result<Description, EngineError> {
@@ -319,16 +419,16 @@ impl Engine for DockerEngine {
         let attempt = dir.attempt();
         let name = spec.container_name(attempt);
         // Who it is takes it as long as making the container, and is not needed before there is one.
-        let (id, identity) = tokio::try_join!(
+        let (id, engine) = tokio::try_join!(
             self.create_or_find(spec, owner, dir, &name),
-            Box::pin(identity(&self.client))
+            self.lasting_id()
         )?;
         let container = Container {
             client: self.client.clone(),
             id,
             name,
             transport: spec.transport,
-            engine: identity.id,
+            engine,
         };
         Ok(container.handle(attempt))
     }

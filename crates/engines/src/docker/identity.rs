@@ -2,7 +2,7 @@
 //!
 //! Owns: the engine's own id, and what a 404 means where another engine says it.
 //! Reads: what the engine says of itself.
-//! Never: keeps an id: another engine may answer at the same endpoint next time.
+//! Never: keeps an id: another engine may answer at the same endpoint next time; see `memory` for who may.
 
 use dark_factory_executor::engine::{EngineError, OnRestart};
 use serde::Deserialize;

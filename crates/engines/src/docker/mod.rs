@@ -18,6 +18,7 @@ mod identity;
 pub mod images;
 pub mod launch;
 mod lower;
+mod memory;
 mod ping;
 mod probe;
 mod question;

@@ -18,13 +18,29 @@ const API_VERSION: &str = "api-version";
 /// More than the header of any answer.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// Returns the newest API version of the engine at `address`; `None` if it does not say.
-pub(super) async fn api_version(address: &Address) -> io::Result<Option<ClientVersion>> {
-    let answer = match address {
-        Address::Unix(path) => ask(UnixStream::connect(path).await?).await?,
-        Address::Tcp(address) => ask(TcpStream::connect(address).await?).await?,
+/// What a ping tells.
+#[derive(Debug)]
+pub(super) struct Ping {
+    /// The newest API version of the engine; `None` if it does not say.
+    pub(super) version: Option<ClientVersion>,
+    /// The process that listens on the engine's socket, where that can be seen.
+    pub(super) listener: Option<u32>,
+}
+
+/// Pings the engine at `address`.
+pub(super) async fn ping(address: &Address) -> io::Result<Ping> {
+    let (answer, listener) = match address {
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path).await?;
+            let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            (ask(stream).await?, process)
+        }
+        Address::Tcp(address) => (ask(TcpStream::connect(address).await?).await?, None),
     };
-    Ok(find_version(&answer))
+    Ok(Ping {
+        version: find_version(&answer),
+        listener: listener.and_then(|process| u32::try_from(process).ok()),
+    })
 }
 
 async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<String> {

@@ -13,7 +13,7 @@ use dark_factory_types::{ImageRecord, OwnerId};
 use super::reach;
 use crate::engine::{
     Capabilities, Description, Engine, EngineError, EngineExit, Executed, Execution, Handle,
-    OwnedContainer, OwnedImage, PullProgress, Recovered, Reopened, Usage, Workload,
+    OwnedContainer, OwnedImage, PullProgress, Recognized, Recovered, Reopened, Usage, Workload,
 };
 use crate::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
 
@@ -69,8 +69,12 @@ impl Engine for FaultyEngine {
         self.0.probe(probe_dir).await
     }
 
-    async fn check(&self, probe_dir: &Path) -> Result<(), EngineError> {
-        self.0.check(probe_dir).await
+    async fn recognize(&self, notes: &Path) -> Result<Recognized, EngineError> {
+        self.0.recognize(notes).await
+    }
+
+    async fn check(&self, probe_dir: &Path, notes: &Path) -> Result<(), EngineError> {
+        self.0.check(probe_dir, notes).await
     }
 
     async fn describe(&self) -> Result<Description, EngineError> {

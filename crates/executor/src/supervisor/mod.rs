@@ -23,7 +23,7 @@ use uuid::Uuid;
 use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress, safe_intent};
 use crate::clock::Clock;
 use crate::egress::EgressGuard;
-use crate::engine::{Capabilities, Engine, Handle};
+use crate::engine::{Capabilities, Engine, Handle, Recognized};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
 use crate::lease::{Acquired, Lease};
@@ -228,14 +228,18 @@ impl Supervisor {
         Ok(self.engine.probe(scratch.path()).await?)
     }
 
-    /// Contacts the engine and makes sure that it can be used.
+    /// Contacts the engine and makes sure that it can be used; what was found out of the same engine before counts.
     ///
     /// # Errors
     ///
     /// As [`Supervisor::probe`].
     pub async fn check(&self) -> Result<(), ExecutorError> {
+        let notes = self.state.path();
+        if self.engine.recognize(notes).await? == Recognized::Yes {
+            return Ok(());
+        }
         let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
-        Ok(self.engine.check(scratch.path()).await?)
+        Ok(self.engine.check(scratch.path(), notes).await?)
     }
 
     /// Makes a supervisor for runs of ours that leave no record: its state folder goes with it.
