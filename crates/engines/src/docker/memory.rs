@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dark_factory_executor::state_dir::write_whole;
 use serde::{Deserialize, Serialize};
 
 /// The file's name in the state folder.
@@ -86,12 +87,9 @@ impl Note {
             .then_some(note)
     }
 
-    /// Writes the note. Several processes may do so at once: one of them is the last.
+    /// Writes the note. Of several processes that do so at once one may leave it torn, and then it is none.
     pub(super) fn write(&self, state: &Path) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(state)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.persist(state.join(FILE))?;
-        Ok(())
+        write_whole(&state.join(FILE), &serde_json::to_vec(self)?)
     }
 
     /// Returns who the engine is, if it has a lasting id, and if this is still the engine with that mark.
