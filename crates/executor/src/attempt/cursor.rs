@@ -225,7 +225,8 @@ mod tests {
             folder.path().to_owned(),
             folder.path().join("init"),
         );
-        for path in files(&dir) {
+        let raw = [dir.raw_log(), dir.stderr_log()];
+        for path in files(&dir).into_iter().chain(raw) {
             fs::write(path, "0123456789").unwrap();
         }
         (folder, dir)
@@ -277,7 +278,12 @@ mod tests {
             assert_eq!(Cursor::read(&dir), None);
         }
         fs::write(dir.cursor(), &text).unwrap();
-        fs::write(dir.run_log(), "short").unwrap();
-        assert_eq!(Cursor::read(&dir), None);
+        for path in [dir.run_log(), dir.raw_log()] {
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, "short").unwrap();
+            assert_eq!(Cursor::read(&dir), None);
+            fs::write(&path, whole).unwrap();
+        }
+        assert_eq!(Cursor::read(&dir), Some(cursor()));
     }
 }
