@@ -45,7 +45,7 @@ pub use format::seed::{Formatter, SeedFormatter};
 pub use format::text::{ColorChoice, TextFormatter, TextState, TextStyle};
 pub use gemini::Gemini;
 pub use mask::{MASK, Mask};
-pub use prices::{PRICES_DATE, cost_text, priced_usd};
+pub use prices::{PRICES_DATE, cost_text, priced, priced_usd};
 pub use report::{REPORT_END, REPORT_START, ReportError, parse_completion_report};
 pub use saved::RestoreError;
 pub use split::{DECODE_CAP, LineContent, LineEnd, LineSplitter, SplitLine};

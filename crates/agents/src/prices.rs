@@ -68,7 +68,7 @@ pub fn cost_text(usage: &Usage) -> Option<String> {
 }
 
 /// As [`priced_usd`], where so many of the tokens that were written to the cache are kept there for an hour.
-pub(crate) fn priced(model: &str, usage: &Usage, written_for_an_hour: u64) -> Option<f64> {
+pub fn priced(model: &str, usage: &Usage, written_for_an_hour: u64) -> Option<f64> {
     let price = find(model)?;
     let prompts = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
     if price.up_to_prompt.is_some_and(|most| prompts > most) {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use dark_factory_executor::clock::{Clock as _, SystemClock};
 use dark_factory_executor::egress::{EgressDemand, EgressGuard, OpenWay, WayEvent};
 use dark_factory_executor::spec::AttemptDir;
-use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Way, summarise};
+use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Upstreams, Way, summarise};
 use dark_factory_types::{AttemptId, EgressSummary, exit_code};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +45,7 @@ pub(crate) async fn guard(context: &Context) -> Result<u8, CommandError> {
         resolver: Arc::new(SystemResolver),
         now: || SystemClock.now(),
         patience: PATIENCE,
+        upstreams: Upstreams::default(),
     };
     let mut serving = std::pin::pin!(service.serve(stop.clone()));
     loop {

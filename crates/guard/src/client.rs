@@ -4,12 +4,13 @@
 //! Reads: its answers.
 //! Never: starts a guard; that is up to whoever has a program for it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use crate::control::{Answer, Ask, CONTROL_SOCKET, LINE_CAP};
@@ -19,7 +20,9 @@ use crate::control::{Answer, Ask, CONTROL_SOCKET, LINE_CAP};
 pub struct Client {
     stream: BufReader<UnixStream>,
     /// The beginning of a line that is not whole yet.
-    told: Vec<u8>,
+    partial: Vec<u8>,
+    /// What was told while an answer was waited for.
+    unheard: VecDeque<Answer>,
 }
 
 impl Client {
@@ -35,7 +38,8 @@ impl Client {
         let stream = UnixStream::connect(path).await?;
         Ok(Self {
             stream: BufReader::new(stream),
-            told: Vec::new(),
+            partial: Vec::new(),
+            unheard: VecDeque::new(),
         })
     }
 
@@ -48,37 +52,48 @@ impl Client {
         let mut text = serde_json::to_vec(ask)?;
         text.push(b'\n');
         self.stream.write_all(&text).await?;
-        let mut line = Vec::new();
-        (&mut self.stream)
-            .take(LINE_CAP)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        loop {
+            let line = self.line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+            let answer = serde_json::from_slice(&line)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            match answer {
+                // Told meanwhile, and not what was asked for.
+                Answer::Spent { .. } => self.unheard.push_back(answer),
+                answer => return Ok(answer),
+            }
         }
-        serde_json::from_slice(&line)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Waits for what the guard says without being asked; `None` once it has ended. Cancel-safe.
     pub async fn told(&mut self) -> Option<Answer> {
+        if let Some(answer) = self.unheard.pop_front() {
+            return Some(answer);
+        }
         loop {
-            let unread = self.stream.fill_buf().await.ok()?;
+            let line = self.line().await.ok()??;
+            if let Ok(answer) = serde_json::from_slice(&line) {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// Returns the next line; `None` at the end. Cancel-safe.
+    async fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let unread = self.stream.fill_buf().await?;
             if unread.is_empty() {
-                return None;
+                return Ok(None);
             }
             // What is taken out of the reader stays here, should this be cancelled.
             let end = unread.iter().position(|byte| *byte == b'\n');
             let taken = end.map_or(unread.len(), |end| end + 1);
-            self.told.extend_from_slice(&unread[..taken]);
+            self.partial.extend_from_slice(&unread[..taken]);
             self.stream.consume(taken);
             if end.is_some() {
-                let line = std::mem::take(&mut self.told);
-                if let Ok(answer) = serde_json::from_slice(&line) {
-                    return Some(answer);
-                }
-            } else if self.told.len() as u64 > LINE_CAP {
-                return None;
+                return Ok(Some(std::mem::take(&mut self.partial)));
+            }
+            if self.partial.len() as u64 > LINE_CAP {
+                return Err(io::ErrorKind::InvalidData.into());
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +16,8 @@ use crate::journal::{Entry, Fate, Journal};
 
 /// The most that is written down of one run, in bytes.
 const MOST: u64 = 16 << 20;
+/// The same for entries that must not be lost. Each stands for a request to a model, of some 300 bytes.
+const MOST_KEPT: u64 = 256 << 20;
 
 /// Tells the time.
 pub type Now = fn() -> Timestamp;
@@ -31,19 +33,31 @@ pub(crate) struct FileJournal {
 struct Bounded {
     file: File,
     length: u64,
+    /// Whether the last line may not be whole.
+    is_torn: bool,
 }
 
 impl FileJournal {
     /// Opens the file to append to it.
     pub(crate) fn open(path: &Path, now: Now) -> io::Result<Self> {
         let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)?;
         let length = file.metadata()?.len();
+        let is_torn = length > 0 && {
+            let mut last = [0];
+            file.read_exact_at(&mut last, length - 1)?;
+            last != *b"\n"
+        };
         Ok(Self {
-            file: Mutex::new(Bounded { file, length }),
+            file: Mutex::new(Bounded {
+                file,
+                length,
+                is_torn,
+            }),
             now,
         })
     }
@@ -57,6 +71,14 @@ impl Journal for FileJournal {
         }
     }
 
+    fn keep(&self, entry: Entry) -> io::Result<()> {
+        let mut bounded = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if bounded.length >= MOST_KEPT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        bounded.write(&entry)
+    }
+
     fn now(&self) -> Timestamp {
         (self.now)()
     }
@@ -67,19 +89,28 @@ impl Bounded {
         if self.length >= MOST {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(entry)?;
-        line.push(b'\n');
-        self.length += u64::try_from(line.len()).unwrap_or(MOST);
+        self.write(entry)?;
         if self.length >= MOST {
-            let last = Entry {
+            self.write(&Entry {
                 at: entry.at,
                 target: String::new(),
                 fate: Fate::Omitted,
-            };
-            line = serde_json::to_vec(&last)?;
-            line.push(b'\n');
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        // A write that failed may have left half a line behind.
+        if std::mem::replace(&mut self.is_torn, true) {
+            line.insert(0, b'\n');
         }
         // In one call, so that a reader sees whole lines.
-        self.file.write_all(&line)
+        self.file.write_all(&line)?;
+        self.is_torn = false;
+        self.length += u64::try_from(line.len()).unwrap_or(MOST_KEPT);
+        Ok(())
     }
 }

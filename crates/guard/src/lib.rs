@@ -10,6 +10,7 @@
 //! [`Service`]: it keeps the [`Way`] out of each run, and supervisors talk to it through a [`Client`].
 
 pub mod address;
+mod broker;
 mod client;
 mod control;
 mod counted;
@@ -21,10 +22,11 @@ mod resolve;
 mod service;
 mod summary;
 
+pub use broker::{CLAUDE_TOKEN_ENDPOINT, Upstreams};
 pub use client::Client;
 pub use control::{Answer, Ask, Broker, CONTROL_SOCKET, EGRESS_SOCKET, Key, LOCK, Secret, Way};
 pub use file_journal::Now;
-pub use journal::{Entry, Fate, Journal};
+pub use journal::{Ending, Entry, Fate, Journal};
 pub use policy::{Denial, EgressPolicy, Target};
 pub use proxy::{Proxy, ProxyLimits};
 pub use resolve::{Addresses, Resolve, SystemResolver};

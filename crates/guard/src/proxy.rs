@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::{Desk, Drain, route};
 use crate::counted::{Counted, CountedBody};
 use crate::journal::{Entry, Fate, Journal};
 use crate::policy::{Denial, EgressPolicy, Target, TargetHost};
@@ -32,6 +33,8 @@ use crate::resolve::Resolve;
 
 /// Bytes that are carried at once in each direction of a tunnel.
 const TUNNEL_BUFFER: usize = 64 << 10;
+/// How long a connection waits when there are too many open files.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// Characters of an unreadable target that are repeated.
 const ECHO: usize = 80;
 
@@ -48,7 +51,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-type Body = BoxBody<Bytes, hyper::Error>;
+/// An error of a body.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A body of either side.
+pub(crate) type Body = BoxBody<Bytes, BoxError>;
 
 /// How much of the guard one run may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +84,7 @@ pub struct Proxy {
     limits: ProxyLimits,
     resolver: Arc<dyn Resolve>,
     journal: Arc<dyn Journal>,
+    desk: Option<Arc<Desk>>,
     /// Tasks that carry what was let through.
     carried: TaskTracker,
 }
@@ -90,11 +97,23 @@ impl Proxy {
         resolver: Arc<dyn Resolve>,
         journal: Arc<dyn Journal>,
     ) -> Arc<Self> {
+        Self::with_desk(policy, limits, resolver, journal, None)
+    }
+
+    /// Makes one that also takes requests to itself, for providers.
+    pub(crate) fn with_desk(
+        policy: EgressPolicy,
+        limits: ProxyLimits,
+        resolver: Arc<dyn Resolve>,
+        journal: Arc<dyn Journal>,
+        desk: Option<Arc<Desk>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             policy,
             limits,
             resolver,
             journal,
+            desk,
             carried: TaskTracker::new(),
         })
     }
@@ -125,6 +144,14 @@ impl Proxy {
                         }
                         drop(place);
                     });
+                }
+                // What others give back is taken then.
+                Err(error) if is_shortage(&error) => {
+                    tracing::warn!(%error, "a run's connection waits");
+                    tokio::select! {
+                        () = stop.cancelled() => break Ok(()),
+                        () = tokio::time::sleep(SHORTAGE) => {}
+                    }
                 }
                 // The client is gone already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -157,6 +184,16 @@ impl Proxy {
         request: Request<Incoming>,
         stop: &CancellationToken,
     ) -> Response<Body> {
+        if *request.method() != Method::CONNECT
+            && let Some(desk) = &self.desk
+            && let Some((provider, _)) = route(request.uri())
+        {
+            let drain = Drain {
+                tasks: self.carried.clone(),
+                stop: stop.clone(),
+            };
+            return desk.answer(provider, request, drain).await;
+        }
         let answered = match *request.method() {
             Method::CONNECT => self.tunnel(request, stop).await,
             _ => self.forward(request, stop).await,
@@ -258,6 +295,7 @@ impl Proxy {
                 let sent = sent.load(Ordering::Relaxed);
                 proxy.reached(&target, address, [sent, received], began);
             })
+            .map_err(Into::into)
             .boxed()
         }))
     }
@@ -369,6 +407,15 @@ async fn next(
     Ok((stream, place))
 }
 
+/// Returns whether there are too many open files, of this process or of all.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    let number = error.raw_os_error();
+    shortages
+        .iter()
+        .any(|shortage| Some(shortage.raw_os_error()) == number)
+}
+
 /// An answer that is not the outside's.
 struct Refusal {
     status: StatusCode,
@@ -398,7 +445,7 @@ fn empty() -> Body {
 }
 
 /// Removes what is about one connection only.
-fn strip(headers: &mut HeaderMap) {
+pub(crate) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(hyper::header::CONNECTION)
         .iter()

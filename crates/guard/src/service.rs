@@ -13,16 +13,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dark_factory_types::AttemptId;
+use dark_factory_types::{AttemptId, SpentBudget};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::{Desk, Dialer, Logins, Meter, Upstreams};
 use crate::control::{Answer, Ask, CONTROL_SOCKET, EGRESS_SOCKET, LINE_CAP, LOCK, Way};
 use crate::file_journal::{FileJournal, Now};
+use crate::journal::Journal;
 use crate::policy::EgressPolicy;
 use crate::proxy::{Proxy, ProxyLimits};
 use crate::resolve::Resolve;
@@ -63,10 +67,20 @@ pub struct Service {
     pub now: Now,
     /// How long it stays without a way to keep.
     pub patience: Duration,
+    /// How it gets to providers.
+    pub upstreams: Upstreams,
 }
 
 /// A request, and where its answer goes.
-type Asked = (Ask, oneshot::Sender<Answer>);
+struct Asked {
+    ask: Ask,
+    reply: oneshot::Sender<Answer>,
+    /// Who hears of what becomes of the way, should the request open one.
+    told: UnboundedSender<Spent>,
+}
+
+/// A run's budget is spent.
+type Spent = (AttemptId, SpentBudget);
 
 impl Service {
     /// Serves until there was nothing to guard for a while, or until `stop`.
@@ -114,8 +128,8 @@ impl Service {
                     let (stream, _) = accepted.map_err(cannot("take a supervisor's connection"))?;
                     supervisors.spawn(supervisor(stream, asks.clone()));
                 }
-                Some((ask, reply)) = asked.recv() => {
-                    let answer = ways.answer(ask, &self);
+                Some(Asked { ask, reply, told }) = asked.recv() => {
+                    let answer = ways.answer(ask, &told, &self);
                     // Who asked may be gone.
                     let _sent = reply.send(answer);
                 }
@@ -151,34 +165,57 @@ async fn supervisor(stream: UnixStream, asks: mpsc::Sender<Asked>) {
     }
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let (told, mut tell) = mpsc::unbounded_channel();
     loop {
+        // Outside of the inner loop, so that a line goes on where it was interrupted.
         let mut line = Vec::new();
         let mut limited = (&mut reader).take(LINE_CAP);
-        match limited.read_until(b'\n', &mut line).await {
-            Ok(length) if length > 0 && line.ends_with(b"\n") => {}
-            _ => return,
+        let is_line = loop {
+            let (attempt, spent) = tokio::select! {
+                read = limited.read_until(b'\n', &mut line) => {
+                    break read.is_ok() && line.ends_with(b"\n");
+                }
+                Some(spent) = tell.recv() => spent,
+            };
+            if !write(&mut writer, &Answer::Spent { attempt, spent }).await {
+                return;
+            }
+        };
+        if !is_line {
+            return;
         }
         let answer = match serde_json::from_slice(&line) {
             Ok(ask) => {
                 let (reply, answered) = oneshot::channel();
-                if asks.send((ask, reply)).await.is_err() {
+                let told = told.clone();
+                if asks.send(Asked { ask, reply, told }).await.is_err() {
                     return;
                 }
                 let Ok(answer) = answered.await else { return };
                 answer
             }
             Err(error) => Answer::Refused {
-                why: format!("the request is not readable: {error}"),
+                // Not with what was there: it may be a key.
+                why: format!(
+                    "the request is not readable: {:?} error at column {}",
+                    error.classify(),
+                    error.column()
+                ),
             },
         };
-        let Ok(mut text) = serde_json::to_vec(&answer) else {
-            return;
-        };
-        text.push(b'\n');
-        if writer.write_all(&text).await.is_err() {
+        if !write(&mut writer, &answer).await {
             return;
         }
     }
+}
+
+/// Writes an answer; returns whether that went well.
+async fn write(writer: &mut OwnedWriteHalf, answer: &Answer) -> bool {
+    let Ok(mut text) = serde_json::to_vec(answer) else {
+        return false;
+    };
+    text.push(b'\n');
+    writer.write_all(&text).await.is_ok()
 }
 
 /// The ways that are open.
@@ -186,18 +223,24 @@ async fn supervisor(stream: UnixStream, asks: mpsc::Sender<Asked>) {
 struct Ways {
     open: BTreeMap<AttemptId, Open>,
     served: JoinSet<(AttemptId, io::Result<()>)>,
+    /// How to get to providers, once a way was opened.
+    outside: Option<(Dialer, Arc<Logins>)>,
 }
 
 struct Open {
     way: Way,
+    desk: Arc<Desk>,
     stop: CancellationToken,
 }
 
 impl Ways {
-    fn answer(&mut self, ask: Ask, service: &Service) -> Answer {
+    fn answer(&mut self, ask: Ask, told: &UnboundedSender<Spent>, service: &Service) -> Answer {
         match ask {
             Ask::Open(way) => match self.open(way, service) {
-                Ok(()) => Answer::Opened,
+                Ok(meter) => {
+                    meter.listen(told.clone());
+                    Answer::Opened
+                }
                 Err(error) => Answer::Refused {
                     why: error.to_string(),
                 },
@@ -213,25 +256,53 @@ impl Ways {
         }
     }
 
-    fn open(&mut self, way: Way, service: &Service) -> io::Result<()> {
-        if let Some(open) = self.open.get(&way.attempt) {
-            if open.way == way {
-                return Ok(());
+    /// Opens a way, or changes the one that is open; returns what counts for it.
+    fn open(&mut self, way: Way, service: &Service) -> io::Result<Arc<Meter>> {
+        if let Some(open) = self.open.get_mut(&way.attempt) {
+            let is_same_way = open.way.folder == way.folder
+                && open.way.journal == way.journal
+                && open.way.rules == way.rules;
+            if is_same_way {
+                if open.way != way {
+                    open.desk.replace(&way.brokers, way.budget)?;
+                    open.way = way;
+                }
+                return Ok(Arc::clone(open.desk.meter()));
             }
             self.close(way.attempt);
         }
-        let journal = FileJournal::open(&way.journal, service.now)?;
+        let journal: Arc<dyn Journal> = Arc::new(FileJournal::open(&way.journal, service.now)?);
+        let used = io::BufReader::new(File::open(&way.journal)?);
+        let meter = Meter::resume(way.attempt, way.budget, used)?;
+        let (dialer, logins) = self.outside(service)?;
+        let desk = Desk::new(&way.brokers, meter, &dialer, logins, Arc::clone(&journal))?;
         // The agent may have any user id; who else could reach the socket is kept out by the state folder.
         let listener = bind(&way.folder, EGRESS_SOCKET, 0o666)?;
-        let policy = EgressPolicy::new(way.rules.clone());
-        let resolver = Arc::clone(&service.resolver);
-        let proxy = Proxy::new(policy, ProxyLimits::default(), resolver, Arc::new(journal));
+        let proxy = Proxy::with_desk(
+            EgressPolicy::new(way.rules.clone()),
+            ProxyLimits::default(),
+            Arc::clone(&service.resolver),
+            journal,
+            Some(Arc::clone(&desk)),
+        );
         let stop = CancellationToken::new();
         let (attempt, stopped) = (way.attempt, stop.clone());
         self.served
             .spawn(async move { (attempt, proxy.serve(listener, stopped).await) });
-        self.open.insert(attempt, Open { way, stop });
-        Ok(())
+        let meter = Arc::clone(desk.meter());
+        self.open.insert(attempt, Open { way, desk, stop });
+        Ok(meter)
+    }
+
+    fn outside(&mut self, service: &Service) -> io::Result<(Dialer, Arc<Logins>)> {
+        if let Some((dialer, logins)) = &self.outside {
+            return Ok((dialer.clone(), Arc::clone(logins)));
+        }
+        let dialer = Dialer::new(&service.upstreams)?;
+        let endpoint = service.upstreams.claude_token_endpoint.clone();
+        let logins = Logins::new(dialer.client(), endpoint, service.now);
+        self.outside = Some((dialer.clone(), Arc::clone(&logins)));
+        Ok((dialer, logins))
     }
 
     fn close(&mut self, attempt: AttemptId) {

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 
-use dark_factory_types::{EgressCount, EgressSummary};
+use dark_factory_types::{BrokeredUse, EgressCount, EgressSummary, Provider, Usage};
 
 use crate::journal::{Entry, Fate};
 
-/// Targets of one kind that are told apart.
+/// Targets of one kind, and models, that are told apart.
 const TARGETS: usize = 100;
 
 /// Adds up the entries of a journal, one JSON object a line.
@@ -21,6 +21,7 @@ const TARGETS: usize = 100;
 /// The reader's.
 pub fn summarise(journal: impl BufRead) -> io::Result<EgressSummary> {
     let mut counts = [(); 3].map(|()| BTreeMap::<String, EgressCount>::new());
+    let mut used = BTreeMap::<(Provider, String), BrokeredUse>::new();
     let mut omitted = false;
     for line in journal.split(b'\n') {
         let Ok(entry) = serde_json::from_slice::<Entry>(&line?) else {
@@ -30,6 +31,37 @@ pub fn summarise(journal: impl BufRead) -> io::Result<EgressSummary> {
             Fate::Reached { sent, received, .. } => (0, None, [sent, received]),
             Fate::Denied { why } => (1, Some(why), [0, 0]),
             Fate::Failed { why } => (2, Some(why), [0, 0]),
+            Fate::Brokered {
+                provider,
+                model,
+                status,
+                usage,
+                ..
+            } => {
+                let Some(used) = used_of(&mut used, provider, model) else {
+                    omitted = true;
+                    continue;
+                };
+                match is_success(status) {
+                    true => used.requests += 1,
+                    false => used.failed += 1,
+                }
+                if let Some(usage) = usage {
+                    used.usage.add(&usage);
+                }
+                continue;
+            }
+            Fate::BrokerRefused {
+                provider, model, ..
+            } => {
+                match used_of(&mut used, provider, model) {
+                    Some(used) => used.failed += 1,
+                    None => omitted = true,
+                }
+                continue;
+            }
+            // Its end is told by another entry.
+            Fate::Asked { .. } => continue,
             Fate::Omitted => {
                 omitted = true;
                 continue;
@@ -59,9 +91,33 @@ pub fn summarise(journal: impl BufRead) -> io::Result<EgressSummary> {
         reached,
         denied,
         failed,
-        brokered: Vec::new(),
+        brokered: used.into_values().collect(),
         omitted,
     })
+}
+
+/// Returns whether an answer's status is a success.
+pub(crate) fn is_success(status: Option<u16>) -> bool {
+    status.is_some_and(|status| (200..300).contains(&status))
+}
+
+/// Returns what was used of a model, if there is a place for it.
+fn used_of(
+    used: &mut BTreeMap<(Provider, String), BrokeredUse>,
+    provider: Provider,
+    model: Option<String>,
+) -> Option<&mut BrokeredUse> {
+    let key = (provider, model.unwrap_or_default());
+    if used.len() == TARGETS && !used.contains_key(&key) {
+        return None;
+    }
+    Some(used.entry(key.clone()).or_insert_with(|| BrokeredUse {
+        provider,
+        model: key.1,
+        requests: 0,
+        failed: 0,
+        usage: Usage::default(),
+    }))
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_guard::{
-    Answer, Ask, CONTROL_SOCKET, Client, EGRESS_SOCKET, Served, Service, SystemResolver, Way,
+    Answer, Ask, CONTROL_SOCKET, Client, EGRESS_SOCKET, Served, Service, SystemResolver, Upstreams,
+    Way,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -43,6 +44,7 @@ impl Lab {
             resolver: Arc::new(SystemResolver),
             now: || Timestamp::UNIX_EPOCH,
             patience,
+            upstreams: Upstreams::default(),
         };
         let stop = self.stop.clone();
         self.guards
