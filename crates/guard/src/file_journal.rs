@@ -46,7 +46,11 @@ impl FileJournal {
             .create(true)
             .mode(0o600)
             .open(path)?;
-        let length = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("its journal is not a file"));
+        }
+        let length = metadata.len();
         let is_torn = length > 0 && {
             let mut last = [0];
             file.read_exact_at(&mut last, length - 1)?;
@@ -112,5 +116,54 @@ impl Bounded {
         self.is_torn = false;
         self.length += u64::try_from(line.len()).unwrap_or(MOST_KEPT);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(fate: Fate) -> Entry {
+        Entry {
+            at: Timestamp::UNIX_EPOCH,
+            target: "a.example:443".to_owned(),
+            fate,
+        }
+    }
+
+    #[test]
+    fn an_entry_that_must_not_be_lost_is_refused_if_it_cannot_be_written() {
+        let file = File::open("/dev/null").unwrap();
+        let journal = FileJournal {
+            file: Mutex::new(Bounded {
+                file,
+                length: 0,
+                is_torn: false,
+            }),
+            now: || Timestamp::UNIX_EPOCH,
+        };
+
+        let kept = journal.keep(entry(Fate::Omitted));
+
+        assert!(kept.is_err());
+    }
+
+    #[test]
+    fn refusals_end_at_the_bound_and_what_must_not_be_lost_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("egress.jsonl");
+        let journal = FileJournal::open(&path, || Timestamp::UNIX_EPOCH).unwrap();
+        journal.file.lock().unwrap().length = MOST;
+        let denied = || {
+            entry(Fate::Denied {
+                why: "no".to_owned(),
+            })
+        };
+
+        journal.record(denied());
+        journal.keep(denied()).unwrap();
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 }

@@ -1,12 +1,13 @@
 //! The guard: what a run may reach beyond its container, and the proxy that keeps it to that.
 //!
-//! Owns: the decision about each request, the connections to the outside, the record of both.
+//! Owns: the decision about each request, the connections to the outside, the keys of providers, the record of all that.
 //! Reads: a run's rules, the system's resolver.
-//! Never: knows an engine, a store or a container; sees inside of TLS.
+//! Never: knows an engine, a store or a container; sees inside of a run's TLS; shows a run a key.
 //!
 //! In reading order: a run's [`EgressRule`](dark_factory_types::EgressRule)s make an [`EgressPolicy`]. A [`Proxy`]
 //! serves the run's socket: each request names a [`Target`], which the policy admits or not; its name is resolved once
-//! by a [`Resolve`], and the policy chooses among the addresses. What came of it is an [`Entry`] in a [`Journal`]. The guard's process is a
+//! by a [`Resolve`], and the policy chooses among the addresses. What came of it is an [`Entry`] in a [`Journal`].
+//! Requests to the proxy itself are for a [`Broker`], and counted against the way's budget. The guard's process is a
 //! [`Service`]: it keeps the [`Way`] out of each run, and supervisors talk to it through a [`Client`].
 
 pub mod address;

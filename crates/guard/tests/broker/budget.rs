@@ -217,11 +217,9 @@ async fn a_request_that_was_in_flight_when_a_guard_died_counts_for_the_next_one(
 
     assert!(one.starts_with("HTTP/1.1 200 "), "{one}");
     assert!(two.contains("budget of 2 requests is used up"), "{two}");
-    assert_eq!(
-        lab.summary().brokered[0].requests,
-        1,
-        "its line is a line of its own"
-    );
+    let brokered = lab.summary().brokered;
+    let answered: u64 = brokered.iter().map(|used| used.requests).sum();
+    assert_eq!(answered, 1, "its line is a line of its own");
 }
 
 #[tokio::test]
@@ -300,25 +298,19 @@ async fn a_client_that_leaves_early_does_not_keep_its_tokens_from_being_counted(
         refused.contains("budget of 500 tokens is used up"),
         "{refused}"
     );
-    assert_eq!(lab.summary().brokered[0].usage.total_tokens(), 1000);
+    let brokered = lab.summary().brokered;
+    let used: u64 = brokered.iter().map(|used| used.usage.total_tokens()).sum();
+    assert_eq!(used, 1000);
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_down_is_not_asked() {
+async fn a_way_whose_use_cannot_be_written_down_is_not_opened() {
     let mut lab = Lab::new().await;
     lab.start();
     let mut way = lab.way(vec![lab.broker(Provider::Anthropic)], Budget::default());
     way.journal = "/dev/full".into();
-    // It cannot be read back either, but is opened.
+
     let opened = lab.client().await.ask(&Ask::Open(way)).await.unwrap();
-    if opened != Answer::Opened {
-        assert!(matches!(opened, Answer::Refused { .. }));
-        return;
-    }
 
-    let answer = lab.post(MESSAGES, ASK).await;
-
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-    assert!(answer.contains("cannot be written down"), "{answer}");
-    assert!(lab.upstream.got().is_empty());
+    assert!(matches!(opened, Answer::Refused { .. }), "{opened:?}");
 }

@@ -175,7 +175,7 @@ async fn what_is_refused_gets_an_answer_in_the_providers_own_form() {
         ),
         ("/anthropic/v1/%6dessages", &right, "404", "not_found_error"),
         ("/openai/responses", &upgrade, "426", "only plain HTTP"),
-        ("/other/v1", &right, "400", "names no host"),
+        ("/other/v1", &right, "400", "dark-factory: "),
     ];
     for (path, headers, status, text) in cases {
         let answer = lab.raw(&post(path, headers, ASK)).await;
