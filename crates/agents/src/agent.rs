@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dark_factory_types::{Exit, Proof, Verdict};
+use dark_factory_types::{Exit, Proof, Provider, Verdict};
 
 use crate::claude::Claude;
 use crate::codex::Codex;
@@ -42,6 +42,21 @@ pub trait Agent: fmt::Debug + Send + Sync {
     /// Returns what to execute. The prompt is on standard input, whatever the agent.
     fn launch(&self, request: &AgentRequest) -> AgentLaunch;
 
+    /// Returns the provider whose API it uses, if it uses one.
+    fn provider(&self) -> Option<Provider> {
+        None
+    }
+
+    /// Returns the hosts of its API where nobody names another address.
+    fn api_hosts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns the folder of the user's home in which it keeps its credentials, and the variable that names another.
+    fn credential_folder(&self) -> Option<CredentialFolder> {
+        None
+    }
+
     /// Checks that the agent will find credentials in its container.
     ///
     /// # Errors
@@ -70,6 +85,15 @@ pub trait Agent: fmt::Debug + Send + Sync {
         let _ = exit;
         verdict
     }
+}
+
+/// Where an agent keeps its credentials on the machine of its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CredentialFolder {
+    /// The variable of the environment that names it.
+    pub variable: Option<&'static str>,
+    /// Its name in the user's home; it has the same in a container.
+    pub name: &'static str,
 }
 
 /// Who the agent is inside its container.

@@ -12,6 +12,7 @@
 //! it used. People see the events through a [`TextFormatter`], or as the seed printed them through a [`Formatter`];
 //! [`neutralise`] keeps both from driving a terminal.
 
+mod access;
 mod agent;
 mod claim;
 mod claude;
@@ -32,8 +33,10 @@ mod split;
 mod tool;
 mod transcript;
 
+pub use access::ApiAccess;
 pub use agent::{
-    AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, ReadFile,
+    AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, CredentialFolder,
+    ReadFile,
     agent,
 };
 pub use claude::{Claude, check_claude_auth, claude_token_end};

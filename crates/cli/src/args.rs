@@ -73,6 +73,12 @@ pub(crate) struct Global {
     /// Folder of runs and their logs [default: DARK_FACTORY_STATE_DIR, else ~/.local/state/dark-factory]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Where the broker takes a provider's key from: PROVIDER=env:VAR, file:PATH, command:PROGRAM ARGS or claude-dir:PATH
+    #[arg(long, global = true, value_name = "PROVIDER=SOURCE")]
+    pub(crate) api_key: Vec<String>,
+    /// Where the broker sends a provider's requests
+    #[arg(long, global = true, value_name = "PROVIDER=URL")]
+    pub(crate) api_base: Vec<String>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -229,9 +235,24 @@ pub(crate) struct RunArgs {
     /// User of the agent [default: the project folder's owner]
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<String>,
-    /// Network: none, open, or allow:HOST,HOST for these hosts only
+    /// Network: none, open, or allow:HOST,HOST for these hosts only [default: only the agent's API]
     #[arg(long)]
     pub(crate) network: Option<String>,
+    /// How the agent comes to its credentials: broker, mount or none
+    #[arg(long, value_name = "HOW")]
+    pub(crate) credentials: Option<String>,
+    /// Providers that are used without a key in the container [default: the agent's own]
+    #[arg(long, value_name = "PROVIDER,PROVIDER")]
+    pub(crate) providers: Option<String>,
+    /// Most tokens of all kinds, or none
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_tokens: Option<String>,
+    /// Most requests that a model answers, or none
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_requests: Option<String>,
+    /// Most cost in US dollars by our table of list prices, or none
+    #[arg(long, value_name = "USD")]
+    pub(crate) max_cost: Option<String>,
     /// Hide the project's .git from the agent
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) hide_git: Option<bool>,

@@ -16,13 +16,15 @@ use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::host::HostView;
+use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
-use dark_factory_executor::settings::{Layer, Origin, Sourced, ToolSettings, parse_timeout};
+use dark_factory_executor::settings::{KeySource, Layer, Origin, Sourced, ToolSettings, parse_timeout};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_factory::changes::GitChanges;
 
 use crate::args::Global;
 use crate::error::CommandError;
+use crate::flags;
 use crate::guard::GuardProcess;
 use crate::helper::HELPER;
 
@@ -46,6 +48,8 @@ pub(crate) struct Context {
     user: Result<Option<ConfigFile>, ConfigError>,
     environment: Result<Environment, ConfigError>,
     disk_patience: Option<Duration>,
+    /// Where keys and APIs are, as the command line says.
+    keys: ToolSettings,
     /// What was said about configuration: several files of one command have the same.
     told: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -80,6 +84,7 @@ impl Context {
                 .filter(|host| !host.is_empty())
                 .map(|host| Sourced::flag("--host", host)),
             disk_patience,
+            keys: flags::keys(global)?,
             told: Arc::default(),
         };
         if context.endpoint.is_none() {
@@ -123,7 +128,7 @@ impl Context {
         Layer {
             tool: ToolSettings {
                 host: self.endpoint.as_ref().filter(is_in_no_layer).cloned(),
-                ..ToolSettings::default()
+                ..self.keys.clone()
             },
             ..Layer::default()
         }
@@ -146,6 +151,24 @@ impl Context {
         Ok(environment.over(user.unwrap_or_default()))
     }
 
+    /// Returns where keys and APIs are: as flags say, else as the user's configuration does.
+    pub(crate) fn keys(&self) -> KeySources {
+        // What is wrong with the configuration is told by what needs an engine.
+        let lower = self.tool().unwrap_or_default();
+        KeySources::new(&self.keys.clone().over(lower), &self.host)
+    }
+
+    /// Returns the flags that make another process of ours find the same keys.
+    pub(crate) fn key_flags(&self) -> Vec<String> {
+        let key = self.keys.api_key.iter();
+        let key = key.map(|(provider, source)| {
+            format!("--api-key={provider}={}", written(&source.value))
+        });
+        let base = self.keys.api_base.iter();
+        let base = base.map(|(provider, base)| format!("--api-base={provider}={}", base.value));
+        key.chain(base).collect()
+    }
+
     /// Returns whether something about configuration has not been said yet; it is then.
     pub(crate) fn is_news(&self, text: &str) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +185,7 @@ impl Context {
             engine_socket: DockerEndpoint::resolve(self.named_endpoint(), &self.host.env)
                 .ok()
                 .and_then(|endpoint| endpoint.socket()),
+            keys: self.keys(),
         }
     }
 
@@ -176,7 +200,11 @@ impl Context {
         let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
             .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)))
-            .with_guard(Arc::new(GuardProcess::of(state_dir)));
+            .with_guard(Arc::new(GuardProcess::of(
+                state_dir,
+                self.keys(),
+                self.host.clone(),
+            )));
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,
@@ -238,6 +266,16 @@ impl Context {
             CommandError::usage(error.sentence())
                 .hint("--host, DARK_FACTORY_HOST, DOCKER_HOST or `host` in config.toml names it")
         })
+    }
+}
+
+/// Returns a source as a flag has it.
+fn written(source: &KeySource) -> String {
+    match source {
+        KeySource::Env(variable) => format!("env:{variable}"),
+        KeySource::File(path) => format!("file:{path}"),
+        KeySource::ClaudeDir(path) => format!("claude-dir:{path}"),
+        KeySource::Command(argv) => format!("command:{}", argv.join(" ")),
     }
 }
 

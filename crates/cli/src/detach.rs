@@ -152,6 +152,7 @@ pub(crate) async fn start_daemon(
     if let Some(host) = &context.endpoint {
         command.args(["--host", &host.value]);
     }
+    command.args(context.key_flags());
     let mut child = command
         .args(["daemon", "start", "--foreground", "--detached"])
         .args(daemon_flags(jobs, retention))

@@ -7,15 +7,16 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    EnvValue, SettingError, Settings, Sourced, ToolSettings, parse_completion_grace, parse_cpus,
-    parse_env, parse_grace, parse_label, parse_memory, parse_mount, parse_network,
-    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret,
-    parse_signal, parse_time_limit, parse_transport, parse_user,
+    EnvValue, KeySource, SettingError, Settings, Sourced, ToolSettings, parse_api_base,
+    parse_api_key, parse_completion_grace, parse_cost, parse_cpus, parse_credentials, parse_env,
+    parse_grace, parse_label, parse_memory, parse_mount, parse_network,
+    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_providers, parse_pull,
+    parse_secret, parse_signal, parse_time_limit, parse_transport, parse_user, parse_uses,
 };
 use dark_factory_executor::spec::GitVisibility;
 use dark_factory_executor::supervisor::Retention;
 
-use crate::args::{RetentionArgs, RunArgs};
+use crate::args::{Global, RetentionArgs, RunArgs};
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -48,6 +49,15 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,
         user: one("--user", args.user.as_ref(), parse_user)?,
         network: one("--network", args.network.as_ref(), parse_network)?,
+        credentials: one(
+            "--credentials",
+            args.credentials.as_ref(),
+            parse_credentials,
+        )?,
+        providers: one("--providers", args.providers.as_ref(), parse_providers)?,
+        max_tokens: one("--max-tokens", args.max_tokens.as_ref(), parse_uses)?,
+        max_requests: one("--max-requests", args.max_requests.as_ref(), parse_uses)?,
+        max_cost: one("--max-cost", args.max_cost.as_ref(), parse_cost)?,
         git: args.hide_git.map(|is_hidden| {
             let git = match is_hidden {
                 true => GitVisibility::Hidden,
@@ -103,6 +113,15 @@ pub(crate) fn retention(
     Ok(Retention {
         days: flags.keep_days.or(configured(tool.keep_days)),
         runs: flags.keep_runs.or(configured(tool.keep_runs)),
+    })
+}
+
+/// Turns the flags of every command that say where keys and APIs are into settings.
+pub(crate) fn keys(global: &Global) -> Result<ToolSettings, CommandError> {
+    Ok(ToolSettings {
+        api_key: map::<KeySource>("--api-key", &global.api_key, parse_api_key)?,
+        api_base: map("--api-base", &global.api_base, parse_api_base)?,
+        ..ToolSettings::default()
     })
 }
 

@@ -4,12 +4,15 @@
 //! Reads: nothing.
 //! Never: lets an agent start without its way, or decides what may pass.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dark_factory_agents::ApiAccess;
 use dark_factory_types::{
     AttemptId, Budget, EgressRule, EgressSummary, NetworkMode, Provider, SpentBudget,
 };
@@ -21,8 +24,24 @@ use crate::spec::{AttemptDir, LaunchSpec};
 
 /// How long an attempt waits for its way before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait before a way is tried again.
-const RETRY: Duration = Duration::from_millis(200);
+/// How long to wait before a way is tried again, at first and at most.
+const RETRY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+
+/// Returns what an attempt's container shows in place of keys: worth nothing but on its own way out.
+pub fn run_token(attempt: AttemptId) -> String {
+    format!("dark-factory-{attempt}")
+}
+
+/// Returns the variables in which an attempt's container has that token; what the spec's environment sets is not among
+/// them.
+pub fn token_env(spec: &LaunchSpec, attempt: AttemptId) -> BTreeMap<String, String> {
+    let names = spec.providers.iter();
+    names
+        .flat_map(|provider| ApiAccess::of(*provider).tokens)
+        .filter(|name| !spec.env.contains_key(**name))
+        .map(|name| ((*name).to_owned(), run_token(attempt)))
+        .collect()
+}
 
 /// What a run's way out has to let through.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +84,10 @@ pub trait EgressGuard: fmt::Debug + Send + Sync {
     /// Closes the way of an attempt, and every connection through it; that there is none is no error.
     async fn close(&self, attempt: AttemptId);
 
+    /// Returns the keys that a way with this demand uses, to be hidden in logs. One that cannot be had is left out:
+    /// its way does not open.
+    async fn secrets(&self, demand: &EgressDemand) -> Vec<String>;
+
     /// Returns what came of the attempt's requests so far. Blocks.
     ///
     /// # Errors
@@ -93,6 +116,7 @@ pub enum WayEvent {
 #[derive(Debug)]
 pub(crate) struct KeptWay {
     state: watch::Receiver<State>,
+    spent: watch::Receiver<Option<SpentBudget>>,
     _task: JoinSet<()>,
 }
 
@@ -109,25 +133,65 @@ impl KeptWay {
         dir: &AttemptDir,
     ) -> Self {
         let (tell, state) = watch::channel(State::Shut("it was not tried yet".to_owned()));
+        let (tell_spent, spent) = watch::channel(None);
         let (guard, dir) = (Arc::clone(guard), dir.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
+            let mut pause = RETRY[0];
+            let mut told = String::new();
             loop {
                 match guard.open(&demand, &dir).await {
                     Ok(mut way) => {
+                        (pause, told) = (RETRY[0], String::new());
                         tell.send_replace(State::Open);
-                        while way.next().await != WayEvent::Lost {}
+                        while let WayEvent::Spent(spent) = way.next().await {
+                            tell_spent.send_replace(Some(spent));
+                        }
                         tracing::warn!("the guard has ended; the way out is opened again");
                         tell.send_replace(State::Shut("the guard has ended".to_owned()));
                     }
                     Err(error) => {
-                        tell.send_replace(State::Shut(error.to_string()));
-                        sleep(RETRY).await;
+                        let why = error.to_string();
+                        if told != why {
+                            tracing::warn!(error = %why, "the way out is not open; it is tried again");
+                            told.clone_from(&why);
+                        }
+                        tell.send_replace(State::Shut(why));
+                        sleep(pause).await;
+                        pause = RETRY[1].min(pause * 2);
                     }
                 }
             }
         });
-        Self { state, _task: task }
+        Self {
+            state,
+            spent,
+            _task: task,
+        }
+    }
+
+    /// Waits until the run has used up what it may. Cancel-safe.
+    pub(crate) async fn spent(&self) -> SpentBudget {
+        let mut spent = self.spent.clone();
+        if let Ok(found) = spent.wait_for(Option::is_some).await
+            && let Some(spent) = *found
+        {
+            return spent;
+        }
+        pending().await
+    }
+
+    /// Returns what the run has used up, if it has.
+    pub(crate) fn is_spent(&self) -> Option<SpentBudget> {
+        *self.spent.borrow()
+    }
+
+    /// Returns why the way is not open, if it is not.
+    pub(crate) fn shut(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Open => None,
+            State::Shut(why) => Some(why.clone()),
+        }
     }
 
     /// Waits until the way is open; the error says why it is not. Cancel-safe.

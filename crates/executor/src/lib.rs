@@ -40,6 +40,7 @@ pub mod error;
 pub mod execute;
 pub mod failpoint;
 pub mod host;
+pub mod keys;
 pub mod lease;
 pub mod mount_source;
 pub mod nudge;

@@ -19,6 +19,8 @@ pub(crate) struct PlainFile {
     pub(crate) bytes: Vec<u8>,
     /// Its permission bits.
     pub(crate) mode: u32,
+    /// Its owner's user id.
+    pub(crate) owner: u32,
 }
 
 /// Why a file is not read.
@@ -65,8 +67,11 @@ pub(crate) fn read(path: &Path) -> Result<PlainFile, PlainFileError> {
     if u64::try_from(bytes.len()).is_ok_and(|len| len > MOST) {
         return Err(PlainFileError::TooLarge);
     }
-    let mode = found.mode();
-    Ok(PlainFile { bytes, mode })
+    Ok(PlainFile {
+        bytes,
+        mode: found.mode(),
+        owner: found.uid(),
+    })
 }
 
 /// Reads a file of UTF-8 text.

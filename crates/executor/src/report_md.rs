@@ -8,7 +8,7 @@ use std::fmt::Display;
 
 use dark_factory_agents::{PRICES_DATE, neutralise};
 use dark_factory_types::{
-    ChangedFile, Changes, CompletionReport, Exit, ExitStatus, LimitsRecord, LogState, Oom,
+    BrokeredUse, ChangedFile, Changes, CompletionReport, Exit, ExitStatus, LimitsRecord, LogState, Oom,
     OutcomeKind, Report, ReportStatus, StopReason, Usage, Verdict, signal_name,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -95,6 +95,8 @@ fn facts(report: &Report) -> Vec<String> {
     if !used.is_empty() {
         facts.push(fact("usage", used.join(", ")));
     }
+    let brokered = report.egress.iter().flat_map(|egress| &egress.brokered);
+    facts.extend(brokered.map(|used| fact("at the broker", at_broker(used))));
     facts.extend(report.peak_memory.map(|peak| fact("peak memory", peak)));
     let kills = report.oom_kills.filter(|kills| *kills > 0);
     facts.extend(kills.map(|kills| fact("processes killed for lack of memory", kills)));
@@ -109,6 +111,20 @@ fn facts(report: &Report) -> Vec<String> {
         ),
     });
     facts
+}
+
+/// Says what was used of one model, as seen at the wire.
+fn at_broker(brokered: &BrokeredUse) -> String {
+    let model = match brokered.model.as_str() {
+        "" => brokered.provider.to_string(),
+        model => format!("{} {}", brokered.provider, plain(model)),
+    };
+    let mut parts = vec![format!("{} requests", brokered.requests)];
+    if brokered.failed > 0 {
+        parts.push(format!("{} refused or not answered", brokered.failed));
+    }
+    parts.extend(used(&brokered.usage));
+    format!("{model}: {}", parts.join(", "))
 }
 
 fn ended(exit: Exit) -> String {

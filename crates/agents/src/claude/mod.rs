@@ -14,9 +14,9 @@ mod usage;
 
 use std::collections::BTreeMap;
 
-use dark_factory_types::Proof;
+use dark_factory_types::{Proof, Provider};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser};
+use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, ContainerUser};
 use crate::transcript::Decoder;
 
 pub use auth::{check_claude_auth, claude_token_end};
@@ -61,6 +61,21 @@ impl Agent for Claude {
             set("IS_SANDBOX");
         }
         AgentLaunch { argv, env }
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(Provider::Anthropic)
+    }
+
+    fn api_hosts(&self) -> &'static [&'static str] {
+        &["api.anthropic.com"]
+    }
+
+    fn credential_folder(&self) -> Option<CredentialFolder> {
+        Some(CredentialFolder {
+            variable: Some("CLAUDE_CONFIG_DIR"),
+            name: ".claude",
+        })
     }
 
     fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {

@@ -10,9 +10,9 @@ mod items;
 
 use std::collections::BTreeMap;
 
-use dark_factory_types::Proof;
+use dark_factory_types::{Proof, Provider};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, is_set};
+use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set};
 use crate::transcript::Decoder;
 
 /// What Codex itself reads as a credential.
@@ -70,6 +70,21 @@ impl Agent for Codex {
             env.insert(CREDENTIALS[0].to_owned(), key.clone());
         }
         AgentLaunch { argv, env }
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(Provider::Openai)
+    }
+
+    fn api_hosts(&self) -> &'static [&'static str] {
+        &["api.openai.com", "chatgpt.com"]
+    }
+
+    fn credential_folder(&self) -> Option<CredentialFolder> {
+        Some(CredentialFolder {
+            variable: Some("CODEX_HOME"),
+            name: ".codex",
+        })
     }
 
     fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {

@@ -10,9 +10,9 @@ mod usage;
 
 use std::collections::BTreeMap;
 
-use dark_factory_types::{Exit, Proof, Verdict};
+use dark_factory_types::{Exit, Proof, Provider, Verdict};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, is_set};
+use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set};
 use crate::transcript::Decoder;
 
 /// The key of the Gemini API.
@@ -56,6 +56,21 @@ impl Agent for Gemini {
             set(USE_VERTEX);
         }
         AgentLaunch { argv, env }
+    }
+
+    fn provider(&self) -> Option<Provider> {
+        Some(Provider::Gemini)
+    }
+
+    fn api_hosts(&self) -> &'static [&'static str] {
+        &["generativelanguage.googleapis.com"]
+    }
+
+    fn credential_folder(&self) -> Option<CredentialFolder> {
+        Some(CredentialFolder {
+            variable: None,
+            name: ".gemini",
+        })
     }
 
     fn check_auth(&self, view: &AuthView<'_>) -> Result<(), AuthError> {

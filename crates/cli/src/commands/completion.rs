@@ -33,9 +33,11 @@ const MOST_RUNS: usize = 100;
 const OF_OPEN_RUNS: [&str; 4] = ["stop", "pause", "resume", "attach"];
 
 /// Values of flags whose rules the settings have.
-const VALUES: [(&str, &[&str]); 5] = [
+const VALUES: [(&str, &[&str]); 7] = [
     ("agent", &AGENT_NAMES),
     ("network", &["none", "open"]),
+    ("credentials", &["broker", "mount", "none"]),
+    ("providers", &["anthropic", "openai", "gemini"]),
     ("pull", &["never", "missing", "always"]),
     ("on_interrupt", &["stop", "detach"]),
     ("transport", &["spool", "attach"]),

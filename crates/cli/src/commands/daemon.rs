@@ -201,6 +201,7 @@ fn execute_anew(
     if let Some(host) = &context.endpoint {
         command.args(["--host", &host.value]);
     }
+    command.args(context.key_flags());
     command.args(["daemon", "start", "--foreground", "--inherit"]);
     command.args(detach::daemon_flags(args.jobs, args.retention));
     if args.detached {

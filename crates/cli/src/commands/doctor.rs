@@ -152,6 +152,13 @@ impl Examination<'_> {
         self.containers(ledger, description.as_ref(), opened, &launch)
             .await;
         ledger.tell("auth", &launch.auth(self.context));
+        let spec = launch.resolved.as_ref().map(|resolved| &resolved.spec);
+        ledger.tell("api", &local::api(self.context, spec).await);
+        let guard = match opened {
+            Ok(_) => local::guard(self.context).await,
+            Err(_) => Finding::skipped("the state folder cannot be used"),
+        };
+        ledger.tell("guard", &guard);
         self.disk(ledger, description.as_ref());
         match (&supervisor, &description) {
             (Ok(supervisor), Some(_)) => {

@@ -177,6 +177,9 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
                 "network open: whatever the engine's bridge reaches, the host included; shut it: --network none"
             }
             NetworkMode::None => "network none: nothing but loopback; opt out: --network open",
+            NetworkMode::Allow(rules) if rules.is_empty() && spec.providers.is_empty() => {
+                "network allow, with nothing on the list: nothing but loopback; opt out: --network open"
+            }
             NetworkMode::Allow(_) => {
                 "network allow: no network, and a guard on the host that carries requests to the hosts of the list; \
                  opt out: --network open"
@@ -184,6 +187,7 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         }
         .to_owned(),
     );
+    lines.push(credentials(spec));
     lines.push(
         match spec.workspace.git {
             GitVisibility::Visible => "git: the agent can read and write .git; hide it: --hide-git",
@@ -194,6 +198,32 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         .to_owned(),
     );
     lines
+}
+
+/// Returns in one line how the agent reaches its API, and what limits that.
+fn credentials(spec: &LaunchSpec) -> String {
+    if spec.providers.is_empty() {
+        return "credentials: no key of this machine is put into its requests; what is in its environment, image and \
+                mounts is all it has"
+            .to_owned();
+    }
+    let names: Vec<&str> = spec.providers.iter().map(|one| one.name()).collect();
+    let budget = &spec.budget;
+    let most = [
+        budget.tokens.map(|tokens| format!("{tokens} tokens")),
+        budget.requests.map(|requests| format!("{requests} requests")),
+        budget.cost.map(|cost| format!("${cost}")),
+    ];
+    let most: Vec<String> = most.into_iter().flatten().collect();
+    let most = match most.as_slice() {
+        [] => "without a budget; set one: --max-tokens, --max-requests, --max-cost".to_owned(),
+        most => format!("at most {}", most.join(", ")),
+    };
+    format!(
+        "credentials: the key of {} stays outside; the guard puts it into the agent's requests, {most}; opt out: \
+         --credentials mount or none",
+        names.join(", ")
+    )
 }
 
 /// Returns in one line what the engine puts around the container.

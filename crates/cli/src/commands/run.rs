@@ -509,6 +509,8 @@ async fn run_one(
             NetworkMode::None => "no network".to_owned(),
             NetworkMode::Open => "open network".to_owned(),
             NetworkMode::Allow(rules) => match rules.len() {
+                0 if spec.providers.is_empty() => "no network".to_owned(),
+                0 => "only its API".to_owned(),
                 1 => format!("only {}", rules[0]),
                 hosts => format!("only {hosts} hosts"),
             },

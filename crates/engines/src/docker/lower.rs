@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
+use dark_factory_executor::egress::{EgressDemand, token_env};
 use dark_factory_executor::host::{HostView, PathKind};
 use dark_factory_executor::spec::{
     Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_EGRESS, CONTAINER_INIT, CONTAINER_PROMPT,
@@ -261,9 +262,9 @@ pub(super) fn request(
         labels.remove(LABEL_PROJECT);
     }
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
-    if let NetworkMode::Allow(_) = spec.network {
+    if EgressDemand::of(spec).is_some() {
         let own = body.env.get_or_insert_default();
-        own.extend(egress_env(spec));
+        own.extend(egress_env(spec, dir.attempt()));
     }
     if spec.network != NetworkMode::Open {
         // The isolation of network mode `none` in about half the time: the engine then sets up no network at all.
@@ -351,7 +352,12 @@ fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
 }
 
 /// Returns what tells programs of the only way out; what the user sets goes before it.
-fn egress_env(spec: &LaunchSpec) -> Vec<String> {
+fn egress_env(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
+    let token = token_env(spec, attempt).into_iter();
+    let token = token.map(|(name, value)| format!("{name}={value}"));
+    if spec.network == NetworkMode::Open {
+        return token.collect();
+    }
     let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
     let local = "localhost,127.0.0.1,::1".to_owned();
     let variables = [
@@ -367,6 +373,7 @@ fn egress_env(spec: &LaunchSpec) -> Vec<String> {
     let all = variables.into_iter().chain(lower);
     all.filter(|(name, _)| !spec.env.contains_key(name))
         .map(|(name, value)| format!("{name}={value}"))
+        .chain(token)
         .collect()
 }
 
@@ -391,7 +398,7 @@ fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     if let Some(limit) = &log_limit {
         helper.extend(["--log-limit", limit]);
     }
-    if let NetworkMode::Allow(_) = spec.network {
+    if EgressDemand::of(spec).is_some() {
         helper.extend(["--egress", CONTAINER_EGRESS]);
     }
     helper.push("--");

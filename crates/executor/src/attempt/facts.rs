@@ -132,6 +132,12 @@ impl Facts<'_> {
         if matches!(self.engine, EngineEnd::NeverStarted(_)) {
             return requested;
         }
+        if let Some(StopReason::Budget { .. }) = &requested
+            && self.exit().status != ExitStatus::Code(0)
+        {
+            // Its provider refused it, whether or not a signal of ours came before it gave up.
+            return requested;
+        }
         let sent = requested.filter(|_| request.is_some_and(|request| request.sent == Sent::Yes));
         match self.record {
             Some(record) if self.transport == Transport::Spool => match record.intervention {

@@ -18,7 +18,8 @@ use dark_factory_types::{
 use super::drive::Drive;
 use super::facts::{EngineEnd, Facts, Started};
 use super::pump::Collected;
-use crate::egress::EgressDemand;
+use super::reconcile::unlike;
+use crate::egress::{EgressDemand, KeptWay};
 use crate::engine::{EngineError, Recovered, Workload};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
@@ -208,12 +209,18 @@ impl Drive<'_> {
         let (Some(_), Some(guard)) = (EgressDemand::of(spec), self.guard.map(Arc::clone)) else {
             return;
         };
+        if let Some(why) = self.way.as_ref().and_then(KeptWay::shut) {
+            report.warnings.push(format!(
+                "its way out was shut when it ended, so that its requests failed: {why}"
+            ));
+        }
         guard.close(report.attempt_id).await;
         let dir = self.dir.clone();
         let read = tokio::task::spawn_blocking(move || guard.summary(&dir));
         match read.await.map_err(io::Error::other).flatten() {
             Ok(summary) => {
                 report.warnings.extend(refusals(&summary));
+                report.warnings.extend(unlike(&report.usage, &summary));
                 report.egress = Some(summary);
             }
             Err(error) => report.warnings.push(format!(

@@ -8,13 +8,14 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use dark_factory_agents::Agent;
-use dark_factory_types::Transport;
+use dark_factory_types::{StopReason, Transport};
 
 use super::drive::Drive;
 use super::facts::EngineEnd;
 use super::pump::{Collected, Pump, Pumping, Stamps};
 use super::{Progress, secrets};
 use crate::clock::Moment;
+use crate::egress::{EgressDemand, KeptWay};
 use crate::engine::Workload;
 use crate::error::ExecutorError;
 use crate::nudge::Nudges;
@@ -56,6 +57,10 @@ impl Drive<'_> {
             Some(end) => end,
             None => self.watch(&row, &following, &mut pump, end).await?,
         };
+        // An agent that was told so by its provider may have left before we were.
+        if let Some(spent) = self.way.as_ref().and_then(KeptWay::is_spent) {
+            self.request_stop(StopReason::Budget { spent }).await?;
+        }
         // From here on a request to stop comes too late, and is told so.
         let row = self.advance_and_read(Transition::Collecting).await?;
         let collected = self.collected(pump).await?;
@@ -111,10 +116,14 @@ impl Drive<'_> {
     ) -> Result<Pumping, ExecutorError> {
         let stamps = self.stamps(attempt);
         let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
+        let keys = match (EgressDemand::of(&attempt.spec), self.guard) {
+            (Some(demand), Some(guard)) => guard.secrets(&demand).await,
+            _ => Vec::new(),
+        };
         // What an earlier pump derived is cut off, which may be much.
         let spec = attempt.spec.clone();
         let open = move || {
-            let mask = secrets::mask(&spec, &dir);
+            let mask = secrets::mask(&spec, &dir, keys);
             Pump::open(&dir, agent, mask, sinks, stamps, &clock)
         };
         tokio::task::spawn_blocking(open).await??.start()

@@ -17,6 +17,7 @@ mod plan;
 mod pulse;
 mod pump;
 mod readers;
+mod reconcile;
 mod secrets;
 mod watch;
 

@@ -22,8 +22,9 @@ const CREDENTIAL_FILES: [&str; 4] = [
 ];
 
 /// Returns what hides the secrets of an attempt, the same for each of its supervisors. Blocks.
-pub(super) fn mask(spec: &LaunchSpec, dir: &AttemptDir) -> Mask {
-    let mut secrets = Vec::new();
+///
+/// `secrets` are those that whoever keeps the attempt's way out knows.
+pub(super) fn mask(spec: &LaunchSpec, dir: &AttemptDir, mut secrets: Vec<String>) -> Mask {
     for (name, value) in &spec.env {
         let is_path = value.starts_with('/');
         if is_secret_name(name) || (spec.env_from_host.contains(name) && !is_path) {

@@ -8,7 +8,7 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 
-use dark_factory_types::{Proof, StopReason};
+use dark_factory_types::{Proof, SpentBudget, StopReason};
 
 use super::drive::{Drive, RETRY};
 use super::facts::EngineEnd;
@@ -85,6 +85,7 @@ impl Drive<'_> {
             again: None,
         };
         let mut killed = false;
+        let mut told_spent = false;
         loop {
             let motion = self
                 .heed_requests(attempt, workload, &mut deadlines, &mut acts)
@@ -116,12 +117,25 @@ impl Drive<'_> {
                 end = &mut end => return end,
                 error = pump.failure() => return Err(error),
                 () = stopping => {}
+                spent = self.spent(), if !told_spent => {
+                    told_spent = true;
+                    // Read back as any other request.
+                    self.request_stop(StopReason::Budget { spent }).await?;
+                }
                 () = self.control.kill.cancelled(), if !killed => killed = true,
                 () = self.control.cancel.cancelled(), if !is_stopping && !killed => {}
                 nudged = nudges.next() => nudged.map_err(|error| self.output_error(error))?,
                 () = pulse.changed() => {}
                 () = self.clock.alarm(wait) => {}
             }
+        }
+    }
+
+    /// Waits until the run has used up what it may of its providers.
+    async fn spent(&self) -> SpentBudget {
+        match &self.way {
+            Some(way) => way.spent().await,
+            None => pending().await,
         }
     }
 
@@ -410,6 +424,7 @@ fn describe(reason: &StopReason) -> String {
         StopReason::Idle { .. } => "it printed nothing for too long".to_owned(),
         StopReason::Lingered { .. } => "it has given its result and does not leave".to_owned(),
         StopReason::Cancelled { by } => format!("cancelled by {by}"),
+        StopReason::Budget { spent } => spent.to_string(),
         _ => "a limit was reached".to_owned(),
     }
 }

@@ -124,7 +124,7 @@ fn read(path: &Path, file: &str) -> Result<Option<Content>, ConfigError> {
         reason: reason.to_owned(),
         way_out,
     };
-    let PlainFile { bytes, mode } = match plain_file::read(path) {
+    let PlainFile { bytes, mode, .. } = match plain_file::read(path) {
         Ok(found) => found,
         Err(PlainFileError::Io(error)) => {
             let is_missing = matches!(

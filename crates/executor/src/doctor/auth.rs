@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::Finding;
 use crate::host::HostView;
+use crate::keys::KeySources;
 use crate::plain_file;
 use crate::settings::{quoted, without_passwords};
 use crate::spec::LaunchSpec;
@@ -26,10 +27,19 @@ const BASE_URLS: [&str; 3] = [
 ];
 
 /// Says which credentials the agent of a launch that resolved will find, as things are at `now`.
-pub fn auth(agent: &dyn Agent, spec: &LaunchSpec, host: &HostView, now: Timestamp) -> Finding {
+pub fn auth(
+    agent: &dyn Agent,
+    spec: &LaunchSpec,
+    host: &HostView,
+    keys: &KeySources,
+    now: Timestamp,
+) -> Finding {
     let name = agent.name();
     if let Some(finding) = base_url(spec) {
         return finding;
+    }
+    if !spec.providers.is_empty() {
+        return brokered(spec, host, keys);
     }
     let nothing = BTreeMap::new();
     let is_enough = |env: &BTreeMap<String, String>, dir: Option<&Path>| {
@@ -77,6 +87,21 @@ pub fn auth(agent: &dyn Agent, spec: &LaunchSpec, host: &HostView, now: Timestam
     Finding::ok(format!(
         "{name} finds {}; it was not tried",
         sources.join(", ")
+    ))
+}
+
+/// Says which keys the broker has for a launch.
+fn brokered(spec: &LaunchSpec, host: &HostView, keys: &KeySources) -> Finding {
+    let mut found = Vec::new();
+    for provider in &spec.providers {
+        match keys.find(*provider, host) {
+            Ok(key) => found.push(format!("{} for {provider}", key.place)),
+            Err(error) => return Finding::failed(exit_code::USAGE, error.to_string(), None),
+        }
+    }
+    Finding::ok(format!(
+        "the key stays outside of the container: the broker has {}; it was not tried",
+        found.join(", ")
     ))
 }
 

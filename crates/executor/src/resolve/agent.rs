@@ -96,19 +96,21 @@ pub(super) fn launch(
     request: &AgentRequest,
     profile: Profile,
     user_env: &Env,
+    api_env: &BTreeMap<String, String>,
 ) -> Launch {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let user_env = user_env
         .iter()
         .map(|(name, value)| pair(name, &value.value));
     let own = agent.launch(&AgentRequest {
-        env: user_env.clone().collect(),
+        env: api_env.clone().into_iter().chain(user_env.clone()).collect(),
         ..request.clone()
     });
     match profile {
         Profile::Hardened => {
             let mut env = BTreeMap::from([pair("HOME", HARDENED_HOME)]);
             env.extend(own.env);
+            env.extend(api_env.clone());
             env.extend(user_env);
             env.extend([pair(PROMPT_FILE_ENV, CONTAINER_PROMPT)]);
             Launch {
@@ -117,7 +119,8 @@ pub(super) fn launch(
             }
         }
         Profile::Seed if agent.name() == DEFAULT_AGENT => {
-            let mut env: BTreeMap<String, String> = user_env.collect();
+            let mut env = api_env.clone();
+            env.extend(user_env);
             env.extend([
                 pair("YOLO_OUTPUT", "json"),
                 pair("YOLO_PROMPT_FILE", SEED_PROMPT),
@@ -135,6 +138,7 @@ pub(super) fn launch(
         }
         Profile::Seed => {
             let mut env = own.env;
+            env.extend(api_env.clone());
             env.extend(user_env);
             env.extend([pair(PROMPT_FILE_ENV, SEED_PROMPT)]);
             Launch {

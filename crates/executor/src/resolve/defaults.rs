@@ -9,7 +9,7 @@ use std::time::Duration;
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
 
 use super::{ResolveContext, SEED_HOST_CLAUDE_DIR};
-use crate::settings::{OnInterrupt, ProfileName, Shown};
+use crate::settings::{Credentials, OnInterrupt, ProfileName, Shown};
 use crate::spec::{Profile, PullPolicy, StopPolicy, WORKSPACE_TARGET};
 
 /// The agent.
@@ -78,7 +78,14 @@ pub fn default_of(
         "pids" => limit(PIDS.shown()),
         "user" if is_hardened => "(the project folder's owner)".to_owned(),
         "user" => "(the image's own)".to_owned(),
-        "network" => NetworkMode::default().shown(),
+        "network" if is_hardened => "allow, with only the agent's API".to_owned(),
+        "network" => NetworkMode::Open.shown(),
+        "credentials" if is_hardened => Credentials::default().shown(),
+        "credentials" => "(the seed's)".to_owned(),
+        "providers" => "(the agent's own)".to_owned(),
+        "max-tokens" | "max-requests" | "max-cost" => "(none)".to_owned(),
+        "api-key" => "(the environment's, else the agent's login)".to_owned(),
+        "api-base" => "(the environment's, else the public ones)".to_owned(),
         "hide-git" => "false".to_owned(),
         "pull" => PullPolicy::default().shown(),
         "project" => "(the git top level, else the prompt file's folder)".to_owned(),

@@ -15,6 +15,7 @@ use super::image::ImageProblem;
 use super::mounts::MountProblem;
 use super::project::Danger;
 use super::target::TargetProblem;
+use crate::keys::KeyError;
 use crate::settings::{Origin, SettingError, quoted};
 
 /// A prompt and settings from which no launch can be made.
@@ -255,9 +256,59 @@ pub enum ResolveError {
         /// Why.
         danger: Danger,
     },
+    /// The broker was asked for where there can be none.
+    #[error("{origin}: the broker cannot be used: {obstacle}")]
+    NoBroker {
+        /// Where it was asked for.
+        origin: Origin,
+        /// Why not.
+        obstacle: String,
+    },
+    /// A budget was set that nobody would keep.
+    #[error(
+        "{origin}: {setting} is kept at the broker, and this run uses none; leave its key to the broker \
+         (credentials: broker, and no key or address of the API in env), name providers, or remove {setting}"
+    )]
+    BudgetWithoutBroker {
+        /// Where it was written.
+        origin: Origin,
+        /// The key.
+        setting: &'static str,
+    },
+    /// The agent's credential folder was to be mounted, and is not there.
+    #[error("{origin}: {agent} has no credential folder here: {folder}; log in with it, or use another way than mount")]
+    NoCredentialFolder {
+        /// Where it was asked for.
+        origin: Origin,
+        /// The agent.
+        agent: &'static str,
+        /// Where it would be.
+        folder: String,
+    },
+    /// The agent's credential folder does not go into a container.
+    #[error("{origin}: the credential folder {path} cannot be mounted: {danger}")]
+    CredentialFolder {
+        /// Where it was asked for.
+        origin: Origin,
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        danger: Danger,
+    },
+    /// A key that the broker needs cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The agent would find no credentials.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The agent would find no credentials, and those of this machine are not for it.
+    #[error("{source}; {why}")]
+    OwnAuth {
+        /// What the agent lacks.
+        source: AuthError,
+        /// Why the broker does not help.
+        why: String,
+    },
 }
 
 impl ResolveError {
@@ -286,13 +337,19 @@ impl ResolveError {
             | Self::Label { origin, .. }
             | Self::Mount { origin, .. }
             | Self::HostsWithoutHelper { origin }
+            | Self::NoBroker { origin, .. }
+            | Self::BudgetWithoutBroker { origin, .. }
+            | Self::NoCredentialFolder { origin, .. }
+            | Self::CredentialFolder { origin, .. }
             | Self::ClaudeDirProfile { origin }
             | Self::ClaudeDirFolder { origin, .. } => Some(origin),
             Self::ProjectFolder { .. }
             | Self::Workspace { .. }
             | Self::NoImage { .. }
             | Self::ClaudeDir { .. }
-            | Self::Auth(_) => None,
+            | Self::Key(_)
+            | Self::Auth(_)
+            | Self::OwnAuth { .. } => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Reads: the prompt, the flags, the host's file system, and its environment through a [`HostView`].
 //! Never: talks to an engine, changes anything, or degrades silently: what cannot be done is an error.
 
+mod access;
 mod agent;
 mod defaults;
 mod environment;
@@ -24,9 +25,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dark_factory_agents::Agent;
-use dark_factory_types::{Budget, ByteSize, NetworkMode, Transport};
+use dark_factory_types::ByteSize;
 
 use crate::host::{HostView, PathKind};
+use crate::keys::KeySources;
 use crate::prompt::Prompt;
 use crate::settings::{
     Limit, Origin, ProfileName, Settings, Sourced, UserSetting, nearest, quoted,
@@ -45,6 +47,7 @@ pub use environment::{EnvProblem, SecretProblem};
 pub use error::ResolveError;
 pub use image::{ImageProblem, check_image};
 pub use mounts::MountProblem;
+pub(crate) use project::host_path;
 pub use project::{Danger, project_root};
 pub use record::{launch_record, masked, spec_record};
 pub use target::TargetProblem;
@@ -81,6 +84,8 @@ pub struct ResolveContext {
     pub host_cpus: Option<NonZeroUsize>,
     /// The socket of the engine in use, if it has one; nothing that is mounted may hold it.
     pub engine_socket: Option<PathBuf>,
+    /// Where the keys of providers are, besides the usual places.
+    pub keys: KeySources,
 }
 
 impl ResolveContext {
@@ -91,6 +96,7 @@ impl ResolveContext {
             default_images: BTreeMap::new(),
             host_cpus: None,
             engine_socket: None,
+            keys: KeySources::default(),
         }
     }
 }
@@ -214,7 +220,16 @@ pub fn resolve_layers(
     let claude_dir = claude_dir(&settings, profile, &project, host, context)?;
     let user_env = environment::environment(layers, &project.root, host)?;
     let secrets = environment::secrets(&settings.secrets, &project.root, host)?;
-    let launch = agent::launch(agent, &request, profile, &user_env);
+    let access = access::Wish {
+        agent,
+        settings: &settings,
+        profile,
+        env: &user_env,
+        host,
+        context,
+    };
+    let access = access.decide()?;
+    let launch = agent::launch(agent, &request, profile, &user_env, &access.env);
 
     let mut taken = vec![(workspace.clone(), "the project".to_owned())];
     if profile == Profile::Seed {
@@ -224,35 +239,38 @@ pub fn resolve_layers(
             "the credential folder".to_owned(),
         ));
     }
+    if let Some(folder) = &access.folder {
+        taken.push((folder.target.clone(), "the credential folder".to_owned()));
+    }
     let grounds = mounts::Grounds {
         host,
         root: &project.root,
         context,
         taken,
     };
-    let mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
+    let mut mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
+    mounts.extend(access.folder);
     let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
     let limits = limits(&settings, profile, context)?;
-    agent::check_auth(
-        agent,
-        &user_env,
-        &launch.env,
-        claude_dir.as_deref(),
-        host,
-        profile,
-    )?;
-
-    if let Some(Sourced {
-        value: NetworkMode::Allow(_),
-        origin,
-    }) = &settings.network
-        && chosen(settings.transport.as_ref()) == Some(Transport::Attach)
-    {
-        return Err(ResolveError::HostsWithoutHelper {
-            origin: origin.clone(),
-        });
+    if !access.is_settled {
+        agent::check_auth(
+            agent,
+            &user_env,
+            &launch.env,
+            claude_dir.as_deref(),
+            host,
+            profile,
+        )
+        .map_err(|error| match (error, &access.why_own) {
+            (ResolveError::Auth(source), Some(why)) => ResolveError::OwnAuth {
+                source,
+                why: why.clone(),
+            },
+            (error, _) => error,
+        })?;
     }
+    notices.extend(access.why_own);
     let git = match (chosen(settings.git.as_ref()), project.git) {
         (Some(GitVisibility::Hidden), PathKind::Folder | PathKind::File) => GitVisibility::Hidden,
         _ => GitVisibility::Visible,
@@ -292,12 +310,9 @@ pub fn resolve_layers(
         workdir,
         user,
         limits,
-        network: settings
-            .network
-            .map(|network| network.value)
-            .unwrap_or_default(),
-        providers: Vec::new(),
-        budget: Budget::default(),
+        network: access.network,
+        providers: access.providers,
+        budget: access.budget,
         stop: StopPolicy {
             signal: settings
                 .stop_signal
@@ -435,7 +450,7 @@ fn claude_dir(
         }
         (Some(Sourced { value, origin }), Profile::Seed) => {
             let base = origin.folder(&project.root, &host.cwd);
-            let path = project::host_path(value, base, host);
+            let path = host_path(value, base, host);
             project::canonical_folder(&path).map_err(|source| ResolveError::ClaudeDirFolder {
                 origin: origin.clone(),
                 path,

@@ -188,7 +188,7 @@ fn base_name(path: &Path) -> String {
 }
 
 /// Returns a path of the host that a setting names: `~/` in front is the home, a relative one is below `base`.
-pub(super) fn host_path(text: &str, base: &Path, host: &HostView) -> PathBuf {
+pub(crate) fn host_path(text: &str, base: &Path, host: &HostView) -> PathBuf {
     match (text.strip_prefix("~/"), &host.home) {
         (Some(rest), Some(home)) => home.join(rest.trim_start_matches('/')),
         _ => base.join(text),

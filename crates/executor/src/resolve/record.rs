@@ -49,8 +49,14 @@ pub fn spec_record(spec: &LaunchSpec, engine: &str) -> Value {
             "open: the engine's bridge; host.docker.internal is the host".to_owned()
         }
         NetworkMode::Allow(rules) => {
-            let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
-            format!("allow: {}; everything else is refused", rules.join(", "))
+            let rules = rules.iter().map(ToString::to_string);
+            let apis = spec.providers.iter();
+            let apis = apis.map(|provider| format!("the API of {provider} through the broker"));
+            let reached: Vec<String> = apis.chain(rules).collect();
+            match reached.as_slice() {
+                [] => "allow: nothing but the container's own loopback".to_owned(),
+                reached => format!("allow: {}; everything else is refused", reached.join(", ")),
+            }
         }
     };
     // A path that is not UTF-8 is the one thing that JSON cannot hold.

@@ -12,7 +12,7 @@ use super::diagnostic::{Fault, Place};
 use super::node::{KeyNode, Node, Value};
 use super::show::{Entries, Entry};
 use super::text::{self, SettingError};
-use super::{EnvValue, ExtraMount, Layer, Level, Origin, Sourced, nearest};
+use super::{EnvValue, ExtraMount, KeySource, Layer, Level, Origin, Sourced, nearest};
 use crate::spec::GitVisibility;
 use dark_factory_types::NetworkMode;
 
@@ -241,6 +241,29 @@ keys! {
     Run run.project_name = "project-name": Shape::Text, text::PROJECT_NAME,
         "the project's name in labels and container names, instead of its folder's",
         |r, n, slot| r.one(n, slot, text::parse_project_name);
+    Run run.credentials = "credentials": Shape::Choice(&["broker", "mount", "none"]), text::CREDENTIALS,
+        "how the agent comes to its credentials",
+        |r, n, slot| r.one(n, slot, text::parse_credentials);
+    Run run.providers = "providers": Shape::Texts, text::PROVIDERS,
+        "whose APIs are used without a key in the container, instead of the agent's own",
+        |r, n, slot| {
+            let names = match &n.value {
+                Value::List(items) => {
+                    let texts = items.iter().map(|item| r.scalar(item, text::PROVIDERS, plain));
+                    texts.collect::<Result<Vec<_>, _>>()?.join(",")
+                }
+                _ => r.scalar(n, text::PROVIDERS, plain)?,
+            };
+            let providers = text::parse_providers(&names).map_err(|error| r.refused(n.place, &error))?;
+            *slot = Some(r.sourced(n, providers));
+            Ok(())
+        };
+    Run run.max_tokens = "max-tokens": Shape::Amount, text::USES, "most tokens of all kinds, at the broker",
+        |r, n, slot| r.one(n, slot, text::parse_uses);
+    Run run.max_requests = "max-requests": Shape::Amount, text::USES, "most requests that a model answers, at the broker",
+        |r, n, slot| r.one(n, slot, text::parse_uses);
+    Run run.max_cost = "max-cost": Shape::Amount, text::COST, "most cost by our table of list prices, at the broker",
+        |r, n, slot| r.one(n, slot, text::parse_cost);
     Tool tool.jobs = "jobs": Shape::Count { least: 1, most: Some(64) }, text::JOBS, "runs at the same time",
         |r, n, slot| r.one(n, slot, text::parse_jobs);
     Tool tool.on_interrupt = "on-interrupt": Shape::Choice(&["stop", "detach"]), text::ON_INTERRUPT,
@@ -254,6 +277,20 @@ keys! {
     Machine tool.keep_runs = "keep-runs": Shape::Count { least: 1, most: None }, text::COUNT,
         "finished runs that are kept",
         |r, n, slot| r.one(n, slot, text::parse_count);
+    Machine tool.api_key = "api-key": Shape::Map, "a map of providers to where their keys are",
+        "where the broker takes each provider's key from: env:VAR, file:PATH, command:PROGRAM ARGS, claude-dir:PATH",
+        |r, n, slot| {
+            // What stands there may be the key itself, so neither it nor its line is shown.
+            r.map(n, slot, key_source, text::parse_api_key)
+                .map_err(|fault| Fault::new(fault.place, KEYS_ONLY).hidden())?;
+            r.providers_only(n, slot.keys())
+        };
+    Machine tool.api_base = "api-base": Shape::Map, "a map of providers to URLs",
+        "where the broker sends each provider's requests",
+        |r, n, slot| {
+            r.map(n, slot, |r, n| r.scalar(n, text::URL, text::parse_url), text::parse_api_base)?;
+            r.providers_only(n, slot.keys())
+        };
 }
 
 /// Keys that other tools, first of all the seed, keep in a front matter; they are left alone.
@@ -491,6 +528,21 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Refuses a map with a name that is no provider's.
+    fn providers_only<'n>(
+        &self,
+        node: &Node,
+        mut names: impl Iterator<Item = &'n String>,
+    ) -> Result<(), Fault> {
+        match names.find(|name| text::provider(name).is_none()) {
+            Some(name) => {
+                let message = format!("{} has no {name:?}", self.name.name);
+                Err(Fault::new(node.place, message).help("there are anthropic, openai and gemini"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Reads a list; one item may stand alone.
     fn list<T>(
         &self,
@@ -545,11 +597,30 @@ impl Reader<'_> {
     }
 }
 
+const KEYS_ONLY: &str = "api-key must be a map of anthropic, openai and gemini to env:VAR, file:PATH, \
+                         command:PROGRAM ARGS or claude-dir:PATH, never a key itself (so what stands here is not \
+                         shown)";
+
 const SECRETS_ONLY: &str = "secrets must be a map of names to env:VAR or file:PATH, each name once, never a value \
                             itself (so what stands here is not shown)";
 
 fn plain(text: &str) -> Result<String, SettingError> {
     Ok(text.to_owned())
+}
+
+/// Reads where a key is; a list is a program with its arguments.
+fn key_source(reader: &Reader<'_>, node: &Node) -> Result<KeySource, Fault> {
+    let Value::List(items) = &node.value else {
+        return reader.scalar(node, text::KEY_SOURCE, text::parse_key_source);
+    };
+    let argv: Vec<String> = items
+        .iter()
+        .map(|item| reader.scalar(item, text::KEY_SOURCE, plain))
+        .collect::<Result<_, _>>()?;
+    match argv.first() {
+        Some(program) if !program.is_empty() => Ok(KeySource::Command(argv)),
+        _ => Err(reader.wrong(node, text::KEY_SOURCE)),
+    }
 }
 
 fn env_value(reader: &Reader<'_>, node: &Node) -> Result<EnvValue, Fault> {

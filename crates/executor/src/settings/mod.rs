@@ -20,7 +20,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Provider, Transport, Usd};
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{GitVisibility, Profile, PullPolicy};
@@ -30,7 +30,8 @@ pub use diagnostic::{Diagnostic, Excerpt};
 pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
 pub use text::{
-    EnvLine, SettingError, parse_completion_grace, parse_count, parse_cpus, parse_env,
+    EnvLine, SettingError, parse_api_base, parse_api_key, parse_completion_grace,
+    parse_cost, parse_credentials, parse_providers, parse_uses, parse_count, parse_cpus, parse_env,
     parse_env_file, parse_grace, parse_jobs, parse_label, parse_memory, parse_mount, parse_network,
     parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret,
     parse_signal, parse_time_limit, parse_timeout, parse_transport, parse_user,
@@ -218,6 +219,32 @@ pub enum OnInterrupt {
     Detach,
 }
 
+/// How an agent comes to its credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credentials {
+    /// They stay outside: the guard puts them into the agent's requests.
+    #[default]
+    Broker,
+    /// The agent's own credential folder is mounted, read-only.
+    Mount,
+    /// The image or the environment has them.
+    None,
+}
+
+/// Where a provider's key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A variable of the environment of whoever supervises the run.
+    Env(String),
+    /// A file that only its owner may read.
+    File(String),
+    /// What a program prints; without a shell.
+    Command(Vec<String>),
+    /// The login in a configuration folder of Claude Code.
+    ClaudeDir(String),
+}
+
 /// A mount as it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -295,6 +322,16 @@ pub struct Settings {
     pub claude_dir: Option<Sourced<String>>,
     /// The project's name, instead of its root's base name.
     pub project_name: Option<Sourced<String>>,
+    /// How the agent comes to its credentials.
+    pub credentials: Option<Sourced<Credentials>>,
+    /// The providers that are used without a key in the container, instead of the agent's own.
+    pub providers: Option<Sourced<Vec<Provider>>>,
+    /// Tokens of all kinds.
+    pub max_tokens: Option<Sourced<Limit<u64>>>,
+    /// Requests that are answered by a model.
+    pub max_requests: Option<Sourced<Limit<u64>>>,
+    /// Cost by our table of list prices.
+    pub max_cost: Option<Sourced<Limit<Usd>>>,
 }
 
 /// Settings of the tool; none is required.
@@ -310,6 +347,10 @@ pub struct ToolSettings {
     pub keep_days: Option<Sourced<u32>>,
     /// Finished runs that are kept.
     pub keep_runs: Option<Sourced<u32>>,
+    /// Where the keys of providers are, by the provider's name.
+    pub api_key: BTreeMap<String, Sourced<KeySource>>,
+    /// Where the APIs of providers are, by the provider's name.
+    pub api_base: BTreeMap<String, Sourced<String>>,
 }
 
 impl ToolSettings {
@@ -322,6 +363,8 @@ impl ToolSettings {
             host: self.host.or(lower.host),
             keep_days: self.keep_days.or(lower.keep_days),
             keep_runs: self.keep_runs.or(lower.keep_runs),
+            api_key: merged(self.api_key, lower.api_key),
+            api_base: merged(self.api_base, lower.api_base),
         }
     }
 }
@@ -380,6 +423,11 @@ impl Settings {
             stop_grace: self.stop_grace.or(lower.stop_grace),
             claude_dir: self.claude_dir.or(lower.claude_dir),
             project_name: self.project_name.or(lower.project_name),
+            credentials: self.credentials.or(lower.credentials),
+            providers: self.providers.or(lower.providers),
+            max_tokens: self.max_tokens.or(lower.max_tokens),
+            max_requests: self.max_requests.or(lower.max_requests),
+            max_cost: self.max_cost.or(lower.max_cost),
         }
     }
 }

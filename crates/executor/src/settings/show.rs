@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
+use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Provider, Transport, Usd};
 
 use super::{
-    EnvValue, ExtraMount, Limit, OnInterrupt, Origin, ProfileName, SecretSource, Sourced,
-    UserSetting,
+    Credentials, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, Origin, ProfileName,
+    SecretSource, Sourced, UserSetting,
 };
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
@@ -153,6 +153,7 @@ words! {
     Transport { Spool: "spool", Attach: "attach" }
     Profile { Hardened: "hardened", Seed: "seed" }
     OnInterrupt { Stop: "stop", Detach: "detach" }
+    Credentials { Broker: "broker", Mount: "mount", None: "none" }
     GitVisibility { Hidden: "true", Visible: "false" }
 }
 
@@ -184,6 +185,36 @@ impl Shown for u16 {
 impl Shown for u32 {
     fn shown(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Shown for u64 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for Usd {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for Vec<Provider> {
+    fn shown(&self) -> String {
+        let names: Vec<&str> = self.iter().map(|provider| provider.name()).collect();
+        names.join(",")
+    }
+}
+
+impl Shown for KeySource {
+    fn shown(&self) -> String {
+        match self {
+            Self::Env(variable) => format!("env:{variable}"),
+            Self::File(path) => format!("file:{path}"),
+            Self::ClaudeDir(path) => format!("claude-dir:{path}"),
+            Self::Command(argv) => format!("command:{}", argv.join(" ")),
+        }
     }
 }
 

@@ -7,10 +7,14 @@
 use std::time::Duration;
 
 use dark_factory_types::{
-    ByteSize, CpuCount, EgressError, EgressRule, NetworkMode, Transport, parse_duration,
+    ByteSize, CpuCount, EgressError, EgressRule, NetworkMode, Provider, Transport, Usd,
+    parse_duration,
 };
 
-use super::{EnvValue, ExtraMount, Limit, OnInterrupt, ProfileName, SecretSource, UserSetting};
+use super::{
+    Credentials, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, ProfileName, SecretSource,
+    UserSetting,
+};
 use crate::spec::{Profile, PullPolicy};
 
 /// Shown of a text that is not what it should be, in characters.
@@ -40,6 +44,17 @@ pub(super) const COUNT: &str = "a whole number from 1";
 pub(super) const ON_INTERRUPT: &str = "stop or detach";
 pub(super) const PROJECT_NAME: &str = "a name that is not empty";
 pub(super) const TRANSPORT: &str = "spool or attach";
+pub(super) const CREDENTIALS: &str = "broker, mount or none";
+pub(super) const PROVIDERS: &str = "a list of anthropic, openai and gemini";
+pub(super) const USES: &str = "a whole number from 1, or none";
+pub(super) const COST: &str = "an amount in US dollars above 0, such as 5 or 0.25, or none";
+pub(super) const KEY_SOURCE: &str =
+    "env:VAR, file:PATH, command:PROGRAM ARGS, claude-dir:PATH, or a program and its arguments as a list";
+pub(super) const API_KEY: &str = "PROVIDER=env:VAR, PROVIDER=file:PATH, PROVIDER=command:PROGRAM ARGS or \
+                                  PROVIDER=claude-dir:PATH, where PROVIDER is anthropic, openai or gemini";
+pub(super) const URL: &str = "https://HOST[:PORT][/PATH] or http://…, without a user in it";
+pub(super) const API_BASE: &str =
+    "PROVIDER=URL, where PROVIDER is anthropic, openai or gemini and URL has no user in it";
 
 /// A text that a setting does not accept; its message continues "the setting …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -160,6 +175,25 @@ parsers! {
     /// Parses the name of a project.
     parse_project_name(text) -> String, PROJECT_NAME,
         (!text.trim().is_empty() && !text.contains(char::is_control)).then(|| text.to_owned());
+    /// Parses `broker`, `mount` or `none`.
+    parse_credentials(text) -> Credentials, CREDENTIALS, match text {
+        "broker" => Some(Credentials::Broker),
+        "mount" => Some(Credentials::Mount),
+        "none" => Some(Credentials::None),
+        _ => None,
+    };
+    /// Parses names of providers with commas between them.
+    parse_providers(text) -> Vec<Provider>, PROVIDERS,
+        text.split(',').map(|name| name.trim().parse().ok()).collect();
+    /// Parses how many tokens or requests may be used: `200`, `none`.
+    parse_uses(text) -> Limit<u64>, USES, limit(text, |text| text.parse().ok().filter(|count| *count > 0));
+    /// Parses what may be spent: `5`, `0.25`, `none`.
+    parse_cost(text) -> Limit<Usd>, COST, limit(text, |text| text.parse().ok().filter(|cost: &Usd| cost.0 > 0));
+    /// Parses `PROVIDER=URL`.
+    parse_api_base(text) -> (String, String), API_BASE, {
+        let (name, base) = text.split_once('=').unwrap_or_default();
+        provider(name).and_then(|name| named(name, url(base)?))
+    };
     /// Parses `spool` or `attach`.
     parse_transport(text) -> Transport, TRANSPORT, match text {
         "spool" => Some(Transport::Spool),
@@ -216,6 +250,28 @@ pub fn parse_secret(text: &str) -> Result<(String, SecretSource), SettingError> 
     pair.ok_or_else(|| SettingError::hidden(SECRET))
 }
 
+/// Parses `PROVIDER=SOURCE`, where the source is `env:VAR`, `file:PATH`, `command:PROGRAM ARGS` or `claude-dir:PATH`.
+///
+/// # Errors
+///
+/// [`SettingError`] if it is none of that; the text is not in it.
+pub fn parse_api_key(text: &str) -> Result<(String, KeySource), SettingError> {
+    let pair = text
+        .split_once('=')
+        .and_then(|(name, source)| named(provider(name)?, key_source(source)?));
+    pair.ok_or_else(|| SettingError::hidden(API_KEY))
+}
+
+/// Parses the address of an API.
+pub(super) fn parse_url(text: &str) -> Result<String, SettingError> {
+    url(text).ok_or_else(|| SettingError::hidden(URL))
+}
+
+/// Parses where a key is.
+pub(super) fn parse_key_source(text: &str) -> Result<KeySource, SettingError> {
+    key_source(text).ok_or_else(|| SettingError::hidden(KEY_SOURCE))
+}
+
 /// Parses `env:VAR` or `file:PATH`.
 pub(super) fn parse_secret_source(text: &str) -> Result<SecretSource, SettingError> {
     secret_source(text).ok_or_else(|| SettingError::hidden(SECRET_SOURCE))
@@ -270,6 +326,34 @@ fn grace(text: &str) -> Option<Duration> {
 
 fn named<T>(name: &str, value: T) -> Option<(String, T)> {
     (!name.is_empty()).then(|| (name.to_owned(), value))
+}
+
+/// Returns the name if it is a provider's.
+pub(super) fn provider(name: &str) -> Option<&str> {
+    name.parse::<Provider>().ok().map(|_| name)
+}
+
+fn key_source(text: &str) -> Option<KeySource> {
+    match text.split_once(':')? {
+        (_, rest) if rest.trim().is_empty() => None,
+        ("env", name) => Some(KeySource::Env(name.to_owned())),
+        ("file", path) => Some(KeySource::File(path.to_owned())),
+        ("claude-dir", path) => Some(KeySource::ClaudeDir(path.to_owned())),
+        ("command", line) => Some(KeySource::Command(
+            line.split_whitespace().map(str::to_owned).collect(),
+        )),
+        _ => None,
+    }
+}
+
+fn url(text: &str) -> Option<String> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))?;
+    let authority = rest.split('/').next()?;
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !"?#@".contains(c);
+    (!authority.is_empty() && text.chars().all(is_plain))
+        .then(|| text.trim_end_matches('/').to_owned())
 }
 
 fn secret_source(text: &str) -> Option<SecretSource> {

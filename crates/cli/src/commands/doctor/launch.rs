@@ -162,7 +162,13 @@ impl Launch {
         }
         let spec = self.resolved.as_ref().map(|resolved| &resolved.spec);
         match spec.and_then(|spec| Some((agent(&spec.agent)?, spec))) {
-            Some((agent, spec)) => doctor::auth(agent, spec, &context.host, SystemClock.now()),
+            Some((agent, spec)) => doctor::auth(
+                agent,
+                spec,
+                &context.host,
+                &context.keys(),
+                SystemClock.now(),
+            ),
             None => Finding::skipped("it is not known what would be launched"),
         }
     }

@@ -1,20 +1,28 @@
-//! What is installed and running on this machine besides the engine: the daemon, git.
+//! What is installed and running on this machine besides the engine: the daemon, the guard, git; the way to the APIs.
 //!
 //! Owns: what is wrong with each.
 //! Reads: the daemon's seat and answer, processes, git's own words.
-//! Never: starts or stops anything that stays.
+//! Never: starts or stops anything that stays, or sends a request to an API.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use dark_factory_executor::daemon::{Ask, Mode, Seat, ask};
 use dark_factory_executor::doctor::Finding;
+use dark_factory_executor::spec::LaunchSpec;
 use dark_factory_types::exit_code;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::context::Context;
 use crate::detach;
 use crate::git;
+use crate::guard::GuardProcess;
+
+/// How long an API may take to let us connect.
+const REACH: Duration = Duration::from_secs(5);
 
 /// Says whether the state folder's daemon works with this engine, and is of this binary.
 pub(super) async fn daemon(context: &Context) -> Finding {
@@ -130,6 +138,71 @@ pub(super) fn git(project: Option<&Path>) -> Finding {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// Says whether the guard starts and answers; it ends by itself soon after.
+pub(super) async fn guard(context: &Context) -> Finding {
+    let guard = GuardProcess::of(&context.state_dir, context.keys(), context.host.clone());
+    match guard.probe().await {
+        Ok(pid) => Finding::ok(format!("process {pid} answers")),
+        Err(error) => Finding::failed(
+            exit_code::INTERNAL,
+            format!("the guard does not answer: {error}"),
+            Some("guard.log in the state folder says more".to_owned()),
+        ),
+    }
+}
+
+/// Says whether the APIs that a launch uses through the broker can be reached from here.
+pub(super) async fn api(context: &Context, spec: Option<&LaunchSpec>) -> Finding {
+    let Some(spec) = spec else {
+        return Finding::skipped("it is not known what would be launched");
+    };
+    let keys = context.keys();
+    let mut reached = Vec::new();
+    for provider in &spec.providers {
+        let base = keys.base(*provider, &context.host);
+        let Some(place) = place(&base) else {
+            return Finding::failed(
+                exit_code::USAGE,
+                format!("{base} is no address of {provider}'s API"),
+                Some("write https://HOST[:PORT][/PATH]".to_owned()),
+            );
+        };
+        let connected = timeout(REACH, TcpStream::connect(place.as_str())).await;
+        let why = match connected {
+            Ok(Ok(_)) => {
+                reached.push(place);
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {}s", REACH.as_secs()),
+        };
+        return Finding::warning(
+            format!("{provider}'s API at {place} cannot be reached from here: {why}"),
+            "look at this machine's network and names; api-base names another address",
+        );
+    }
+    Finding::ok(match reached.as_slice() {
+        [] => "no API is used through the broker".to_owned(),
+        reached => format!("{} can be reached; no request was sent", reached.join(", ")),
+    })
+}
+
+/// Returns `HOST:PORT` of a URL.
+fn place(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    match (scheme, has_port) {
+        (_, _) if authority.is_empty() => None,
+        (_, true) => Some(authority.to_owned()),
+        ("https", false) => Some(format!("{authority}:443")),
+        ("http", false) => Some(format!("{authority}:80")),
+        _ => None,
+    }
 }
 
 /// Returns the socket of the user's own rootless engine, if there is one that is not looked for.

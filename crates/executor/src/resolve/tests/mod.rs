@@ -164,7 +164,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
                 idle: None,
                 log: Some(ByteSize(1 << 30)),
             },
-            network: NetworkMode::Open,
+            network: NetworkMode::Allow(Vec::new()),
             providers: Vec::new(),
             budget: Budget::default(),
             stop: StopPolicy::default(),

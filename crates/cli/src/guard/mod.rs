@@ -4,6 +4,8 @@
 //! Reads: the guard's answers, the journals that it writes.
 //! Never: is a part of a run's process group, or ends with the process that started it.
 
+mod keys;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +17,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dark_factory_executor::clock::{Clock as _, SystemClock};
 use dark_factory_executor::egress::{EgressDemand, EgressGuard, OpenWay, WayEvent};
+use dark_factory_executor::host::HostView;
+use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::spec::AttemptDir;
 use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Upstreams, Way, summarise};
 use dark_factory_types::{AttemptId, EgressSummary, exit_code};
@@ -23,6 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::keys::Keyring;
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -63,12 +68,23 @@ pub(crate) async fn guard(context: &Context) -> Result<u8, CommandError> {
 #[derive(Debug)]
 pub(crate) struct GuardProcess {
     state_dir: PathBuf,
+    keyring: Keyring,
 }
 
 impl GuardProcess {
-    pub(crate) fn of(state_dir: &Path) -> Self {
+    /// Returns the guard of a state folder, for runs whose keys are where `keys` says.
+    pub(crate) fn of(state_dir: &Path, keys: KeySources, host: HostView) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
+            keyring: Keyring::new(keys, host),
+        }
+    }
+
+    /// Starts a guard if none lives, and asks what it does; returns its process.
+    pub(crate) async fn probe(&self) -> io::Result<u32> {
+        match self.connect().await?.ask(&Ask::Status).await? {
+            Answer::Status { pid, .. } => Ok(pid),
+            other => Err(io::Error::other(format!("it answered {other:?}"))),
         }
     }
 
@@ -117,13 +133,17 @@ impl GuardProcess {
 #[async_trait]
 impl EgressGuard for GuardProcess {
     async fn open(&self, demand: &EgressDemand, dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>> {
+        let mut brokers = Vec::new();
+        for provider in &demand.providers {
+            brokers.push(self.keyring.broker(*provider, dir.attempt()).await?);
+        }
         let mut client = self.connect().await?;
         let way = Way {
             attempt: dir.attempt(),
             folder: dir.mount(),
             journal: dir.egress_journal(),
             rules: demand.rules.clone(),
-            brokers: Vec::new(),
+            brokers,
             budget: demand.budget,
         };
         match client.ask(&Ask::Open(way)).await? {
@@ -146,6 +166,14 @@ impl EgressGuard for GuardProcess {
                 tracing::warn!(%error, "the guard closes the run's way out by itself later");
             }
         }
+    }
+
+    async fn secrets(&self, demand: &EgressDemand) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for provider in &demand.providers {
+            secrets.extend(self.keyring.secrets(*provider).await);
+        }
+        secrets
     }
 
     fn summary(&self, dir: &AttemptDir) -> io::Result<EgressSummary> {
