@@ -31,6 +31,19 @@ impl MockModel {
     ///
     /// If it does not start.
     pub fn start(scenario: &str) -> Self {
+        Self::serve(scenario, None)
+    }
+
+    /// Starts a server that answers to this key only.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn expecting(key: &str, scenario: &str) -> Self {
+        Self::serve(scenario, Some(key))
+    }
+
+    fn serve(scenario: &str, key: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let port_file = folder.path().join("port");
         let mut server = Command::new("python3")
@@ -40,6 +53,7 @@ impl MockModel {
             .arg(&port_file)
             .arg("--log")
             .arg(folder.path().join("requests.jsonl"))
+            .args(key.map(|key| format!("--expect-key={key}")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -66,6 +80,11 @@ impl MockModel {
     /// Returns `ANTHROPIC_BASE_URL` for a container whose network is open.
     pub fn base_url(&self) -> String {
         format!("http://host.docker.internal:{}", self.port)
+    }
+
+    /// Returns where it is for processes of this machine.
+    pub fn local_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Returns the port that it listens at, on every address of this machine.

@@ -22,7 +22,7 @@ use crate::full_disk::Mounted;
 use crate::scene::docker;
 use crate::support::{Ended, Watched, Workshop, for_agent};
 
-const PROBES: [&str; 20] = [
+const PROBES: [&str; 22] = [
     "engine",
     "version",
     "setup",
@@ -35,6 +35,8 @@ const PROBES: [&str; 20] = [
     "agent starts",
     "agent works",
     "auth",
+    "api",
+    "guard",
     "disk",
     "engine's disk",
     "leftovers",

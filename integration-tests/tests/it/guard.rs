@@ -307,7 +307,7 @@ fn guard_pid(scene: &Scene) -> i32 {
     eventually("a guard", || find_guard(scene))
 }
 
-fn find_guard(scene: &Scene) -> Option<i32> {
+pub(crate) fn find_guard(scene: &Scene) -> Option<i32> {
     let state = scene.installation.state_dir();
     let words = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     std::fs::read_dir("/proc")

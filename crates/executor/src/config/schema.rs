@@ -86,13 +86,21 @@ fn property(key: &Key) -> Value {
         Shape::Mounts => json!({ "anyOf": [mount(), { "type": "array", "items": mount() }] }),
         Shape::Map => json!({
             "anyOf": [
-                { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] } },
+                { "type": "object", "additionalProperties": entry(key) },
                 texts(),
             ],
         }),
     };
     schema["description"] = json!(format!("{}: {}", key.about, key.value));
     schema
+}
+
+/// Returns what a map's values are; where a key is may be a program with its arguments.
+fn entry(key: &Key) -> Value {
+    match key.name {
+        "api-key" => json!({ "anyOf": [{ "type": "string" }, texts()] }),
+        _ => json!({ "type": ["string", "number", "boolean"] }),
+    }
 }
 
 fn texts() -> Value {

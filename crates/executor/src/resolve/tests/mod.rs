@@ -6,7 +6,7 @@ mod paths;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use dark_factory_types::{CpuCount, NetworkMode, Transport};
+use dark_factory_types::{Budget, CpuCount, NetworkMode, Transport};
 
 use super::*;
 
