@@ -52,6 +52,11 @@ pub trait Agent: fmt::Debug + Send + Sync {
         &[]
     }
 
+    /// Returns the variables each of which gives it credentials of its own, or says where they are.
+    fn own_credentials(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns the folder of the user's home in which it keeps its credentials, and the variable that names another.
     fn credential_folder(&self) -> Option<CredentialFolder> {
         None

@@ -35,9 +35,8 @@ mod transcript;
 
 pub use access::ApiAccess;
 pub use agent::{
-    AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, CredentialFolder,
-    ReadFile,
-    agent,
+    AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser,
+    CredentialFolder, ReadFile, agent,
 };
 pub use claude::{Claude, check_claude_auth, claude_token_end};
 pub use codex::Codex;

@@ -52,7 +52,13 @@ pub(crate) fn check(context: &Context, prompt: Option<&Prompt>) -> Result<(), Co
     let layers: Vec<&Settings> = layers.iter().collect();
     let grounds = context.resolve_context(context.state_dir.clone());
     match resolve_layers(prompt, &layers, &context.host, &grounds) {
-        Ok(_) | Err(ResolveError::NoImage { .. } | ResolveError::Auth(_)) => Ok(()),
+        Ok(_)
+        | Err(
+            ResolveError::NoImage { .. }
+            | ResolveError::Key(_)
+            | ResolveError::Auth(_)
+            | ResolveError::OwnAuth { .. },
+        ) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

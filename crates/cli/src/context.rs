@@ -18,7 +18,9 @@ use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
-use dark_factory_executor::settings::{KeySource, Layer, Origin, Sourced, ToolSettings, parse_timeout};
+use dark_factory_executor::settings::{
+    KeySource, Layer, Origin, Sourced, ToolSettings, parse_timeout,
+};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_factory::changes::GitChanges;
 
@@ -161,9 +163,8 @@ impl Context {
     /// Returns the flags that make another process of ours find the same keys.
     pub(crate) fn key_flags(&self) -> Vec<String> {
         let key = self.keys.api_key.iter();
-        let key = key.map(|(provider, source)| {
-            format!("--api-key={provider}={}", written(&source.value))
-        });
+        let key = key
+            .map(|(provider, source)| format!("--api-key={provider}={}", written(&source.value)));
         let base = self.keys.api_base.iter();
         let base = base.map(|(provider, base)| format!("--api-base={provider}={}", base.value));
         key.chain(base).collect()

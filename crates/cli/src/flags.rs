@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use dark_factory_executor::settings::{
     EnvValue, KeySource, SettingError, Settings, Sourced, ToolSettings, parse_api_base,
     parse_api_key, parse_completion_grace, parse_cost, parse_cpus, parse_credentials, parse_env,
-    parse_grace, parse_label, parse_memory, parse_mount, parse_network,
-    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_providers, parse_pull,
-    parse_secret, parse_signal, parse_time_limit, parse_transport, parse_user, parse_uses,
+    parse_grace, parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt,
+    parse_pids, parse_profile, parse_project_name, parse_providers, parse_pull, parse_secret,
+    parse_signal, parse_time_limit, parse_transport, parse_user, parse_uses,
 };
 use dark_factory_executor::spec::GitVisibility;
 use dark_factory_executor::supervisor::Retention;

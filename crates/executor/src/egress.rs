@@ -78,7 +78,8 @@ pub trait EgressGuard: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// If the way is not open; what was tried may be tried again.
+    /// If the way is not open; what was tried may be tried again. `InvalidInput` if that is not because of the guard, so
+    /// that an agent which was not started yet need not wait: a key cannot be had.
     async fn open(&self, demand: &EgressDemand, dir: &AttemptDir) -> io::Result<Box<dyn OpenWay>>;
 
     /// Closes the way of an attempt, and every connection through it; that there is none is no error.
@@ -124,6 +125,17 @@ pub(crate) struct KeptWay {
 enum State {
     Open,
     Shut(String),
+    /// Trying again soon will not help.
+    Refused(String),
+}
+
+impl State {
+    fn why(&self) -> Option<String> {
+        match self {
+            Self::Open => None,
+            Self::Shut(why) | Self::Refused(why) => Some(why.clone()),
+        }
+    }
 }
 
 impl KeptWay {
@@ -156,7 +168,10 @@ impl KeptWay {
                             tracing::warn!(error = %why, "the way out is not open; it is tried again");
                             told.clone_from(&why);
                         }
-                        tell.send_replace(State::Shut(why));
+                        tell.send_replace(match error.kind() {
+                            io::ErrorKind::InvalidInput => State::Refused(why),
+                            _ => State::Shut(why),
+                        });
                         sleep(pause).await;
                         pause = RETRY[1].min(pause * 2);
                     }
@@ -188,10 +203,7 @@ impl KeptWay {
 
     /// Returns why the way is not open, if it is not.
     pub(crate) fn shut(&self) -> Option<String> {
-        match &*self.state.borrow() {
-            State::Open => None,
-            State::Shut(why) => Some(why.clone()),
-        }
+        self.state.borrow().why()
     }
 
     /// Waits until the way is open; the error says why it is not. Cancel-safe.
@@ -199,14 +211,12 @@ impl KeptWay {
         let mut state = self.state.clone();
         let waited = timeout(
             PATIENCE,
-            state.wait_for(|state| matches!(state, State::Open)),
+            state.wait_for(|state| matches!(state, State::Open | State::Refused(_))),
         );
-        if let Ok(Ok(_)) = waited.await {
-            return Ok(());
+        match waited.await {
+            Ok(Ok(state)) => state.why(),
+            Ok(Err(_)) | Err(_) => self.state.borrow().why(),
         }
-        match &*self.state.borrow() {
-            State::Open => Ok(()),
-            State::Shut(why) => Err(why.clone()),
-        }
+        .map_or(Ok(()), Err)
     }
 }

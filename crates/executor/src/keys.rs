@@ -158,7 +158,9 @@ pub enum KeyError {
         looked: String,
     },
     /// The variable that was named is not set.
-    #[error("the key of {provider} is to be in {variable}, which is not set here or is empty; set it")]
+    #[error(
+        "the key of {provider} is to be in {variable}, which is not set here or is empty; set it"
+    )]
     Unset {
         /// The provider.
         provider: Provider,
@@ -235,13 +237,20 @@ fn configured(
             let text = private_text(provider, Path::new(path))?;
             let key = text.trim();
             if key.is_empty() {
-                return Err(no_file(provider, Path::new(path), "it is empty; write it there"));
+                return Err(no_file(
+                    provider,
+                    Path::new(path),
+                    "it is empty; write it there",
+                ));
             }
             (path.clone(), FoundValue::of(provider, key.to_owned()))
         }
         KeySource::Command(argv) => {
             let program = argv.first().cloned().unwrap_or_default();
-            (format!("what {program} prints"), FoundValue::Command(argv.clone()))
+            (
+                format!("what {program} prints"),
+                FoundValue::Command(argv.clone()),
+            )
         }
         KeySource::ClaudeDir(dir) => {
             let dir = Path::new(dir);
@@ -293,7 +302,7 @@ fn usual(provider: Provider, host: &HostView) -> Result<FoundKey, KeyError> {
         if let Some((place, key)) = found {
             return Ok(FoundKey { place, key });
         }
-        looked.push_str(&format!(", and {}", path.display()));
+        looked.extend([", and ", &path.display().to_string()]);
     }
     Err(KeyError::Nowhere { provider, looked })
 }
@@ -343,7 +352,8 @@ fn json(provider: Provider, path: &Path) -> Result<Option<Value>, KeyError> {
 
 /// Reads a file that only we may read.
 fn private_text(provider: Provider, path: &Path) -> Result<String, KeyError> {
-    let file = plain_file::read(path).map_err(|error| no_file(provider, path, &error.to_string()))?;
+    let file =
+        plain_file::read(path).map_err(|error| no_file(provider, path, &error.to_string()))?;
     let us = geteuid().as_raw();
     if file.owner != us {
         return Err(KeyError::Foreign {
@@ -404,10 +414,16 @@ mod tests {
     }
 
     fn usual_key(provider: Provider, host: &HostView) -> Result<FoundValue, KeyError> {
-        KeySources::default().find(provider, host).map(|found| found.key)
+        KeySources::default()
+            .find(provider, host)
+            .map(|found| found.key)
     }
 
-    fn from(provider: Provider, source: KeySource, host: &HostView) -> Result<FoundValue, KeyError> {
+    fn from(
+        provider: Provider,
+        source: KeySource,
+        host: &HostView,
+    ) -> Result<FoundValue, KeyError> {
         let sources = KeySources {
             keys: BTreeMap::from([(provider, source)]),
             ..KeySources::default()
@@ -441,7 +457,10 @@ mod tests {
         assert!(usual_key(Provider::Openai, &host) == Ok(FoundValue::ApiKey("k".to_owned())));
 
         home.write(".codex/auth.json", r#"{"OPENAI_API_KEY":null}"#, 0o600);
-        let error = usual_key(Provider::Openai, &host).err().unwrap().to_string();
+        let error = usual_key(Provider::Openai, &host)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
         assert!(error.contains("OPENAI_API_KEY, CODEX_API_KEY"), "{error}");
     }
@@ -453,9 +472,15 @@ mod tests {
         let path = home.write("key", "secret\n", 0o644);
         let file = || KeySource::File(path.display().to_string());
 
-        let error = from(Provider::Gemini, file(), &host).err().unwrap().to_string();
+        let error = from(Provider::Gemini, file(), &host)
+            .err()
+            .unwrap()
+            .to_string();
 
-        assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
+        assert!(
+            error.contains(&format!("chmod 600 {}", path.display())),
+            "{error}"
+        );
         assert!(!error.contains("secret"), "{error}");
         home.write("key", "secret\n", 0o400);
         assert!(

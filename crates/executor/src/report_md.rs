@@ -8,8 +8,8 @@ use std::fmt::Display;
 
 use dark_factory_agents::{PRICES_DATE, neutralise};
 use dark_factory_types::{
-    BrokeredUse, ChangedFile, Changes, CompletionReport, Exit, ExitStatus, LimitsRecord, LogState, Oom,
-    OutcomeKind, Report, ReportStatus, StopReason, Usage, Verdict, signal_name,
+    BrokeredUse, ChangedFile, Changes, CompletionReport, Exit, ExitStatus, LimitsRecord, LogState,
+    Oom, OutcomeKind, Report, ReportStatus, StopReason, Usage, Verdict, signal_name,
 };
 use jiff::{SignedDuration, Timestamp};
 

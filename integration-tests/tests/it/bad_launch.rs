@@ -138,8 +138,8 @@ fn a_command_belongs_to_the_command_agent_and_claude_needs_credentials() {
         ],
     );
     let advice = [
-        "claude would find no credentials",
-        "--env ANTHROPIC_API_KEY",
+        "no key of anthropic was found",
+        "ANTHROPIC_API_KEY",
         "CLAUDE_CODE_OAUTH_TOKEN",
     ];
     refuses(&mut claude(&["x.md"]), 2, &advice);
@@ -148,7 +148,7 @@ fn a_command_belongs_to_the_command_agent_and_claude_needs_credentials() {
         "pass it with --env ANTHROPIC_API_KEY",
     ];
     refuses(
-        claude(&["x.md"]).env("ANTHROPIC_API_KEY", "x"),
+        claude(&["--network", "none", "x.md"]).env("ANTHROPIC_API_KEY", "x"),
         2,
         &not_passed_on,
     );

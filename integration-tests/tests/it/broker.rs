@@ -106,13 +106,20 @@ fn a_budget_that_is_used_up_ends_the_run() {
     assert_eq!(report["outcome"], "limit", "{report}");
     assert_eq!(report["cause"], "its budget of 2 requests is used up");
     let text = fs::read_to_string(scene.folder().join("report.md")).unwrap();
-    assert!(text.contains("its budget of 2 requests is used up"), "{text}");
+    assert!(
+        text.contains("its budget of 2 requests is used up"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_budget_without_a_broker_is_refused() {
     let scene = Scene::new();
-    let mut run = run(&scene, "claude", "max-requests: 2\nenv: {ANTHROPIC_API_KEY: own}\n");
+    let mut run = run(
+        &scene,
+        "claude",
+        "max-requests: 2\nenv: {ANTHROPIC_API_KEY: own}\n",
+    );
 
     let run = Ended::of(&mut run);
 
@@ -146,10 +153,7 @@ fn without_a_key_anywhere_the_run_is_refused_and_told_where_was_looked() {
 fn a_prompt_file_cannot_choose_where_the_key_is_sent() {
     let scene = Scene::new();
     let thief = MockModel::start("success");
-    let front_matter = format!(
-        "env: {{ANTHROPIC_BASE_URL: '{}'}}\n",
-        thief.local_url()
-    );
+    let front_matter = format!("env: {{ANTHROPIC_BASE_URL: '{}'}}\n", thief.local_url());
     let mut run = run(&scene, "claude", &front_matter);
 
     let run = Ended::of(run.env("ANTHROPIC_API_KEY", KEY));
@@ -191,7 +195,8 @@ fn a_key_that_others_may_read_is_refused() {
 
     assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
     assert!(
-        run.stderr.contains(&format!("chmod 600 {}", file.display())),
+        run.stderr
+            .contains(&format!("chmod 600 {}", file.display())),
         "{}",
         run.stderr
     );
@@ -201,7 +206,10 @@ fn a_key_that_others_may_read_is_refused() {
 fn a_program_of_the_configuration_prints_the_key() {
     let scene = Scene::new();
     let model = MockModel::expecting(KEY, "success");
-    let folder = scene.installation.folder().join("home/.config/dark-factory");
+    let folder = scene
+        .installation
+        .folder()
+        .join("home/.config/dark-factory");
     fs::create_dir_all(&folder).unwrap();
     let config = format!(
         "[api-key]\nanthropic = [\"sh\", \"-c\", \"echo {KEY}\"]\n[api-base]\nanthropic = \"{}\"\n",
@@ -225,7 +233,8 @@ fn a_program_that_fails_to_print_the_key_is_the_cause() {
 
     assert_ne!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(
-        run.stdout.contains("the program that prints the key") && run.stdout.contains("/no-such-vault"),
+        run.stdout.contains("the program that prints the key")
+            && run.stdout.contains("/no-such-vault"),
         "{}{}",
         run.stdout,
         run.stderr
@@ -253,9 +262,13 @@ fn a_killed_guard_gets_the_key_again_from_the_supervisor() {
     let first = eventually("a guard", || guard(&scene));
 
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    eventually("another guard", || guard(&scene).filter(|next| *next != first));
+    eventually("another guard", || {
+        guard(&scene).filter(|next| *next != first)
+    });
     let before = model.requests().len();
-    eventually("a request", || (model.requests().len() > before).then_some(()));
+    eventually("a request", || {
+        (model.requests().len() > before).then_some(())
+    });
     scene.project.write("done", "");
     let run = run.ended();
 
@@ -303,6 +316,9 @@ fn a_mounted_credential_folder_can_only_be_read() {
 
     let binds = explained["create"]["HostConfig"]["Binds"].to_string();
     let source = folder.display().to_string();
-    assert!(binds.contains(&format!("{source}:/home/agent/.claude:ro")), "{binds}");
+    assert!(
+        binds.contains(&format!("{source}:/home/agent/.claude:ro")),
+        "{binds}"
+    );
     assert!(explained["spec"].get("providers").is_none(), "{explained}");
 }

@@ -267,7 +267,7 @@ fn what_is_wrong_with_image_and_credentials_is_told_apart_from_the_file() {
     assert_eq!(ended.code, code, "{}{}", ended.stdout, ended.stderr);
     assert_eq!(failed(&ended), expected);
     assert_probe(&ended, "prompt", "ok", &["agent claude"]);
-    assert_probe(&ended, "auth", "failed", &["--env ANTHROPIC_API_KEY"]);
+    assert_probe(&ended, "auth", "failed", &["looked at ANTHROPIC_API_KEY"]);
     assert_probe(&ended, "boot", "ok", &[]);
 }
 

@@ -257,7 +257,8 @@ fn every_default_says_what_it_is_and_what_opts_out_of_it() {
         ("limit of CPUs", "--cpus"),
         ("limit of processes", "--pids"),
         ("limit of output", "--log-limit"),
-        ("network open", "--network none"),
+        ("network allow", "--network open"),
+        ("credentials", "what is in its environment"),
         ("git", "--hide-git"),
         ("around it", "/.dark-factory/init run"),
     ] {

@@ -20,6 +20,15 @@ const CREDENTIALS: [&str; 3] = [
 /// Environment values that make Claude Code use a cloud's own credentials.
 const CLOUDS: [&str; 2] = ["CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"];
 
+/// All of them.
+pub(super) const OWN: [&str; 5] = [
+    CREDENTIALS[0],
+    CREDENTIALS[1],
+    CREDENTIALS[2],
+    CLOUDS[0],
+    CLOUDS[1],
+];
+
 /// The files with a token, and where in them it is.
 const TOKEN_FILES: [(&str, &str); 2] = [
     (".credentials.json", "claudeAiOauth"),

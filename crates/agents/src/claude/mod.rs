@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 
 use dark_factory_types::{Proof, Provider};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, ContainerUser};
+use crate::agent::{
+    Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser, CredentialFolder,
+};
 use crate::transcript::Decoder;
 
 pub use auth::{check_claude_auth, claude_token_end};
@@ -69,6 +71,10 @@ impl Agent for Claude {
 
     fn api_hosts(&self) -> &'static [&'static str] {
         &["api.anthropic.com"]
+    }
+
+    fn own_credentials(&self) -> &'static [&'static str] {
+        &auth::OWN
     }
 
     fn credential_folder(&self) -> Option<CredentialFolder> {

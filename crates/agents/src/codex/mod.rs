@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use dark_factory_types::{Proof, Provider};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set};
+use crate::agent::{
+    Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set,
+};
 use crate::transcript::Decoder;
 
 /// What Codex itself reads as a credential.
@@ -23,6 +25,9 @@ const OPENAI_KEY: &str = "OPENAI_API_KEY";
 const BASE_URL: &str = "OPENAI_BASE_URL";
 /// A configuration folder of the user's own may hold credentials, or name the variable that does.
 const HOME: &str = "CODEX_HOME";
+
+/// What makes Codex use credentials of the run's own.
+const OWN: [&str; 4] = [CREDENTIALS[0], CREDENTIALS[1], OPENAI_KEY, HOME];
 
 /// Beginnings of the names of other agents' keys, which say nothing about Codex.
 const OTHERS: [&str; 3] = ["ANTHROPIC_", "GEMINI_", "GOOGLE_"];
@@ -78,6 +83,10 @@ impl Agent for Codex {
 
     fn api_hosts(&self) -> &'static [&'static str] {
         &["api.openai.com", "chatgpt.com"]
+    }
+
+    fn own_credentials(&self) -> &'static [&'static str] {
+        &OWN
     }
 
     fn credential_folder(&self) -> Option<CredentialFolder> {

@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 
 use dark_factory_types::{Exit, Proof, Provider, Verdict};
 
-use crate::agent::{Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set};
+use crate::agent::{
+    Agent, AgentLaunch, AgentRequest, AuthError, AuthView, CredentialFolder, is_set,
+};
 use crate::transcript::Decoder;
 
 /// The key of the Gemini API.
@@ -23,6 +25,9 @@ const VERTEX_KEY: &str = "GOOGLE_API_KEY";
 const USE_VERTEX: &str = "GOOGLE_GENAI_USE_VERTEXAI";
 /// What makes it use a login of Google's; each needs credentials of its own, which may be anywhere.
 const LOGINS: [&str; 3] = [USE_VERTEX, "GOOGLE_GENAI_USE_GCA", "GEMINI_CLI_HOME"];
+
+/// What makes it use credentials of the run's own.
+const OWN: [&str; 5] = [GEMINI_KEY, VERTEX_KEY, LOGINS[0], LOGINS[1], LOGINS[2]];
 
 /// Gemini CLI, run once with the prompt on standard input and JSON lines on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +69,10 @@ impl Agent for Gemini {
 
     fn api_hosts(&self) -> &'static [&'static str] {
         &["generativelanguage.googleapis.com"]
+    }
+
+    fn own_credentials(&self) -> &'static [&'static str] {
+        &OWN
     }
 
     fn credential_folder(&self) -> Option<CredentialFolder> {

@@ -211,7 +211,9 @@ fn credentials(spec: &LaunchSpec) -> String {
     let budget = &spec.budget;
     let most = [
         budget.tokens.map(|tokens| format!("{tokens} tokens")),
-        budget.requests.map(|requests| format!("{requests} requests")),
+        budget
+            .requests
+            .map(|requests| format!("{requests} requests")),
         budget.cost.map(|cost| format!("${cost}")),
     ];
     let most: Vec<String> = most.into_iter().flatten().collect();

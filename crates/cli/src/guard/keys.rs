@@ -19,8 +19,8 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-/// How long a program may take to print a key; a person may have to unlock something.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a program may take to print a key: less than an attempt waits for its way.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// For how long what it printed is not asked for again.
 const FRESH: Duration = Duration::from_secs(60);
 /// The longest key, in bytes.
@@ -90,7 +90,7 @@ impl Keyring {
         let (sources, host) = (self.sources.clone(), self.host.clone());
         let find = move || sources.find(provider, &host);
         let found = tokio::task::spawn_blocking(find).await?;
-        let found = found.map_err(io::Error::other)?;
+        let found = found.map_err(no_key)?;
         match found.key {
             FoundValue::Command(argv) => {
                 let key = self.printed(argv).await?;
@@ -121,11 +121,16 @@ impl Keyring {
     }
 }
 
+/// Returns the error of a way that needs a key which cannot be had.
+fn no_key(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
 /// Runs a program that prints a key.
 async fn print(argv: &[String], host: &HostView) -> io::Result<String> {
     let failed = |why: String| {
         let line = argv.join(" ");
-        io::Error::other(format!("the program that prints the key, {line:?}, {why}"))
+        no_key(format!("the program that prints the key, {line:?}, {why}"))
     };
     let [program, arguments @ ..] = argv else {
         return Err(failed("is none".to_owned()));

@@ -61,7 +61,10 @@ mod tests {
     fn only_a_large_difference_is_told_and_with_both_numbers() {
         let told = unlike(&usage(5_000), &wire(&[5_000, 4_000])).unwrap();
 
-        assert!(told.contains("5000 tokens") && told.contains("9000 were seen"), "{told}");
+        assert!(
+            told.contains("5000 tokens") && told.contains("9000 were seen"),
+            "{told}"
+        );
         for (own, wire) in [
             (5_000, wire(&[5_100])),
             (100, wire(&[900])),

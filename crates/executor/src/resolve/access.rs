@@ -6,11 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use dark_factory_agents::{Agent, ApiAccess, AuthView};
+use dark_factory_agents::{Agent, ApiAccess};
 use dark_factory_spool::EGRESS_PORT;
-use dark_factory_types::{
-    Budget, EgressHost, EgressRule, NetworkMode, Provider, Transport,
-};
+use dark_factory_types::{Budget, EgressHost, EgressRule, NetworkMode, Provider, Transport};
 
 use super::environment::Env;
 use super::project::{self, mount_danger};
@@ -61,9 +59,6 @@ impl Wish<'_> {
             Some(Credentials::Broker) => self.providers()?,
             _ => (Vec::new(), None),
         };
-        for provider in &providers {
-            self.context.keys.find(*provider, self.host)?;
-        }
         let folder = match credentials {
             Some(Credentials::Mount) if self.profile == Profile::Hardened => self.folder()?,
             _ => None,
@@ -159,25 +154,16 @@ impl Wish<'_> {
         if let Some(variable) = set(access.base_url) {
             return told(access.base_url, &variable.origin, "says where the API is");
         }
-        if self.agent.provider() == Some(provider) {
-            let nothing = BTreeMap::new();
-            let alone = |(name, variable): (&String, &super::environment::Variable)| {
-                let only = BTreeMap::from([(name.clone(), variable.value.clone())]);
-                let view = AuthView {
-                    host_env: &nothing,
-                    container_env: &only,
-                    claude_dir: None,
-                    read: &|_| Err(std::io::ErrorKind::NotFound.into()),
-                };
-                self.agent.check_auth(&view).is_ok()
-            };
-            let mut own = self.env.iter();
-            let (name, variable) = own.find(|variable| alone(*variable))?;
-            return told(name, &variable.origin, "gives the agent its own credentials");
-        }
-        let mut keys = access.keys.iter();
-        let (name, variable) = keys.find_map(|name| Some((name, set(name)?)))?;
-        told(name, &variable.origin, "is the run's own key")
+        let own = match self.agent.provider() == Some(provider) {
+            true => self.agent.own_credentials(),
+            false => access.keys,
+        };
+        let (name, variable) = own.iter().find_map(|name| Some((name, set(name)?)))?;
+        told(
+            name,
+            &variable.origin,
+            "gives the run credentials of its own",
+        )
     }
 
     /// Returns the agent's own credential folder, to be mounted where the agent looks for it.
@@ -228,8 +214,14 @@ impl Wish<'_> {
     fn budget(&self, providers: &[Provider]) -> Result<Budget, ResolveError> {
         let settings = self.settings;
         let set = [
-            ("max-tokens", limit_at(&settings.max_tokens).map(|(_, at)| at)),
-            ("max-requests", limit_at(&settings.max_requests).map(|(_, at)| at)),
+            (
+                "max-tokens",
+                limit_at(&settings.max_tokens).map(|(_, at)| at),
+            ),
+            (
+                "max-requests",
+                limit_at(&settings.max_requests).map(|(_, at)| at),
+            ),
             ("max-cost", limit_at(&settings.max_cost).map(|(_, at)| at)),
         ];
         let first = set.into_iter().find_map(|(key, at)| Some((key, at?)));

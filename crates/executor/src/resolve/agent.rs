@@ -12,7 +12,7 @@ use dark_factory_agents::{
 };
 
 use super::defaults::AGENT as DEFAULT_AGENT;
-use super::environment::{self, Env};
+use super::environment::Env;
 use super::{ResolveError, SEED_HOST_CLAUDE_DIR, SEED_PROMPT, Warnings};
 use crate::host::HostView;
 use crate::plain_file;
@@ -103,7 +103,11 @@ pub(super) fn launch(
         .iter()
         .map(|(name, value)| pair(name, &value.value));
     let own = agent.launch(&AgentRequest {
-        env: api_env.clone().into_iter().chain(user_env.clone()).collect(),
+        env: api_env
+            .clone()
+            .into_iter()
+            .chain(user_env.clone())
+            .collect(),
         ..request.clone()
     });
     match profile {
@@ -151,16 +155,12 @@ pub(super) fn launch(
 
 pub(super) fn check_auth(
     agent: &'static dyn Agent,
-    user_env: &Env,
     container_env: &BTreeMap<String, String>,
     claude_dir: Option<&Path>,
     host: &HostView,
     profile: Profile,
 ) -> Result<(), ResolveError> {
     let is_claude = agent.name() == DEFAULT_AGENT;
-    if is_claude {
-        environment::refuse_empty_credentials(user_env)?;
-    }
     let read = |path: &Path| Ok(plain_file::read(path)?.bytes);
     let view = AuthView {
         host_env: &host.env,

@@ -276,7 +276,9 @@ pub enum ResolveError {
         setting: &'static str,
     },
     /// The agent's credential folder was to be mounted, and is not there.
-    #[error("{origin}: {agent} has no credential folder here: {folder}; log in with it, or use another way than mount")]
+    #[error(
+        "{origin}: {agent} has no credential folder here: {folder}; log in with it, or use another way than mount"
+    )]
     NoCredentialFolder {
         /// Where it was asked for.
         origin: Origin,

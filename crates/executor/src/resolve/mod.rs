@@ -253,22 +253,22 @@ pub fn resolve_layers(
     let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
     let limits = limits(&settings, profile, context)?;
+    if agent.name() == defaults::AGENT {
+        environment::refuse_empty_credentials(&user_env)?;
+    }
+    for provider in &access.providers {
+        context.keys.find(*provider, host)?;
+    }
     if !access.is_settled {
-        agent::check_auth(
-            agent,
-            &user_env,
-            &launch.env,
-            claude_dir.as_deref(),
-            host,
-            profile,
-        )
-        .map_err(|error| match (error, &access.why_own) {
-            (ResolveError::Auth(source), Some(why)) => ResolveError::OwnAuth {
-                source,
-                why: why.clone(),
+        agent::check_auth(agent, &launch.env, claude_dir.as_deref(), host, profile).map_err(
+            |error| match (error, &access.why_own) {
+                (ResolveError::Auth(source), Some(why)) => ResolveError::OwnAuth {
+                    source,
+                    why: why.clone(),
+                },
+                (error, _) => error,
             },
-            (error, _) => error,
-        })?;
+        )?;
     }
     notices.extend(access.why_own);
     let git = match (chosen(settings.git.as_ref()), project.git) {

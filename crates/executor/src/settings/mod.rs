@@ -30,11 +30,11 @@ pub use diagnostic::{Diagnostic, Excerpt};
 pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
 pub use text::{
-    EnvLine, SettingError, parse_api_base, parse_api_key, parse_completion_grace,
-    parse_cost, parse_credentials, parse_providers, parse_uses, parse_count, parse_cpus, parse_env,
-    parse_env_file, parse_grace, parse_jobs, parse_label, parse_memory, parse_mount, parse_network,
-    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_pull, parse_secret,
-    parse_signal, parse_time_limit, parse_timeout, parse_transport, parse_user,
+    EnvLine, SettingError, parse_api_base, parse_api_key, parse_completion_grace, parse_cost,
+    parse_count, parse_cpus, parse_credentials, parse_env, parse_env_file, parse_grace, parse_jobs,
+    parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids,
+    parse_profile, parse_project_name, parse_providers, parse_pull, parse_secret, parse_signal,
+    parse_time_limit, parse_timeout, parse_transport, parse_user, parse_uses,
 };
 
 pub(crate) use diagnostic::{Fault, Joined, Place};

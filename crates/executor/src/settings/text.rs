@@ -48,8 +48,7 @@ pub(super) const CREDENTIALS: &str = "broker, mount or none";
 pub(super) const PROVIDERS: &str = "a list of anthropic, openai and gemini";
 pub(super) const USES: &str = "a whole number from 1, or none";
 pub(super) const COST: &str = "an amount in US dollars above 0, such as 5 or 0.25, or none";
-pub(super) const KEY_SOURCE: &str =
-    "env:VAR, file:PATH, command:PROGRAM ARGS, claude-dir:PATH, or a program and its arguments as a list";
+pub(super) const KEY_SOURCE: &str = "env:VAR, file:PATH, command:PROGRAM ARGS, claude-dir:PATH, or a program and its arguments as a list";
 pub(super) const API_KEY: &str = "PROVIDER=env:VAR, PROVIDER=file:PATH, PROVIDER=command:PROGRAM ARGS or \
                                   PROVIDER=claude-dir:PATH, where PROVIDER is anthropic, openai or gemini";
 pub(super) const URL: &str = "https://HOST[:PORT][/PATH] or http://…, without a user in it";

@@ -9,13 +9,22 @@ use crate::settings::{EnvValue, Origin, Place, SecretSource, Sourced};
 fn claude_without_credentials_is_refused() {
     let mut fixture = Fixture::new();
 
-    let error = fixture.shown(fixture.resolve_file("p.md", "image: i"));
+    let error = fixture.shown(fixture.resolve_file("p.md", "image: i\nnetwork: none"));
     assert!(
         error.contains("ANTHROPIC_API_KEY is set here but containers do not see"),
         "{error}"
     );
 
     fixture.host.env.clear();
+    let error = fixture.shown(fixture.resolve_file("p.md", "image: i"));
+    assert!(
+        error.starts_with("no key of anthropic was found: looked at ANTHROPIC_API_KEY, "),
+        "{error}"
+    );
+    assert!(
+        error.contains("BASE/home/.claude/.credentials.json"),
+        "{error}"
+    );
     let error = fixture.shown(fixture.resolve_file("p.md", "image: i\nprofile: seed"));
     assert!(
         error.starts_with("Claude OAuth token missing or expired in BASE/home/.claude-yolo"),

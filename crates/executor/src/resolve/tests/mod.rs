@@ -1,5 +1,6 @@
 //! Tests of resolving, with real folders and messages as a user sees them.
 
+mod access;
 mod environment;
 mod paths;
 
