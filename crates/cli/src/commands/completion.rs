@@ -127,6 +127,8 @@ fn profiles() -> Vec<CompletionCandidate> {
         host: None,
         state_dir: None,
         json: false,
+        api_key: Vec::new(),
+        api_base: Vec::new(),
     };
     let files = Context::new(&global)
         .and_then(|context| config::files(&context, None, &Layer::default()))
@@ -182,6 +184,8 @@ fn state_dir(mut words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
         host: None,
         state_dir: named,
         json: false,
+        api_key: Vec::new(),
+        api_base: Vec::new(),
     };
     let context = Context::new(&global).ok()?;
     Path::is_dir(&context.state_dir).then_some(context.state_dir)
