@@ -317,7 +317,7 @@ impl DockerEngine {
         phase: Phase,
         handle: &Handle,
         dir: &AttemptDir,
-        spool: &File,
+        spool: &SpoolFiles,
     ) -> Result<Box<dyn Workload>, EngineError> {
         match Box::pin(hand_over(&container, phase, dir, spool)).await {
             // A helper that an earlier supervisor gave the spool, just before that one ended, asks nobody again.
