@@ -528,7 +528,7 @@ fn the_record_of_a_launch_masks_what_looks_secret() {
     assert_eq!(record["image"], "i");
     assert_eq!(
         record["network"],
-        "open: the engine's bridge; host.docker.internal is the host"
+        "allow: nothing but the container's own loopback"
     );
 }
 
