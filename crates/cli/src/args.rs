@@ -232,6 +232,12 @@ pub(crate) struct RunArgs {
     /// Limit of processes and threads, or none
     #[arg(long, value_name = "NUMBER")]
     pub(crate) pids: Option<String>,
+    /// Most bytes of one file that the agent writes, or none
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) file_size: Option<String>,
+    /// Most files that one process has open, or none
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) open_files: Option<String>,
     /// User of the agent [default: the project folder's owner]
     #[arg(long, value_name = "UID[:GID]")]
     pub(crate) user: Option<String>,

@@ -47,6 +47,8 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         memory: one("--memory", args.memory.as_ref(), parse_memory)?,
         cpus: one("--cpus", args.cpus.as_ref(), parse_cpus)?,
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,
+        file_size: one("--file-size", args.file_size.as_ref(), parse_memory)?,
+        open_files: one("--open-files", args.open_files.as_ref(), parse_pids)?,
         user: one("--user", args.user.as_ref(), parse_user)?,
         network: one("--network", args.network.as_ref(), parse_network)?,
         credentials: one(

@@ -177,6 +177,8 @@ fn limits(limits: &LimitsRecord) -> Vec<String> {
     set.extend(limits.memory.map(|memory| format!("{memory} of memory")));
     set.extend(limits.cpus.map(|cpus| format!("{cpus} CPUs")));
     set.extend(limits.pids.map(|pids| format!("{pids} processes")));
+    set.extend(limits.file_size.map(|size| format!("{size} of one file")));
+    set.extend(limits.open_files.map(|files| format!("{files} open files")));
     set.extend(limits.log.map(|log| format!("{log} of log")));
     set
 }

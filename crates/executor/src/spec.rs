@@ -150,6 +150,12 @@ pub struct Limits {
     pub cpus: Option<CpuCount>,
     /// Processes and threads.
     pub pids: Option<u32>,
+    /// Bytes of one file, in whatever folder.
+    #[serde(default)]
+    pub file_size: Option<ByteSize>,
+    /// Files that one process has open.
+    #[serde(default)]
+    pub open_files: Option<u32>,
     /// Wall time from the container's start.
     #[serde(with = "maybe_duration")]
     pub timeout: Option<Duration>,
@@ -169,6 +175,8 @@ impl Limits {
             memory: self.memory,
             cpus: self.cpus,
             pids: self.pids,
+            file_size: self.file_size,
+            open_files: self.open_files,
             timeout_ms: self.timeout.map(milliseconds),
             idle_ms: self.idle.map(milliseconds),
             log: self.log,

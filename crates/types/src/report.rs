@@ -68,6 +68,12 @@ pub struct LimitsRecord {
     pub cpus: Option<CpuCount>,
     /// Processes and threads.
     pub pids: Option<u32>,
+    /// Bytes of one file.
+    #[serde(default)]
+    pub file_size: Option<ByteSize>,
+    /// Files that one process has open.
+    #[serde(default)]
+    pub open_files: Option<u32>,
     /// Wall time in milliseconds.
     pub timeout_ms: Option<u64>,
     /// Time without any output in milliseconds.

@@ -75,11 +75,13 @@ fn works_without_a_key(agent: &str) {
     assert!(!run.stdout.contains(KEY) && !run.stderr.contains(KEY));
     assert_keyless(&scene.installation.state_dir());
     let report = report(&scene.folder());
-    let brokered = &report["egress"]["brokered"][0];
-    assert!(brokered["requests"].as_u64() > Some(1), "{report}");
+    // Codex asks for a websocket first, and is told that there is none.
+    let brokered = report["egress"]["brokered"].as_array().unwrap();
+    let asked = |used: &serde_json::Value| used["requests"].as_u64() > Some(1);
+    assert!(brokered.iter().any(asked), "{report}");
     let words = |warning: &serde_json::Value| warning.as_str().unwrap().contains("at the broker");
-    let warnings = report["warnings"].as_array().unwrap();
-    assert!(!warnings.iter().any(words), "{report}");
+    let mut warnings = report["warnings"].as_array().into_iter().flatten();
+    assert!(!warnings.any(words), "{report}");
     scene.docker(&["rm", "--force", &container]);
 }
 

@@ -256,6 +256,8 @@ fn every_default_says_what_it_is_and_what_opts_out_of_it() {
         ("limit of memory", "--memory"),
         ("limit of CPUs", "--cpus"),
         ("limit of processes", "--pids"),
+        ("limit of one file's size", "--file-size"),
+        ("limit of open files", "--open-files"),
         ("limit of output", "--log-limit"),
         ("network allow", "--network open"),
         ("credentials", "what is in its environment"),

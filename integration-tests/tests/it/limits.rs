@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use dark_factory_init::spew;
-use integration_tests::agent_image;
+use integration_tests::{agent_image, claude_image};
 use serde_json::{Value, json};
 
 use crate::scene::{Running, STARTED, Scene};
@@ -205,5 +205,38 @@ fn an_agent_that_was_done_while_nobody_looked_is_ended_by_the_recovery() {
     assert_eq!(
         (&run["log"], &report(&run)["stop_reason"]["kind"]),
         (&json!("complete"), &json!("lingered"))
+    );
+}
+
+#[test]
+fn a_file_of_the_agent_grows_to_its_limit_and_its_output_beyond_it() {
+    let workshop = Workshop::new();
+    let file = workshop.project.write("big.md", "Write.\n");
+    let script = "head -c 1m /dev/zero > big; echo \"code $?\"; (ulimit -f unlimited) 2>/dev/null && echo raised; \
+                  ulimit -n; head -c 1m /dev/zero | tr '\\0' x";
+    let mut command = workshop.command(&["run", "--json", "--agent", "command"]);
+    command
+        .args(["--image", &claude_image(), "--file-size", "64k"])
+        .args(["--open-files", "300"])
+        .arg(file)
+        .args(["--", "sh", "-c", script]);
+
+    let ended = Ended::of(&mut command);
+
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let run = ended.one();
+    let (said, rest) = attempt_text(&run, "raw.jsonl")
+        .split_once("300\n")
+        .map(|(said, rest)| (said.to_owned(), rest.to_owned()))
+        .expect("the limit of open files is printed");
+    // 128 and SIGXFSZ, or what a program says of EFBIG.
+    assert!(said == "code 153\n" || said == "code 1\n", "{said}");
+    assert_eq!((&run["log"], rest.len()), (&json!("complete"), 1 << 20));
+    let big = fs::metadata(workshop.project.path().join("big")).unwrap();
+    assert_eq!(big.len(), 64 << 10);
+    let limits = &report(&run)["limits"];
+    assert_eq!(
+        (&limits["file_size"], &limits["open_files"]),
+        (&json!(65_536), &json!(300))
     );
 }

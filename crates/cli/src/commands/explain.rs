@@ -153,6 +153,16 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
             "--pids NUMBER",
         ),
         (
+            "one file's size",
+            limits.file_size.map(|size| size.to_string()),
+            "--file-size SIZE",
+        ),
+        (
+            "open files of a process",
+            limits.open_files.map(|files| files.to_string()),
+            "--open-files NUMBER",
+        ),
+        (
             "output",
             limits.log.map(|size| size.to_string()),
             "--log-limit SIZE",
@@ -169,7 +179,9 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         ),
     ] {
         let limit = limit.unwrap_or_else(|| "none".to_owned());
-        lines.push(format!("limit of {name}: {limit}; change it: {flag}"));
+        lines.push(format!(
+            "limit of {name}: {limit}; change it: {flag}, or none"
+        ));
     }
     lines.push(
         match &spec.network {

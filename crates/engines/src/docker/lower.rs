@@ -4,6 +4,7 @@
 //! Reads: the launch spec; the host, for what hides `.git`.
 //! Never: sends the request.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
@@ -67,6 +68,7 @@ pub fn launch_opts(
             .map(|cpus| cpus.to_string())
             .unwrap_or_default(),
         pids_limit: spec.limits.pids.map(i64::from).unwrap_or_default(),
+        ulimits: ulimits(spec),
         network: match &spec.network {
             NetworkMode::Open => NetworkDemand::EngineDefault,
             NetworkMode::None | NetworkMode::Allow(_) => NetworkDemand::Disabled,
@@ -80,6 +82,21 @@ pub fn launch_opts(
         Profile::Hardened => hardened(common, spec, host),
         Profile::Seed => seed(common, spec, host),
     }
+}
+
+/// Returns the limits of each process that the engine sets: our helper sets them for the agent alone, because its own files
+/// hold the output, and an engine refuses what it may not give.
+fn ulimits(spec: &LaunchSpec) -> BTreeMap<String, u64> {
+    if spec.transport == Transport::Spool {
+        return BTreeMap::new();
+    }
+    let file_size = spec.limits.file_size.map(|size| ("fsize", size.0));
+    let open_files = spec
+        .limits
+        .open_files
+        .map(|files| ("nofile", u64::from(files)));
+    let both = file_size.into_iter().chain(open_files);
+    both.map(|(name, most)| (name.to_owned(), most)).collect()
 }
 
 fn hardened(
@@ -397,6 +414,14 @@ fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     let log_limit = spec.limits.log.map(|limit| limit.0.to_string());
     if let Some(limit) = &log_limit {
         helper.extend(["--log-limit", limit]);
+    }
+    let file_size = spec.limits.file_size.map(|size| size.0.to_string());
+    if let Some(size) = &file_size {
+        helper.extend(["--file-size", size]);
+    }
+    let open_files = spec.limits.open_files.map(|files| files.to_string());
+    if let Some(files) = &open_files {
+        helper.extend(["--open-files", files]);
     }
     if EgressDemand::of(spec).is_some() {
         helper.extend(["--egress", CONTAINER_EGRESS]);

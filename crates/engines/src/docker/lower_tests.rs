@@ -168,6 +168,31 @@ fn hidden_git(make: impl Fn(&Path)) -> ContainerLaunchOpts {
 }
 
 #[test]
+fn the_limits_of_a_process_are_the_engines_to_set_only_without_our_helper() {
+    let mut spec = spec(Profile::Hardened);
+    spec.limits.file_size = Some(ByteSize(1 << 30));
+    spec.limits.open_files = Some(1024);
+    let helped = helper(&spec, "k3v9x2m7qa1b-1".parse().unwrap()).join(" ");
+    spec.transport = Transport::Attach;
+
+    let ulimits = host_config(&spec).ulimits.unwrap();
+
+    assert!(
+        helped.contains("--file-size 1073741824 --open-files 1024"),
+        "{helped}"
+    );
+    let ulimits: Vec<_> = ulimits
+        .iter()
+        .map(|limit| (limit.name.as_deref(), limit.soft, limit.hard))
+        .collect();
+    let (file, files) = (Some(1 << 30), Some(1024));
+    assert_eq!(
+        ulimits,
+        [(Some("fsize"), file, file), (Some("nofile"), files, files)]
+    );
+}
+
+#[test]
 fn the_hardened_container_has_no_privileges_and_its_limits() {
     let config = host_config(&spec(Profile::Hardened));
 
@@ -183,6 +208,7 @@ fn the_hardened_container_has_no_privileges_and_its_limits() {
     );
     assert_eq!(config.nano_cpus, Some(1_500_000_000));
     assert_eq!(config.pids_limit, Some(100));
+    assert_eq!(config.ulimits, None, "they are the helper's to set");
     assert_eq!(config.binds.unwrap(), ["/p:/workspace", "/cache:/c:ro"]);
     assert_eq!(
         config.extra_hosts.unwrap(),

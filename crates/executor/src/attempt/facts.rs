@@ -352,6 +352,8 @@ mod tests {
         memory: Some(ByteSize(1 << 20)),
         cpus: None,
         pids: None,
+        file_size: None,
+        open_files: None,
         timeout: None,
         idle: None,
         log: None,

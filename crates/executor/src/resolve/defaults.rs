@@ -22,6 +22,10 @@ pub(super) const AGENT: &str = "claude";
 pub(super) const MEMORY: ByteSize = ByteSize(2 << 30);
 pub(super) const PIDS: u32 = 512;
 const CPUS: u64 = 2;
+/// More than a build makes, and less than a disk has.
+pub(super) const FILE_SIZE: ByteSize = ByteSize(16 << 30);
+/// Enough for those that watch a whole tree; programs that close all that may be open take long above it.
+pub(super) const OPEN_FILES: u32 = 65_536;
 
 /// Most output, unless something else is asked for.
 pub(super) const LOG: ByteSize = ByteSize(1 << 30);
@@ -76,6 +80,8 @@ pub fn default_of(
         "memory" => limit(MEMORY.shown()),
         "cpus" => limit(cpus(context).shown()),
         "pids" => limit(PIDS.shown()),
+        "file-size" => limit(FILE_SIZE.shown()),
+        "open-files" => limit(OPEN_FILES.shown()),
         "user" if is_hardened => "(the project folder's owner)".to_owned(),
         "user" => "(the image's own)".to_owned(),
         "network" if is_hardened => "allow, with only the agent's API".to_owned(),

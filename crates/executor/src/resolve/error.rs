@@ -172,6 +172,18 @@ pub enum ResolveError {
         /// What was written.
         value: String,
     },
+    /// More open files than a kernel gives.
+    #[error(
+        "{origin}: open-files must be at most {most}, which is what the kernel gives, not {value}"
+    )]
+    TooManyOpenFiles {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written.
+        value: u32,
+        /// The most that is accepted.
+        most: u32,
+    },
     /// A variable of the environment is refused.
     #[error("{origin}: the environment variable {name:?} {problem}")]
     Env {
@@ -332,6 +344,7 @@ impl ResolveError {
             | Self::Image { origin, .. }
             | Self::UserName { origin, .. }
             | Self::Limit { origin, .. }
+            | Self::TooManyOpenFiles { origin, .. }
             | Self::Env { origin, .. }
             | Self::EnvFile { origin, .. }
             | Self::EnvFileLine { origin, .. }

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dark_factory_agents::Agent;
-use dark_factory_types::ByteSize;
+use dark_factory_types::{ByteSize, Transport};
 
 use crate::host::{HostView, PathKind};
 use crate::keys::KeySources;
@@ -37,7 +37,7 @@ use crate::spec::{
     Disposal, GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION,
     SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
-use defaults::{COMPLETION_GRACE, LOG, MEMORY, PIDS};
+use defaults::{COMPLETION_GRACE, FILE_SIZE, LOG, MEMORY, OPEN_FILES, PIDS};
 use project::Project;
 
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
@@ -56,6 +56,10 @@ pub use target::TargetProblem;
 const LEAST_LOG: ByteSize = ByteSize(64 << 10);
 /// The least memory that Docker accepts.
 const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
+/// What our helper needs for itself and for the requests that it carries.
+const LEAST_OPEN_FILES: u32 = 256;
+/// What kernels let any process have, unless somebody changed them.
+const MOST_OPEN_FILES: u32 = 1 << 20;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the seed's container has its prompt.
@@ -553,6 +557,18 @@ fn least(settings: &Settings) -> Result<(), ResolveError> {
     if let Some((0, origin)) = limit_at(&settings.pids) {
         return below(origin, "pids", "1", "0".to_owned());
     }
+    if let Some((value, origin)) = limit_at(&settings.open_files) {
+        if value < LEAST_OPEN_FILES {
+            return below(origin, "open-files", "256", value.to_string());
+        }
+        if value > MOST_OPEN_FILES {
+            return Err(ResolveError::TooManyOpenFiles {
+                origin: origin.clone(),
+                value,
+                most: MOST_OPEN_FILES,
+            });
+        }
+    }
     for (key, setting) in [
         ("timeout", &settings.timeout),
         ("idle-timeout", &settings.idle_timeout),
@@ -579,7 +595,12 @@ fn limits(
     least(settings)?;
     let is_hardened = profile == Profile::Hardened;
     let cpus = || defaults::cpus(context);
+    // An engine refuses to start what may have more open files than itself; our helper then gives what there is.
+    let is_ours = chosen(settings.transport.as_ref()).unwrap_or_default() == Transport::Spool;
+    let open_files = (is_hardened && is_ours).then_some(OPEN_FILES);
     Ok(Limits {
+        file_size: limit_or(&settings.file_size, is_hardened.then_some(FILE_SIZE)),
+        open_files: limit_or(&settings.open_files, open_files),
         memory: limit_or(&settings.memory, is_hardened.then_some(MEMORY)),
         cpus: limit_or(&settings.cpus, is_hardened.then(cpus)),
         pids: limit_or(&settings.pids, is_hardened.then_some(PIDS)),

@@ -203,6 +203,10 @@ keys! {
         |r, n, slot| r.one(n, slot, text::parse_cpus);
     Run run.pids = "pids": Shape::Amount, text::PIDS, "most processes and threads",
         |r, n, slot| r.one(n, slot, text::parse_pids);
+    Run run.file_size = "file-size": Shape::Amount, text::MEMORY, "most bytes of one file that the agent writes",
+        |r, n, slot| r.one(n, slot, text::parse_memory);
+    Run run.open_files = "open-files": Shape::Amount, text::PIDS, "most files that one process has open",
+        |r, n, slot| r.one(n, slot, text::parse_pids);
     Run run.user = "user": Shape::Amount, text::USER, "who the agent runs as, instead of the project folder's owner",
         |r, n, slot| r.one(n, slot, text::parse_user);
     Run run.network = "network": Shape::Network, text::NETWORK, "what network the container has",

@@ -290,6 +290,10 @@ pub struct Settings {
     pub cpus: Option<Sourced<Limit<CpuCount>>>,
     /// Processes and threads.
     pub pids: Option<Sourced<Limit<u32>>>,
+    /// Bytes of one file.
+    pub file_size: Option<Sourced<Limit<ByteSize>>>,
+    /// Files that one process has open.
+    pub open_files: Option<Sourced<Limit<u32>>>,
     /// Who the agent runs as.
     pub user: Option<Sourced<UserSetting>>,
     /// The network.
@@ -407,6 +411,8 @@ impl Settings {
             memory: self.memory.or(lower.memory),
             cpus: self.cpus.or(lower.cpus),
             pids: self.pids.or(lower.pids),
+            file_size: self.file_size.or(lower.file_size),
+            open_files: self.open_files.or(lower.open_files),
             user: self.user.or(lower.user),
             network: self.network.or(lower.network),
             git: self.git.or(lower.git),

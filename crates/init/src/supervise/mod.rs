@@ -11,6 +11,7 @@ mod handover;
 mod options;
 mod pump;
 mod relay;
+mod rlimits;
 mod signals;
 mod spool;
 mod tee;
@@ -101,8 +102,9 @@ fn supervise(args: &[OsString]) -> Result<End, Failure> {
     pump.write_now(Kind::Start, Stream::Stdout, &[])
         .map_err(|lost| Failure::set_up("cannot write to the spool", lost))?;
 
-    let spawned = Program::resolve(&options.argv)
-        .and_then(|program| oom.apply_while(|| program.spawn(&stdin, ends)));
+    let spawned = Program::resolve(&options.argv).and_then(|program| {
+        oom.apply_while(|| rlimits::spawn_within(&options.rlimits, || program.spawn(&stdin, ends)))
+    });
     drop(stdin);
     match spawned {
         Ok(main) => pump.run(main).map_err(|lost| Failure {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dark_factory_spool::{EGRESS_PORT, RecordId};
+use rustix::process::Resource;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -24,6 +25,8 @@ pub(super) struct Options {
     pub(super) connect_timeout: Duration,
     /// Bytes of output, of both streams together, after which the agent is killed.
     pub(super) log_limit: Option<u64>,
+    /// What each process of the agent may have at most: bytes of one file, open files.
+    pub(super) rlimits: Vec<(Resource, u64)>,
     /// The guard's socket, for a container whose only way out it is.
     pub(super) egress: Option<PathBuf>,
     /// The port on the loopback that leads to it.
@@ -40,6 +43,7 @@ impl Options {
         let mut stdin = None;
         let mut connect_timeout = DEFAULT_CONNECT_TIMEOUT;
         let mut log_limit = None;
+        let mut rlimits = Vec::new();
         let mut egress = None;
         let mut egress_port = EGRESS_PORT;
         let mut args = args.iter();
@@ -55,7 +59,9 @@ impl Options {
                 Some("--id") => id = value.to_str().and_then(RecordId::new),
                 Some("--stdin") => stdin = Some(PathBuf::from(value)),
                 Some("--connect-timeout") => connect_timeout = seconds(value)?,
-                Some("--log-limit") => log_limit = Some(bytes(value)?),
+                Some("--log-limit") => log_limit = Some(number(value)?),
+                Some("--file-size") => rlimits.push((Resource::Fsize, number(value)?)),
+                Some("--open-files") => rlimits.push((Resource::Nofile, number(value)?)),
                 Some("--egress") => egress = Some(PathBuf::from(value)),
                 Some("--egress-port") => egress_port = port(value)?,
                 _ => return Err(format!("unknown option {}", name.display())),
@@ -71,6 +77,7 @@ impl Options {
             stdin,
             connect_timeout,
             log_limit,
+            rlimits,
             egress,
             egress_port,
             argv,
@@ -86,11 +93,11 @@ fn seconds(value: &OsStr) -> Result<Duration, String> {
         .ok_or_else(|| format!("{} is not a number of seconds", value.display()))
 }
 
-fn bytes(value: &OsStr) -> Result<u64, String> {
+fn number(value: &OsStr) -> Result<u64, String> {
     value
         .to_str()
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| format!("{} is not a number of bytes", value.display()))
+        .ok_or_else(|| format!("{} is not a whole number", value.display()))
 }
 
 fn port(value: &OsStr) -> Result<u16, String> {

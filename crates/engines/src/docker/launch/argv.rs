@@ -82,6 +82,9 @@ fn push_seed(args: &mut Args, opts: &ContainerLaunchOpts) {
     if opts.pids_limit > 0 {
         args.flag("--pids-limit", opts.pids_limit.to_string());
     }
+    for (name, most) in &opts.ulimits {
+        args.flag("--ulimit", format!("{name}={most}:{most}"));
+    }
     for label in opts.extra_label_pairs() {
         args.flag("--label", label);
     }

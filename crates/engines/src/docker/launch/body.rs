@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use dark_factory_executor::host::HostView;
 use dark_factory_types::{ByteSize, CpuCount, QuantityError};
@@ -143,6 +144,7 @@ fn host_config(opts: &ContainerLaunchOpts, mounts: &Mounts) -> Result<HostConfig
         memory_swap: memory_swap(opts.memory_swap)?,
         nano_cpus: nano_cpus(&opts.cpu_limit)?,
         pids_limit: (opts.pids_limit > 0).then_some(opts.pids_limit),
+        ulimits: list(opts.ulimits.iter().map(ulimit).collect()),
         security_opt: match opts.privileges {
             Privileges::Default => None,
             Privileges::NoNew => Some(vec!["no-new-privileges".to_owned()]),
@@ -167,6 +169,15 @@ fn host_config(opts: &ContainerLaunchOpts, mounts: &Mounts) -> Result<HostConfig
         }),
         ..HostConfig::default()
     })
+}
+
+fn ulimit((name, most): (&String, &u64)) -> ResourcesUlimits {
+    let most = i64::try_from(*most).unwrap_or(i64::MAX);
+    ResourcesUlimits {
+        name: Some(name.clone()),
+        soft: Some(most),
+        hard: Some(most),
+    }
 }
 
 fn env(opts: &ContainerLaunchOpts) -> Result<Vec<String>, LaunchError> {
@@ -309,7 +320,7 @@ fn text(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-fn list(values: Vec<String>) -> Option<Vec<String>> {
+fn list<T>(values: Vec<T>) -> Option<Vec<T>> {
     (!values.is_empty()).then_some(values)
 }
 

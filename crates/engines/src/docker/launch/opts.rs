@@ -71,6 +71,8 @@ pub struct ContainerLaunchOpts {
     pub binds: Vec<Bind>,
     /// Working directory in the container.
     pub workdir: String,
+    /// Limits of each process by their names at the engine, such as `fsize` in bytes and `nofile`; soft and hard alike.
+    pub ulimits: BTreeMap<String, u64>,
     /// The network that the container needs.
     pub network: NetworkDemand,
     /// Host entries beside [`HOST_GATEWAY`], as `name:address`, in order.

@@ -270,8 +270,7 @@ impl Found {
             pids: above_zero(host.and_then(|host| host.pids_limit))
                 .and_then(|pids| u32::try_from(pids).ok()),
             timeout,
-            idle: None,
-            log: None,
+            ..Limits::default()
         }
     }
 

@@ -161,6 +161,8 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
                     nanos: 2_000_000_000
                 }),
                 pids: Some(512),
+                file_size: Some(ByteSize(16 << 30)),
+                open_files: Some(65_536),
                 timeout: None,
                 idle: None,
                 log: Some(ByteSize(1 << 30)),
@@ -409,6 +411,14 @@ fn limits_below_what_makes_sense_are_refused() {
         ),
         ("pids: 0", "prompts/p.md:4: pids must be at least 1, not 0"),
         (
+            "open-files: 255",
+            "prompts/p.md:4: open-files must be at least 256, not 255",
+        ),
+        (
+            "open-files: 1048577",
+            "prompts/p.md:4: open-files must be at most 1048576, which is what the kernel gives, not 1048577",
+        ),
+        (
             "timeout: 500ms",
             "prompts/p.md:4: timeout must be at least 1s, not 500ms",
         ),
@@ -422,7 +432,7 @@ fn a_limit_that_is_none_is_no_limit_and_not_the_default() {
     let fixture = Fixture::new();
 
     let spec = fixture.spec(
-        "memory: none\ncpus: none\npids: none\nlog-limit: none\ncompletion-grace: none\ntimeout: none\n\
+        "memory: none\ncpus: none\npids: none\nlog-limit: none\nfile-size: none\nopen-files: none\ncompletion-grace: none\ntimeout: none\n\
          idle-timeout: none",
     );
 
