@@ -169,7 +169,7 @@ mod tests {
             },
             Mark {
                 socket: "/another.sock".into(),
-                ..mark.clone()
+                ..mark
             },
         ] {
             assert_eq!(Note::read(path, &another), None);

@@ -49,7 +49,7 @@ impl Bench<'_> {
             return Finding::skipped(format!("agent {} is any program", agent.name()));
         };
         let argv = vec![program.clone(), "--version".to_owned()];
-        match self.run(launch(image, user, project, argv)).await {
+        match Box::pin(self.run(launch(image, user, project, argv))).await {
             Ok(ran) if ran.status() == Some(ExitStatus::Code(0)) => {
                 let version = ran.stdout.lines().next().unwrap_or_default();
                 let version: String = version.chars().take(100).collect();
@@ -86,7 +86,7 @@ impl Bench<'_> {
         }
         script.push_str("exit $code\n");
         let argv = vec!["sh".to_owned(), "-c".to_owned(), script];
-        match self.run(launch(image, user, project, argv)).await {
+        match Box::pin(self.run(launch(image, user, project, argv))).await {
             Ok(ran) if ran.status() == Some(ExitStatus::Code(0)) => Finding::ok(format!(
                 "{name} has a shell, git, and a home that it can write to; no model was asked"
             )),

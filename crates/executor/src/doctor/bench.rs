@@ -119,7 +119,7 @@ impl<'a> Bench<'a> {
                 ..Settings::default()
             },
         };
-        let ran = match self.run(launch).await {
+        let ran = match Box::pin(self.run(launch)).await {
             Ok(ran) => ran,
             Err(error) => return Finding::from(&error),
         };
@@ -167,7 +167,7 @@ impl<'a> Bench<'a> {
             limits: Settings::default(),
         };
         let before = self.supervisor.supervisor().clock().moment();
-        let ran = match self.run(launch).await {
+        let ran = match Box::pin(self.run(launch)).await {
             Ok(ran) => ran,
             Err(error) => {
                 let skipped = || Finding::skipped("no container could be started");

@@ -66,7 +66,7 @@ impl Wish<'_> {
         let is_brokered = |provider: Provider| providers.contains(&provider);
         Ok(Access {
             budget: self.budget(&providers)?,
-            network: self.network(&providers, folder.is_some())?,
+            network: self.network(&providers, folder.as_ref())?,
             env: base_urls(&providers),
             is_settled: self.agent.provider().is_some_and(is_brokered)
                 || folder.is_some()
@@ -241,7 +241,7 @@ impl Wish<'_> {
     fn network(
         &self,
         providers: &[Provider],
-        is_mounted: bool,
+        folder: Option<&Mount>,
     ) -> Result<NetworkMode, ResolveError> {
         let attach = self.settings.transport.as_ref();
         let attach = attach.filter(|transport| transport.value == Transport::Attach);
@@ -256,7 +256,7 @@ impl Wish<'_> {
         if self.profile == Profile::Seed {
             return Ok(NetworkMode::Open);
         }
-        let rules = self.own_hosts(providers, is_mounted);
+        let rules = self.own_hosts(providers, folder);
         match attach {
             Some(attach) if !rules.is_empty() => Err(ResolveError::HostsWithoutHelper {
                 origin: attach.origin.clone(),
@@ -266,7 +266,7 @@ impl Wish<'_> {
     }
 
     /// Returns the hosts that an agent needs which reaches its API by itself.
-    fn own_hosts(&self, providers: &[Provider], is_mounted: bool) -> Vec<EgressRule> {
+    fn own_hosts(&self, providers: &[Provider], folder: Option<&Mount>) -> Vec<EgressRule> {
         let Some(provider) = self.agent.provider() else {
             return Vec::new();
         };
@@ -274,7 +274,7 @@ impl Wish<'_> {
             return Vec::new();
         }
         let base = self.env.get(ApiAccess::of(provider).base_url);
-        if let Some(base) = base.filter(|base| !base.value.is_empty() && !is_mounted) {
+        if let Some(base) = base.filter(|base| !base.value.is_empty() && folder.is_none()) {
             return rule_of(&base.value).into_iter().collect();
         }
         let hosts = self.agent.api_hosts().iter();

@@ -28,7 +28,7 @@ pub(super) fn spawn_within(
     }
     let spawned = spawn();
     for ((resource, _), own) in limits.iter().zip(&own) {
-        setrlimit(*resource, own.clone()).map_err(errno)?;
+        setrlimit(*resource, *own).map_err(errno)?;
     }
     let child = spawned?;
     for ((resource, limit), own) in limits.iter().zip(&own) {
