@@ -94,6 +94,7 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
     only_known(
         &state,
         &[
+            "engine.json",
             "init",
             "projects",
             "runs",

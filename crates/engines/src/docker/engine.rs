@@ -4,12 +4,12 @@
 //! Reads: launch specs, attempt folders.
 //! Never: touches a container that is not ours.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,16 +54,8 @@ pub struct DockerEngine {
     client: Client,
     host: HostView,
     clock: Arc<dyn Clock>,
-    known: Arc<Mutex<Known>>,
-}
-
-/// What is known and need not be asked.
-#[derive(Debug, Default)]
-struct Known {
-    /// What was noted of the engine.
-    note: Option<Note>,
-    /// Ids of the containers that we made and have not tried to start.
-    new: HashSet<String>,
+    /// What was noted of the engine, and need not be asked.
+    note: Arc<Mutex<Option<Note>>>,
 }
 
 impl fmt::Debug for DockerEngine {
@@ -85,7 +77,7 @@ impl DockerEngine {
             client: Client::new(endpoint.clone()),
             host,
             clock,
-            known: Arc::default(),
+            note: Arc::default(),
         }
     }
 
@@ -107,15 +99,16 @@ impl DockerEngine {
         probe::survey(&self.client, image).await
     }
 
-    /// Finds or changes what is known.
-    fn known<T>(&self, what: impl FnOnce(&mut Known) -> T) -> T {
-        what(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns what was noted of the engine.
+    fn note(&self) -> MutexGuard<'_, Option<Note>> {
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the engine's lasting id, asked for only where it is not known.
     async fn lasting_id(&self) -> Result<Option<String>, EngineError> {
         let noted = self.client.mark().and_then(|mark| {
-            self.known(|known| known.note.as_ref().and_then(|note| note.identity(&mark)))
+            let note = self.note();
+            note.as_ref().and_then(|note| note.identity(&mark))
         });
         match noted {
             Some(id) => Ok(Some(id)),
@@ -125,7 +118,7 @@ impl DockerEngine {
 
     /// Returns why a create request was refused: whoever recognized the engine did not ask whether it sees our files.
     async fn refusal(&self, name: &str, reason: String, dir: &AttemptDir) -> EngineError {
-        let was_recognized = self.known(|known| known.note.take()).is_some();
+        let was_recognized = self.note().take().is_some();
         let seen = match was_recognized {
             true => probe::check(&self.client, dir.path()).await,
             false => Ok(()),
@@ -248,10 +241,7 @@ impl DockerEngine {
         // process that is dead by now: then it has a name before it can be found.
         for _ in 0..NAME_TRIES {
             let lost = match self.create_once(spec, name, body.clone()).await {
-                Ok(Some(id)) => {
-                    self.known(|known| known.new.insert(id.clone()));
-                    return Ok(id);
-                }
+                Ok(Some(id)) => return Ok(id),
                 Ok(None) => None,
                 Err(error) if error.fate() == Fate::Unknown => Some(error),
                 Err(EngineError::CreateRefused { reason, .. }) => {
@@ -281,11 +271,6 @@ impl DockerEngine {
         dir: &AttemptDir,
     ) -> Result<Box<dyn Workload>, EngineError> {
         let spool = open_spool(dir).map_err(|source| local("opening the output spool", source))?;
-        if self.known(|known| known.new.remove(&container.id)) {
-            return self
-                .hand_over(container, Phase::Created, handle, dir, &spool)
-                .await;
-        }
         let state = container.state().await?;
         let phase = phase(&state);
         // After the state: the spool of a container that has ended is all there is.
@@ -370,13 +355,12 @@ impl Engine for DockerEngine {
     async fn recognize(&self, notes: &Path) -> Result<Recognized, EngineError> {
         self.client.docker().await?;
         let note = self.client.mark().and_then(|mark| Note::read(notes, &mark));
-        Ok(self.known(|known| {
-            known.note = note;
-            match known.note {
-                Some(_) => Recognized::Yes,
-                None => Recognized::No,
-            }
-        }))
+        let recognized = match note {
+            Some(_) => Recognized::Yes,
+            None => Recognized::No,
+        };
+        *self.note() = note;
+        Ok(recognized)
     }
 
     async fn check(&self, probe_dir: &Path, notes: &Path) -> Result<(), EngineError> {
@@ -393,7 +377,7 @@ impl Engine for DockerEngine {
         if let Some(Err(error)) = note.as_ref().map(|note| note.write(notes)) {
             tracing::debug!(%error, "the engine will be asked again");
         }
-        self.known(|known| known.note = note);
+        *self.note() = note;
         Ok(())
     }
 
