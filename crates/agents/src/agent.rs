@@ -83,6 +83,11 @@ pub trait Agent: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Returns whether what it reads on standard input is prose for it to heed, and not data of a program.
+    fn reads_prose(&self) -> bool {
+        true
+    }
+
     /// Returns what a verdict of the stream becomes by how the agent ended.
     ///
     /// Only for agents whose exit code says what their stream may not; it never makes a success of anything.

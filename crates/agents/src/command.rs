@@ -40,6 +40,10 @@ impl Agent for Command {
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(CommandDecoder)
     }
+
+    fn reads_prose(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -259,6 +259,9 @@ pub(crate) struct RunArgs {
     /// Most cost in US dollars by our table of list prices, or none
     #[arg(long, value_name = "USD")]
     pub(crate) max_cost: Option<String>,
+    /// Tell the agent its limits, in a section behind the prompt [default: true, but for `command` and under seed]
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub(crate) tell_limits: Option<bool>,
     /// Hide the project's .git from the agent
     #[arg(long, value_name = "true|false", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) hide_git: Option<bool>,

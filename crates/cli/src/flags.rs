@@ -60,6 +60,9 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         max_tokens: one("--max-tokens", args.max_tokens.as_ref(), parse_uses)?,
         max_requests: one("--max-requests", args.max_requests.as_ref(), parse_uses)?,
         max_cost: one("--max-cost", args.max_cost.as_ref(), parse_cost)?,
+        tell_limits: args
+            .tell_limits
+            .map(|is_told| Sourced::flag("--tell-limits", is_told)),
         git: args.hide_git.map(|is_hidden| {
             let git = match is_hidden {
                 true => GitVisibility::Hidden,

@@ -324,6 +324,9 @@ pub struct LaunchSpec {
     /// What becomes of its container.
     #[serde(default)]
     pub disposal: Disposal,
+    /// Whether the agent is told its limits, behind the prompt.
+    #[serde(default)]
+    pub tell_limits: bool,
     /// The seed's own mounts; only under the seed profile.
     pub seed: SeedSpec,
 }
@@ -431,12 +434,12 @@ impl AttemptDir {
         self.path.join("mount")
     }
 
-    /// Returns the prompt file inside the mounted folder.
+    /// Returns the prompt file inside the mounted folder: the prompt as the agent gets it.
     pub fn prompt(&self) -> PathBuf {
         self.path.join("mount/prompt.md")
     }
 
-    /// Returns the prompt as it was recorded, which stays after the end: a retry has the same.
+    /// Returns the prompt as its author wrote it, which stays after the end: a retry has the same.
     pub fn recorded_prompt(&self) -> PathBuf {
         self.path.join("prompt.md")
     }

@@ -183,19 +183,25 @@ impl StateDir {
     pub fn make_attempt(
         &self,
         attempt: AttemptId,
-        prompt: &str,
+        prompt: AttemptPrompt<'_>,
         secrets: &[(String, String)],
         launch: &[u8],
     ) -> io::Result<AttemptDir> {
         let dir = self.attempt(attempt);
         make_private(dir.path())?;
         make_visible(&dir.mount())?;
-        write_visible(&dir.prompt(), prompt.as_bytes())?;
-        // The same file: what is mounted is removed at the end.
-        fs::hard_link(dir.prompt(), dir.recorded_prompt())
-            .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
-        write_whole(&dir.launch_json(), launch)?;
         let mut written = vec![dir.prompt()];
+        // What is mounted is removed at the end.
+        if let Some(given) = prompt.given {
+            write_visible(&dir.prompt(), given.as_bytes())?;
+            write_visible(&dir.recorded_prompt(), prompt.written.as_bytes())?;
+            written.push(dir.recorded_prompt());
+        } else {
+            write_visible(&dir.prompt(), prompt.written.as_bytes())?;
+            fs::hard_link(dir.prompt(), dir.recorded_prompt())
+                .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
+        }
+        write_whole(&dir.launch_json(), launch)?;
         if !secrets.is_empty() {
             make_visible(&dir.secrets())?;
             for (name, value) in secrets {
@@ -206,6 +212,24 @@ impl StateDir {
         }
         sync_all(&written)?;
         Ok(dir)
+    }
+}
+
+/// The prompt of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct AttemptPrompt<'a> {
+    /// As its author wrote it; it is recorded.
+    pub written: &'a str,
+    /// As the agent gets it, where that is another.
+    pub given: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for AttemptPrompt<'a> {
+    fn from(written: &'a str) -> Self {
+        Self {
+            written,
+            given: None,
+        }
     }
 }
 
@@ -518,6 +542,34 @@ mod tests {
         let used = scratch.path().to_owned();
         drop(scratch);
         assert!(!used.exists());
+    }
+
+    #[test]
+    fn what_is_recorded_is_the_prompt_as_it_was_written_whatever_the_agent_gets() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path(), HelperExe::new(b"helper")).unwrap();
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap();
+        let made = |number, prompt: AttemptPrompt<'_>| {
+            let attempt = RunId::from_random_bits(1).attempt(number);
+            state.make_attempt(attempt, prompt, &[], b"{}").unwrap()
+        };
+
+        let same = made(1, "do it\n".into());
+        let other = made(
+            2,
+            AttemptPrompt {
+                written: "do it\n",
+                given: Some("do it\n\nlimits\n"),
+            },
+        );
+
+        for dir in [&same, &other] {
+            assert_eq!(read(dir.recorded_prompt()), "do it\n");
+            assert_eq!(mode(&dir.prompt()), 0o444);
+            assert_eq!(mode(&dir.recorded_prompt()), 0o444);
+        }
+        assert_eq!(read(same.prompt()), "do it\n");
+        assert_eq!(read(other.prompt()), "do it\n\nlimits\n");
     }
 
     #[test]

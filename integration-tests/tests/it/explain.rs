@@ -262,6 +262,7 @@ fn every_default_says_what_it_is_and_what_opts_out_of_it() {
         ("network allow", "--network open"),
         ("credentials", "what is in its environment"),
         ("git", "--hide-git"),
+        ("limits not told", "--tell-limits true"),
         ("around it", "/.dark-factory/init run"),
     ] {
         let is_it = |note: &&str| note.starts_with(subject) && note.contains(way_out);

@@ -54,3 +54,4 @@ mod stats;
 mod support;
 mod tamper;
 mod terminal;
+mod told;

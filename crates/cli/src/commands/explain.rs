@@ -15,7 +15,7 @@ use dark_factory_engines::docker::{DockerEngine, Survey, launch_opts, wrapping};
 use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::LimitKind;
 use dark_factory_executor::error::sentence;
-use dark_factory_executor::resolve::{Resolved, masked, spec_record};
+use dark_factory_executor::resolve::{Resolved, limits_section, masked, spec_record};
 use dark_factory_executor::spec::{GitVisibility, LaunchSpec, Profile, PullPolicy};
 use dark_factory_types::{AttemptId, NetworkMode, OwnerId, RunId, exit_code};
 use serde_json::{Value, json};
@@ -38,6 +38,8 @@ struct Explanation {
     create: Value,
     docker_run: Vec<String>,
     notes: Vec<String>,
+    /// What stands behind the prompt.
+    told: Option<String>,
 }
 
 pub(crate) async fn explain(
@@ -61,6 +63,7 @@ pub(crate) async fn explain(
                 "create": explanation.create,
                 "docker_run": explanation.docker_run,
                 "notes": explanation.notes,
+                "told": explanation.told,
             })),
             Format::Text => terminal::print(&text(&explanation)),
         }
@@ -110,6 +113,7 @@ fn explanation(
         create: json!(launch.body),
         docker_run,
         notes,
+        told: limits_section(spec),
     })
 }
 
@@ -206,6 +210,13 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
             GitVisibility::Hidden => {
                 "git: something empty covers .git; opt out: leave out hide-git"
             }
+        }
+        .to_owned(),
+    );
+    lines.push(
+        match spec.tell_limits {
+            true => "limits told: the agent reads its limits behind the prompt; opt out: --tell-limits false",
+            false => "limits not told: the agent gets the prompt as it is; opt in: --tell-limits true",
         }
         .to_owned(),
     );
@@ -332,13 +343,22 @@ fn text(explanation: &Explanation) -> String {
         create,
         docker_run,
         notes,
+        told,
     } = explanation;
+    let told = told.iter().flat_map(|section| section.lines());
+    let told: String = told
+        .map(|line| format!("> {}\n", neutralise(line)))
+        .collect();
+    let told = match told.as_str() {
+        "" => told,
+        told => format!("# Behind the prompt\n{told}\n"),
+    };
     let notes: String = notes
         .iter()
         .map(|note| format!("{}\n", neutralise(note)))
         .collect();
     format!(
-        "# Launch spec\n{}\n\n# Notes\n{notes}\n# Create request: POST /containers/create?name={container}\n{}\n\n\
+        "# Launch spec\n{}\n\n# Notes\n{notes}\n{told}# Create request: POST /containers/create?name={container}\n{}\n\n\
          # The same container by the command line\n{}\n",
         pretty(spec),
         pretty(create),

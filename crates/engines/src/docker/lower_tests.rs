@@ -67,6 +67,7 @@ fn spec(profile: Profile) -> LaunchSpec {
         },
         engine_identity: None,
         disposal: Disposal::Remove,
+        tell_limits: false,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

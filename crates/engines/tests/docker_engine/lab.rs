@@ -97,7 +97,7 @@ impl Lab {
     pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
         let attempt = RunId::from_random_bits(random()).attempt(1);
         self.state
-            .make_attempt(attempt, prompt, secrets, b"{}")
+            .make_attempt(attempt, prompt.into(), secrets, b"{}")
             .unwrap()
     }
 
@@ -136,6 +136,7 @@ impl Lab {
             stop: StopPolicy::default(),
             engine_identity: None,
             disposal: Disposal::Remove,
+            tell_limits: false,
             secret_sources: BTreeMap::new(),
             env_from_host: BTreeSet::new(),
             completion_grace: None,

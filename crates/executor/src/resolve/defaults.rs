@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use dark_factory_agents::Agent;
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
 
 use super::{ResolveContext, SEED_HOST_CLAUDE_DIR};
@@ -46,6 +47,11 @@ pub(super) fn cpus(context: &ResolveContext) -> CpuCount {
     CpuCount {
         nanos: cpus * 1_000_000_000,
     }
+}
+
+/// Returns whether an agent is told its limits: not if what it gets is no prose to it, nor in the seed's container.
+pub(super) fn tell_limits(agent: &dyn Agent, profile: Profile) -> bool {
+    profile == Profile::Hardened && agent.reads_prose()
 }
 
 /// Returns what holds for a key that no layer sets, as people read it; in round brackets where no value says it.
@@ -93,6 +99,12 @@ pub fn default_of(
         "api-key" => "(the environment's, else the agent's login)".to_owned(),
         "api-base" => "(the environment's, else the public ones)".to_owned(),
         "hide-git" => "false".to_owned(),
+        "tell-limits" => {
+            let agent = dark_factory_agents::agent(agent.unwrap_or(AGENT));
+            agent
+                .is_some_and(|agent| tell_limits(agent, profile))
+                .shown()
+        }
         "pull" => PullPolicy::default().shown(),
         "project" => "(the git top level, else the prompt file's folder)".to_owned(),
         "project-name" => "(the project folder's name)".to_owned(),

@@ -14,6 +14,7 @@ mod mounts;
 mod project;
 mod record;
 mod target;
+mod told;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,8 @@ pub(crate) use project::host_path;
 pub use project::{Danger, project_root};
 pub use record::{launch_record, masked, spec_record};
 pub use target::TargetProblem;
+pub use told::limits_section;
+pub(crate) use told::prompt_with;
 
 /// The least log limit: what one pipe holds.
 const LEAST_LOG: ByteSize = ByteSize(64 << 10);
@@ -327,6 +330,8 @@ pub fn resolve_layers(
         completion_grace: limit_or(&settings.completion_grace, Some(COMPLETION_GRACE)),
         transport: chosen(settings.transport.as_ref()).unwrap_or_default(),
         disposal: Disposal::default(),
+        tell_limits: chosen(settings.tell_limits.as_ref())
+            .unwrap_or_else(|| defaults::tell_limits(agent, profile)),
         seed: SeedSpec {
             claude_dir,
             ..SeedSpec::default()

@@ -268,6 +268,12 @@ keys! {
         |r, n, slot| r.one(n, slot, text::parse_uses);
     Run run.max_cost = "max-cost": Shape::Amount, text::COST, "most cost by our table of list prices, at the broker",
         |r, n, slot| r.one(n, slot, text::parse_cost);
+    Run run.tell_limits = "tell-limits": Shape::Switch, SWITCH,
+        "whether the agent is told its limits, in a section behind the prompt",
+        |r, n, slot| {
+            *slot = Some(r.sourced(n, r.switch(n)?));
+            Ok(())
+        };
     Tool tool.jobs = "jobs": Shape::Count { least: 1, most: Some(64) }, text::JOBS, "runs at the same time",
         |r, n, slot| r.one(n, slot, text::parse_jobs);
     Tool tool.on_interrupt = "on-interrupt": Shape::Choice(&["stop", "detach"]), text::ON_INTERRUPT,

@@ -336,6 +336,8 @@ pub struct Settings {
     pub max_requests: Option<Sourced<Limit<u64>>>,
     /// Cost by our table of list prices.
     pub max_cost: Option<Sourced<Limit<Usd>>>,
+    /// Whether the agent is told its limits, behind the prompt.
+    pub tell_limits: Option<Sourced<bool>>,
 }
 
 /// Settings of the tool; none is required.
@@ -434,6 +436,7 @@ impl Settings {
             max_tokens: self.max_tokens.or(lower.max_tokens),
             max_requests: self.max_requests.or(lower.max_requests),
             max_cost: self.max_cost.or(lower.max_cost),
+            tell_limits: self.tell_limits.or(lower.tell_limits),
         }
     }
 }

@@ -176,6 +176,12 @@ impl Shown for String {
     }
 }
 
+impl Shown for bool {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Shown for u16 {
     fn shown(&self) -> String {
         self.to_string()

@@ -51,6 +51,7 @@ fn spec(file: &str) -> LaunchSpec {
         stop: StopPolicy::default(),
         engine_identity: None,
         disposal: Disposal::Remove,
+        tell_limits: false,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

@@ -28,10 +28,10 @@ use crate::error::ExecutorError;
 use crate::failpoint::reach;
 use crate::lease::{Acquired, Lease};
 use crate::recorder::WorkspaceRecorder;
-use crate::resolve::{Resolved, launch_record};
+use crate::resolve::{Resolved, launch_record, limits_section, prompt_with};
 use crate::sink::Sink;
 use crate::spec::{AttemptDir, LaunchSpec};
-use crate::state_dir::{HelperExe, Scratch, StateDir};
+use crate::state_dir::{AttemptPrompt, HelperExe, Scratch, StateDir};
 use crate::store::{Added, Attempt, AttemptState, NewAttempt, Store, Tenure};
 
 pub use inside::Inside;
@@ -415,6 +415,7 @@ impl Supervisor {
             attempt: id,
             record: launch_record(spec, self.engine.name()),
             prompt: prompt.to_owned(),
+            given: limits_section(spec).map(|section| prompt_with(prompt, &section)),
             secrets: secrets.to_vec(),
         };
         let made = tokio::task::spawn_blocking(move || folder.make()).await?;
@@ -626,6 +627,8 @@ struct NewFolder {
     attempt: AttemptId,
     record: serde_json::Value,
     prompt: String,
+    /// The prompt as the agent gets it, where that is another.
+    given: Option<String>,
     secrets: Vec<(String, String)>,
 }
 
@@ -633,9 +636,13 @@ impl NewFolder {
     /// Makes the folder with all that is in it from the beginning, and takes its lease. Blocks.
     fn make(&self) -> io::Result<Lease> {
         let launch = serde_json::to_vec_pretty(&self.record)?;
+        let prompt = AttemptPrompt {
+            written: &self.prompt,
+            given: self.given.as_deref(),
+        };
         let dir = self
             .state
-            .make_attempt(self.attempt, &self.prompt, &self.secrets, &launch)?;
+            .make_attempt(self.attempt, prompt, &self.secrets, &launch)?;
         // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
         match Lease::acquire(&dir)? {
             Acquired::Ours(lease) => Ok(lease),

@@ -238,6 +238,7 @@ impl Found {
             stop: self.stop_policy(),
             engine_identity: None,
             disposal: Disposal::Remove,
+            tell_limits: false,
             secret_sources: BTreeMap::new(),
             env_from_host: BTreeSet::new(),
             completion_grace: None,

@@ -3,6 +3,7 @@
 mod access;
 mod environment;
 mod paths;
+mod told;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -173,6 +174,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
             stop: StopPolicy::default(),
             engine_identity: None,
             disposal: Disposal::Remove,
+            tell_limits: false,
             secret_sources: BTreeMap::new(),
             env_from_host: BTreeSet::new(),
             completion_grace: Some(Duration::from_secs(120)),
