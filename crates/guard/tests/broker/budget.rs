@@ -5,9 +5,8 @@ use std::fs;
 use dark_factory_guard::{Answer, Ask};
 use dark_factory_types::{Budget, Provider, SpentBudget};
 use futures_util::FutureExt as _;
-use tokio::io::AsyncWriteExt as _;
 
-use crate::lab::{ATTEMPT, Lab, Reply, TOKEN, post, read_until};
+use crate::lab::{ATTEMPT, Lab, Reply, read_until};
 
 const MESSAGES: &str = "/anthropic/v1/messages";
 const ASK: &str = r#"{"model":"claude-opus-4-5","messages":[]}"#;
@@ -156,11 +155,7 @@ async fn requests_in_flight_count_and_those_that_no_model_answered_do_not() {
         let answer = lab.post(MESSAGES, ASK).await;
         assert!(answer.starts_with("HTTP/1.1 529 "), "{answer}");
     }
-    let (pieces, reply) = Reply::pieces();
-    lab.upstream.says(reply);
-    let mut stream = lab.connect().await;
-    let request = post(MESSAGES, &format!("x-api-key: {TOKEN}\r\n"), ASK);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let (pieces, mut stream) = lab.post_for_pieces(MESSAGES, ASK).await;
     pieces.send("begun".into()).unwrap();
     read_until(&mut stream, "begun").await;
 
@@ -278,11 +273,7 @@ async fn an_answer_that_hides_what_it_used_is_the_last_one_under_a_budget_of_tok
 async fn a_client_that_leaves_early_does_not_keep_its_tokens_from_being_counted() {
     let mut lab = Lab::new().await;
     lab.open(tokens(500)).await;
-    let (pieces, reply) = Reply::pieces();
-    lab.upstream.says(reply);
-    let mut stream = lab.connect().await;
-    let request = post(MESSAGES, &format!("x-api-key: {TOKEN}\r\n"), ASK);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let (pieces, mut stream) = lab.post_for_pieces(MESSAGES, ASK).await;
     pieces.send("data: {}\n\n".into()).unwrap();
     read_until(&mut stream, "data: {}").await;
     drop(stream);

@@ -278,6 +278,20 @@ impl Lab {
         String::from_utf8(answer).unwrap()
     }
 
+    /// Sends a request of the run; its answer comes in pieces that the test sends.
+    pub(crate) async fn post_for_pieces(
+        &self,
+        path: &str,
+        body: &str,
+    ) -> (mpsc::UnboundedSender<Bytes>, UnixStream) {
+        let (pieces, reply) = Reply::pieces();
+        self.upstream.says(reply);
+        let mut stream = self.connect().await;
+        let request = post(path, &format!("x-api-key: {TOKEN}\r\n"), body);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        (pieces, stream)
+    }
+
     /// Posts to the broker with the run's token.
     pub(crate) async fn post(&self, path: &str, body: &str) -> String {
         self.raw(&post(path, &format!("x-api-key: {TOKEN}\r\n"), body))

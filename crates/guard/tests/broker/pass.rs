@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use dark_factory_guard::{Answer, Ask, Key, Secret};
 use dark_factory_types::{Budget, Provider};
-use tokio::io::AsyncWriteExt as _;
 
 use crate::lab::{Lab, Reply, TOKEN, post, read_until};
 
@@ -240,11 +239,7 @@ async fn a_provider_that_is_not_there_is_told_of() {
 async fn each_piece_of_an_answer_leaves_at_once() {
     let mut lab = Lab::new().await;
     lab.open(Budget::default()).await;
-    let (pieces, reply) = Reply::pieces();
-    lab.upstream.says(reply);
-    let mut stream = lab.connect().await;
-    let request = post(MESSAGES, &format!("x-api-key: {TOKEN}\r\n"), ASK);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let (pieces, mut stream) = lab.post_for_pieces(MESSAGES, ASK).await;
 
     for text in ["one", "two", "three"] {
         pieces.send(text.into()).unwrap();
@@ -257,11 +252,7 @@ async fn each_piece_of_an_answer_leaves_at_once() {
 async fn a_client_that_leaves_ends_the_request_to_the_provider() {
     let mut lab = Lab::new().await;
     lab.open(Budget::default()).await;
-    let (pieces, reply) = Reply::pieces();
-    lab.upstream.says(reply);
-    let mut stream = lab.connect().await;
-    let request = post(MESSAGES, &format!("x-api-key: {TOKEN}\r\n"), ASK);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let (pieces, mut stream) = lab.post_for_pieces(MESSAGES, ASK).await;
     pieces.send("begun".into()).unwrap();
     read_until(&mut stream, "begun").await;
 
@@ -274,11 +265,7 @@ async fn a_client_that_leaves_ends_the_request_to_the_provider() {
 async fn other_keys_replace_the_old_ones_and_what_is_in_flight_goes_on() {
     let mut lab = Lab::new().await;
     let mut client = lab.open(Budget::default()).await;
-    let (pieces, reply) = Reply::pieces();
-    lab.upstream.says(reply);
-    let mut stream = lab.connect().await;
-    let request = post(MESSAGES, &format!("x-api-key: {TOKEN}\r\n"), ASK);
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let (pieces, mut stream) = lab.post_for_pieces(MESSAGES, ASK).await;
     pieces.send("begun".into()).unwrap();
     read_until(&mut stream, "begun").await;
     let mut broker = lab.broker(Provider::Anthropic);
