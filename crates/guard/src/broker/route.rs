@@ -4,11 +4,9 @@
 //! Reads: a request's method and address.
 //! Never: passes on a path that it does not know: a key opens more than models.
 
+use dark_factory_spool::EGRESS_PORT;
 use dark_factory_types::Provider;
 use hyper::{Method, Uri};
-
-/// The port on which a container's relay listens, for programs that send their base address as to a proxy.
-const RELAY_PORT: u16 = 3128;
 
 /// What a request asks of a provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +21,10 @@ pub(crate) enum Call {
 ///
 /// Returns the provider and the path behind its name, which begins with `/` or is empty.
 pub(crate) fn route(uri: &Uri) -> Option<(Provider, &str)> {
+    // Some programs send their base address as to a proxy.
     if let Some(authority) = uri.authority() {
         let is_relay = matches!(authority.host(), "127.0.0.1" | "localhost" | "[::1]")
-            && authority.port_u16() == Some(RELAY_PORT)
+            && authority.port_u16() == Some(EGRESS_PORT)
             && uri.scheme_str() == Some("http");
         if !is_relay {
             return None;
