@@ -38,7 +38,7 @@ pub use agent::{
     AGENT_NAMES, Agent, AgentLaunch, AgentRequest, AuthError, AuthView, ContainerUser,
     CredentialFolder, ReadFile, agent,
 };
-pub use claude::{Claude, check_claude_auth, claude_token_end};
+pub use claude::{CLAUDE_LOGIN, Claude, check_claude_auth, claude_token_end};
 pub use codex::Codex;
 pub use command::Command;
 pub use detect::detect;

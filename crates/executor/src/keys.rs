@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use dark_factory_agents::ApiAccess;
+use dark_factory_agents::{ApiAccess, CLAUDE_LOGIN};
 use dark_factory_types::Provider;
 use rustix::process::geteuid;
 use serde_json::Value;
@@ -20,8 +20,6 @@ use crate::settings::{KeySource, Sourced, ToolSettings};
 
 /// The permission bits that others than the owner have.
 const OTHERS: u32 = 0o077;
-/// The file of a login in Claude Code's configuration folder.
-const CLAUDE_LOGIN: &str = ".credentials.json";
 /// The file of a login in Codex's configuration folder, and the name of the key in it.
 const CODEX_LOGIN: (&str, &str) = ("auth.json", "OPENAI_API_KEY");
 /// What the OAuth tokens of Anthropic begin with, which are no keys of the API.
@@ -209,11 +207,11 @@ pub enum KeyError {
 
 /// Returns the tokens of the login in a configuration folder of Claude Code, to be hidden. Blocks.
 pub fn tokens(dir: &Path) -> Vec<String> {
-    let value = json(Provider::Anthropic, &dir.join(CLAUDE_LOGIN));
+    let value = json(Provider::Anthropic, &dir.join(CLAUDE_LOGIN.0));
     let login = value.ok().flatten().unwrap_or_default();
     ["accessToken", "refreshToken"]
         .iter()
-        .filter_map(|name| login["claudeAiOauth"][name].as_str().map(str::to_owned))
+        .filter_map(|name| login[CLAUDE_LOGIN.1][name].as_str().map(str::to_owned))
         .collect()
 }
 
@@ -260,7 +258,8 @@ fn configured(
             }
             if !has_login(dir)? {
                 let why = format!(
-                    "there is no login in {CLAUDE_LOGIN}; run `CLAUDE_CONFIG_DIR={dir} claude` and /login",
+                    "there is no login in {file}; run `CLAUDE_CONFIG_DIR={dir} claude` and /login",
+                    file = CLAUDE_LOGIN.0,
                     dir = dir.display()
                 );
                 return Err(no_file(provider, dir, &why));
@@ -288,7 +287,7 @@ fn usual(provider: Provider, host: &HostView) -> Result<FoundKey, KeyError> {
         named.or_else(|| host.home.as_ref().map(|home| home.join(name)))
     };
     let (dir, file) = match provider {
-        Provider::Anthropic => (folder("CLAUDE_CONFIG_DIR", ".claude"), CLAUDE_LOGIN),
+        Provider::Anthropic => (folder("CLAUDE_CONFIG_DIR", ".claude"), CLAUDE_LOGIN.0),
         Provider::Openai => (folder("CODEX_HOME", ".codex"), CODEX_LOGIN.0),
         Provider::Gemini => (None, ""),
     };
@@ -327,9 +326,9 @@ fn claude_folder(dir: &Path) -> (String, FoundValue) {
 
 /// Returns whether a folder has a login of Claude Code, which only we may read.
 fn has_login(dir: &Path) -> Result<bool, KeyError> {
-    let path = dir.join(CLAUDE_LOGIN);
+    let path = dir.join(CLAUDE_LOGIN.0);
     let text = |value: &Value| {
-        let token = &value["claudeAiOauth"]["accessToken"];
+        let token = &value[CLAUDE_LOGIN.1]["accessToken"];
         token.as_str().is_some_and(|token| !token.is_empty())
     };
     Ok(json(Provider::Anthropic, &path)?.is_some_and(|value| text(&value)))

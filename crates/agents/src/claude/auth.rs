@@ -29,11 +29,11 @@ pub(super) const OWN: [&str; 5] = [
     CLOUDS[1],
 ];
 
+/// The file in Claude Code's configuration folder that it keeps its login in, and where in it that is.
+pub const CLAUDE_LOGIN: (&str, &str) = (".credentials.json", "claudeAiOauth");
+
 /// The files with a token, and where in them it is.
-const TOKEN_FILES: [(&str, &str); 2] = [
-    (".credentials.json", "claudeAiOauth"),
-    (".claude.json", "oauthAccount"),
-];
+const TOKEN_FILES: [(&str, &str); 2] = [CLAUDE_LOGIN, (".claude.json", "oauthAccount")];
 
 /// Checks Claude's credentials as the seed does, for runs under `profile: seed`.
 ///

@@ -21,7 +21,7 @@ use crate::agent::{
 };
 use crate::transcript::Decoder;
 
-pub use auth::{check_claude_auth, claude_token_end};
+pub use auth::{CLAUDE_LOGIN, check_claude_auth, claude_token_end};
 pub(crate) use line::{Block, Content, Fields, Message, Reading};
 pub(crate) use tools::summarise;
 

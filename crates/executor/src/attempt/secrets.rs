@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use dark_factory_agents::Mask;
+use dark_factory_agents::{CLAUDE_LOGIN, Mask};
 use serde_json::Value;
 
 use crate::plain_file::read_text;
@@ -15,7 +15,7 @@ use crate::spec::{AttemptDir, LaunchSpec};
 
 /// The files in which agents keep what they log in with.
 const CREDENTIAL_FILES: [&str; 4] = [
-    ".credentials.json",
+    CLAUDE_LOGIN.0,
     ".claude.json",
     "auth.json",
     "oauth_creds.json",

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dark_factory_agents::CLAUDE_LOGIN;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request};
@@ -24,8 +25,6 @@ use tokio_util::task::TaskTracker;
 use super::upstream::HttpClient;
 use crate::file_journal::Now;
 
-/// The file with the login in a configuration folder of Claude Code.
-const CREDENTIALS: &str = ".credentials.json";
 /// The file in that folder that is locked while the login is renewed.
 const LOCK: &str = ".dark-factory.lock";
 /// The name under which Claude Code is known where logins are renewed.
@@ -274,18 +273,18 @@ fn read(folder: &Path) -> Result<(Value, Tokens), LoginError> {
         folder: folder.to_owned(),
         why,
     };
-    let text = fs::read(folder.join(CREDENTIALS))
-        .map_err(|error| ended(format!("{CREDENTIALS}: {error}")))?;
-    let unreadable = || ended(format!("{CREDENTIALS} has no login"));
+    let (file, login) = CLAUDE_LOGIN;
+    let text = fs::read(folder.join(file)).map_err(|error| ended(format!("{file}: {error}")))?;
+    let unreadable = || ended(format!("{file} has no login"));
     let document: Value = serde_json::from_slice(&text).map_err(|_| unreadable())?;
-    let tokens = document.get("claudeAiOauth").ok_or_else(unreadable)?;
+    let tokens = document.get(login).ok_or_else(unreadable)?;
     let tokens = Tokens::deserialize(tokens).map_err(|_| unreadable())?;
     Ok((document, tokens))
 }
 
 /// Returns the file's content with the new tokens in it; all else stays.
 fn merged(mut document: Value, renewed: Renewed, now: i64) -> (Value, Tokens) {
-    let login = &mut document["claudeAiOauth"];
+    let login = &mut document[CLAUDE_LOGIN.1];
     login["accessToken"] = json!(renewed.access_token);
     if let Some(refresh) = &renewed.refresh_token {
         login["refreshToken"] = json!(refresh);
@@ -305,7 +304,7 @@ fn merged(mut document: Value, renewed: Renewed, now: i64) -> (Value, Tokens) {
 /// Puts the file in place as a whole, with the mode that it has.
 fn save(folder: &Path, document: &Value) -> io::Result<()> {
     // Where it is a link, what it leads to is replaced.
-    let path = fs::canonicalize(folder.join(CREDENTIALS))?;
+    let path = fs::canonicalize(folder.join(CLAUDE_LOGIN.0))?;
     let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
     let beside = path.with_extension(format!("json.dark-factory-{}", std::process::id()));
     let mut file = OpenOptions::new()
