@@ -16,25 +16,30 @@ pub(super) fn spawn_within(
     limits: &[(Resource, u64)],
     spawn: impl FnOnce() -> Result<Pid, Errno>,
 ) -> Result<Pid, Errno> {
-    let own = limits.iter().map(|(resource, _)| getrlimit(*resource));
-    let own: Vec<Rlimit> = own.collect();
-    let most = |limit: u64, own: &Rlimit| own.maximum.map_or(limit, |own| own.min(limit));
-    for ((resource, limit), own) in limits.iter().zip(&own) {
+    let limits: Vec<(Resource, Rlimit, Option<u64>)> = limits
+        .iter()
+        .map(|(resource, limit)| {
+            let own = getrlimit(*resource);
+            let most = own.maximum.map_or(*limit, |own| own.min(*limit));
+            (*resource, own, Some(most))
+        })
+        .collect();
+    for (resource, own, most) in &limits {
         let lent = Rlimit {
-            current: Some(most(*limit, own)),
+            current: *most,
             maximum: own.maximum,
         };
         setrlimit(*resource, lent).map_err(errno)?;
     }
     let spawned = spawn();
-    for ((resource, _), own) in limits.iter().zip(&own) {
+    for (resource, own, _) in &limits {
         setrlimit(*resource, *own).map_err(errno)?;
     }
     let child = spawned?;
-    for ((resource, limit), own) in limits.iter().zip(&own) {
+    for (resource, _, most) in &limits {
         let kept = Rlimit {
-            current: Some(most(*limit, own)),
-            maximum: Some(most(*limit, own)),
+            current: *most,
+            maximum: *most,
         };
         match prlimit(Some(child), *resource, kept) {
             // One that has ended already does nothing more.
