@@ -55,14 +55,19 @@ pub struct EgressDemand {
 }
 
 impl EgressDemand {
+    /// Returns whether the spec's container needs a way.
+    pub fn is_needed(spec: &LaunchSpec) -> bool {
+        let has_rules = matches!(&spec.network, NetworkMode::Allow(rules) if !rules.is_empty());
+        has_rules || !spec.providers.is_empty()
+    }
+
     /// Returns what the spec's container needs; `None` if it needs no way.
     pub fn of(spec: &LaunchSpec) -> Option<Self> {
         let rules = match &spec.network {
             NetworkMode::Allow(rules) => rules.clone(),
             NetworkMode::None | NetworkMode::Open => Vec::new(),
         };
-        let is_needed = !rules.is_empty() || !spec.providers.is_empty();
-        is_needed.then(|| Self {
+        Self::is_needed(spec).then(|| Self {
             rules,
             providers: spec.providers.clone(),
             budget: spec.budget,

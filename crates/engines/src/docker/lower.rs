@@ -279,7 +279,7 @@ pub(super) fn request(
         labels.remove(LABEL_PROJECT);
     }
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
-    if EgressDemand::of(spec).is_some() {
+    if EgressDemand::is_needed(spec) {
         let own = body.env.get_or_insert_default();
         own.extend(egress_env(spec, dir.attempt()));
     }
@@ -423,7 +423,7 @@ fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
     if let Some(files) = &open_files {
         helper.extend(["--open-files", files]);
     }
-    if EgressDemand::of(spec).is_some() {
+    if EgressDemand::is_needed(spec) {
         helper.extend(["--egress", CONTAINER_EGRESS]);
     }
     helper.push("--");

@@ -358,13 +358,15 @@ impl Drive<'_> {
 
     /// Waits until the container's way out is open, if it is to have one; the error says why it is not.
     async fn way_is_open(&self, spec: &LaunchSpec) -> Result<(), String> {
-        match (EgressDemand::of(spec), &self.way) {
-            (Some(_), None) => Err("nobody is there to guard its way out".to_owned()),
-            (Some(_), Some(way)) => way
+        match &self.way {
+            None if EgressDemand::is_needed(spec) => {
+                Err("nobody is there to guard its way out".to_owned())
+            }
+            Some(way) => way
                 .opened()
                 .await
                 .map_err(|why| format!("the guard does not open its way out: {why}")),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

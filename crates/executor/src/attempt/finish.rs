@@ -206,7 +206,8 @@ impl Drive<'_> {
 
     /// Closes the container's way out, if it had one, and adds what came of its requests.
     async fn add_egress(&self, spec: &LaunchSpec, report: &mut Report) {
-        let (Some(_), Some(guard)) = (EgressDemand::of(spec), self.guard.map(Arc::clone)) else {
+        let guard = self.guard.filter(|_| EgressDemand::is_needed(spec));
+        let Some(guard) = guard.map(Arc::clone) else {
             return;
         };
         if let Some(why) = self.way.as_ref().and_then(KeptWay::shut) {
