@@ -83,7 +83,7 @@ pub(super) fn prepare(
     if found == known() {
         return stored_owner(connection);
     }
-    // Taken before the version is read again: a build from before the turns may be at it too.
+    // One transaction, so that a store whose maker dies is made anew and never half there.
     connection
         .execute_batch("BEGIN IMMEDIATE")
         .map_err(&error)?;
