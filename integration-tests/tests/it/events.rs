@@ -10,7 +10,7 @@ use dark_factory_init::spew;
 use dark_factory_types::{EventKind, EventStream};
 use integration_tests::agent_image;
 
-use crate::scene::{Running, STARTED, Scene, events, line_of};
+use crate::scene::{Running, STARTED, Scene, events, eventually, line_of};
 use crate::support::{Ended, for_claude};
 
 #[test]
@@ -78,9 +78,13 @@ fn a_second_supervisor_writes_the_same_events() {
         "{STARTED}spew 300k 1k\nstderr there\nwrite one x\nwait-file go\nspew 200k 100\nprint-raw end"
     );
 
-    scene.run_until("one", &script).crash();
-    // The first one may not have come to writing any.
-    let before = fs::read(scene.folder().join("events.jsonl")).unwrap_or_default();
+    let first = scene.run_until("one", &script);
+    let written = || fs::read(scene.folder().join("events.jsonl")).ok();
+    eventually("events of the first one", || {
+        written().filter(|events| !events.is_empty())
+    });
+    first.crash();
+    let before = written().unwrap();
     let recover = Running::start(&mut scene.dark_factory(&["recover"]));
     scene.wait_until_supervised();
     scene.project.write("go", "");
