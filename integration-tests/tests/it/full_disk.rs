@@ -89,10 +89,21 @@ impl SmallDisk {
         fs::remove_file(self.ballast()).unwrap();
     }
 
+    /// Waits until it is recorded that the agent runs, so that no step is left for the store to write.
+    fn wait_until_running(&self) {
+        eventually("a running agent", || {
+            let runs = self.scene.runs();
+            runs.first().filter(|run| run["state"] == "running")?;
+            Some(())
+        });
+    }
+
     /// Starts a run that prints more than there is room for, and waits until it says so.
     fn run_until_full(&self, patience: Option<(&str, &str)>) -> Watched {
-        let script = format!("{STARTED}spew {PRINTED}\nstderr words\nexit 3");
+        let script = format!("{STARTED}wait-file go\nspew {PRINTED}\nstderr words\nexit 3");
         let run = Watched::of(self.scene.run(&script).envs(patience));
+        self.wait_until_running();
+        self.scene.project.write("go", "");
         eventually("a full disk", || run.stderr().contains(FULL).then_some(()));
         run
     }
@@ -217,9 +228,9 @@ fn a_disk_that_is_full_before_a_run_begins_is_told_and_nothing_is_left() {
 fn a_run_that_finds_no_room_beside_another_is_told_and_the_other_goes_on() {
     let small = SmallDisk::new();
     let other = small.scene.project.write("other.md", "Do it too.\n");
-    let script = format!("{STARTED}print hello\nwrite one x\nwait-file go\nexit 3");
+    let script = format!("{STARTED}print hello\nwait-file go\nexit 3");
     let first = Watched::of(&mut small.scene.run(&script));
-    small.scene.wait_for_file("one");
+    small.wait_until_running();
     fill_up(&small.disk.0);
 
     let mut second = small.scene.run_file(&other, &[], "append starts.txt again");
@@ -277,8 +288,8 @@ fn a_patch_that_a_full_disk_has_no_room_for_waits_for_it() {
         .arg(project)
         .status();
     assert!(init.unwrap().success());
-    let run = Watched::of(&mut small.scene.run("write one x\nwait-file go\nexit 3"));
-    small.scene.wait_for_file("one");
+    let run = Watched::of(&mut small.scene.run("wait-file go\nexit 3"));
+    small.wait_until_running();
     let mut noise = vec![0; 3 << 20];
     fill_with_noise(&mut noise);
     fs::write(project.join("noise"), noise).unwrap();

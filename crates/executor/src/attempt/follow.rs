@@ -137,6 +137,9 @@ impl Drive<'_> {
             collected = pump.collected() => Some(collected),
             () = self.out_of_room(&pulse) => None,
         };
+        if let Some(Ok(_)) = &collected {
+            self.tell_of_room(None, &mut pump);
+        }
         collected.unwrap_or_else(|| Err(self.disk_full()))
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Pumping {
     result: Option<Result<Collected, ExecutorError>>,
     signal: EndSignal,
     pulse: Arc<Pulse>,
+    /// Whether the caller was told that the disk is full, and not yet that it has room again.
+    pub(super) told_full: bool,
 }
 
 impl Pumping {
@@ -311,6 +313,7 @@ impl Pump {
             result: None,
             signal,
             pulse,
+            told_full: false,
         })
     }
 

@@ -36,7 +36,6 @@ struct Acts<'a> {
     stopping: Option<Stopping<'a>>,
     /// The grace of the stop that is under way.
     grace: Option<Duration>,
-    told_full: bool,
     /// When to try again to freeze or thaw it, if that failed.
     again: Option<Duration>,
 }
@@ -81,7 +80,6 @@ impl Drive<'_> {
         let mut acts = Acts {
             stopping: None,
             grace: None,
-            told_full: false,
             again: None,
         };
         let mut killed = false;
@@ -91,7 +89,7 @@ impl Drive<'_> {
                 .heed_requests(attempt, workload, &mut deadlines, &mut acts)
                 .await?;
             let signs = pulse.signs();
-            self.tell_of_room(&signs, &mut acts);
+            self.tell_of_room(signs.full.as_ref(), pump);
             let wait = match deadlines.due(&self.clock.moment(), &signs, motion, &acts) {
                 Due::Not(wait) => wait,
                 Due::LeaveOpen => return Err(self.disk_full()),
@@ -277,9 +275,10 @@ impl Drive<'_> {
         Ok(Motion::Going)
     }
 
-    fn tell_of_room(&self, signs: &Signs, acts: &mut Acts<'_>) {
-        let is_full = signs.full.is_some();
-        if std::mem::replace(&mut acts.told_full, is_full) != is_full {
+    /// Tells the caller whether the disk is full, if that is news; `full` is since when it is.
+    pub(super) fn tell_of_room(&self, full: Option<&Moment>, pump: &mut Pumping) {
+        let is_full = full.is_some();
+        if std::mem::replace(&mut pump.told_full, is_full) != is_full {
             (self.progress)(match is_full {
                 true => Progress::DiskFull,
                 false => Progress::DiskRoom,

@@ -115,7 +115,6 @@ impl Watched {
                 again: None,
                 stopping: None,
                 grace: None,
-                told_full: false,
             },
         }
     }
