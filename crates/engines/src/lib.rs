@@ -13,3 +13,5 @@
 
 #[cfg(feature = "docker")]
 pub mod docker;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub mod sandbox;
