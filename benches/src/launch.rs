@@ -27,12 +27,20 @@ pub(crate) fn bench(rig: &Rig, rounds: usize) -> Result<()> {
         move |round| docker_run(rig, network.clone(), Profile::Hardened, round)
     };
     let bridge = same(NetworkMode::Open);
+    let guarded = NetworkMode::Allow(vec!["example.org".parse()?]);
     let none = same(NetworkMode::None);
     pair(
         rig,
         rounds,
         "launch without network, to the seed's rm and run",
         &NetworkMode::None,
+        &seed,
+    )?;
+    pair(
+        rig,
+        rounds,
+        "launch with a way out through the guard, to the seed's rm and run",
+        &guarded,
         &seed,
     )?;
     pair(

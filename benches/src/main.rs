@@ -12,6 +12,7 @@
 
 mod accounts;
 mod api;
+mod guard;
 mod latency;
 mod launch;
 mod measure;
@@ -30,12 +31,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rig::Rig;
+use tokio::runtime::Runtime;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A part of the bench: its name for `--only`, and its rounds unless told otherwise.
-const PARTS: [(Part, &str, usize); 10] = [
+const PARTS: [(Part, &str, usize); 11] = [
     (Part::Streams, "streams", STREAMS_ROUNDS),
+    (Part::Guard, "guard", GUARD_ROUNDS),
     (Part::Launch, "launch", 15),
     (Part::Own, "own", 15),
     (Part::Output, "output", 5),
@@ -48,18 +51,20 @@ const PARTS: [(Part, &str, usize); 10] = [
 ];
 /// MiB that the output benchmark prints, unless told otherwise.
 const OUTPUT_MIB: u32 = 200;
-/// Rounds of the streams benchmark, the only one that needs no engine.
+/// Rounds of the benchmarks that need no engine.
 const STREAMS_ROUNDS: usize = 5;
+const GUARD_ROUNDS: usize = 9;
 /// MiB of each stream that the streams benchmark reads, unless told otherwise.
 const STREAMS_MIB: u32 = 100;
 
 const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH, \
-                     --seed-formatter PATH; the parts are streams, launch, own, output, latency, queries, starts, \
+                     --seed-formatter PATH; the parts are streams, guard, launch, own, output, latency, queries, starts, \
                      memory, deadline, recovery";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Streams,
+    Guard,
     Launch,
     Own,
     Output,
@@ -135,24 +140,27 @@ fn run(options: &Options) -> Result<()> {
         let mebibytes = options.mebibytes.unwrap_or(STREAMS_MIB);
         streams::bench(rounds, mebibytes, options.seed_formatter.as_deref())?;
     }
-    match options.only {
-        Some(Part::Streams) => Ok(()),
-        _ => with_engine(options),
-    }
-}
-
-fn with_engine(options: &Options) -> Result<()> {
-    let rig = Rig::new(options.binary.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    if options.only.is_none_or(|only| only == Part::Guard) {
+        runtime.block_on(guard::bench(options.rounds.unwrap_or(GUARD_ROUNDS)))?;
+    }
+    match options.only {
+        Some(Part::Streams | Part::Guard) => Ok(()),
+        _ => with_engine(options, &runtime),
+    }
+}
+
+fn with_engine(options: &Options, runtime: &Runtime) -> Result<()> {
+    let rig = Rig::new(options.binary.clone())?;
     for (part, _, rounds) in PARTS {
         if options.only.is_some_and(|only| only != part) {
             continue;
         }
         let rounds = options.rounds.unwrap_or(rounds);
         match part {
-            Part::Streams => {}
+            Part::Streams | Part::Guard => {}
             Part::Launch => launch::bench(&rig, rounds)?,
             Part::Own => runtime.block_on(own::bench(&rig, rounds))?,
             Part::Output => {
