@@ -15,7 +15,7 @@ use dark_factory::executor::engine::{
     OwnedContainer, OwnedImage, PullProgress, Recognized, Recovered, Reopened, Usage, Workload,
 };
 use dark_factory::executor::spec::{AttemptDir, LaunchSpec, PullPolicy, StopPolicy};
-use dark_factory::types::{ImageRecord, NetworkMode, OwnerId};
+use dark_factory::types::{ByteSize, ImageRecord, NetworkMode, OwnerId};
 use nix::sys::resource::UsageWho;
 use tempfile::TempDir;
 
@@ -246,5 +246,9 @@ impl Workload for TimedWorkload {
 
     async fn usage(&self) -> std::result::Result<Usage, EngineError> {
         timed(&self.1, self.0.usage()).await
+    }
+
+    async fn disk_usage(&self) -> std::result::Result<Option<ByteSize>, EngineError> {
+        timed(&self.1, self.0.disk_usage()).await
     }
 }

@@ -235,6 +235,9 @@ pub(crate) struct RunArgs {
     /// Most bytes of one file that the agent writes, or none
     #[arg(long, value_name = "SIZE")]
     pub(crate) file_size: Option<String>,
+    /// Most bytes written into the container's own file system, or none [default: 10g with profile seed]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk_limit: Option<String>,
     /// Most files that one process has open, or none
     #[arg(long, value_name = "NUMBER")]
     pub(crate) open_files: Option<String>,

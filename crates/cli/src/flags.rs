@@ -48,6 +48,7 @@ pub(crate) fn settings(args: &RunArgs) -> Result<Settings, CommandError> {
         cpus: one("--cpus", args.cpus.as_ref(), parse_cpus)?,
         pids: one("--pids", args.pids.as_ref(), parse_pids)?,
         file_size: one("--file-size", args.file_size.as_ref(), parse_memory)?,
+        disk_limit: one("--disk-limit", args.disk_limit.as_ref(), parse_memory)?,
         open_files: one("--open-files", args.open_files.as_ref(), parse_pids)?,
         user: one("--user", args.user.as_ref(), parse_user)?,
         network: one("--network", args.network.as_ref(), parse_network)?,

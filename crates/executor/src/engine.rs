@@ -678,6 +678,16 @@ pub trait Workload: Send + Sync + fmt::Debug {
     /// [`EngineError::NoSuchContainer`] if it has ended, or whatever keeps the engine from doing so.
     async fn usage(&self) -> Result<Usage, EngineError>;
 
+    /// Measures what was written into the container's own file system: not into mounts, and not into memory. `None` if the
+    /// engine cannot say.
+    ///
+    /// It may take as long as looking at every file does.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::NoSuchContainer`] if it is gone, or whatever keeps the engine from doing so.
+    async fn disk_usage(&self) -> Result<Option<ByteSize>, EngineError>;
+
     /// Removes the ended container; one that is gone already is no error.
     ///
     /// # Errors

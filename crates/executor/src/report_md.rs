@@ -158,6 +158,9 @@ fn stopped(reason: &StopReason) -> String {
         StopReason::Cancelled { by } => format!("{} cancelled it", plain(by)),
         StopReason::LogLimit { limit } => format!("its log grew beyond {limit}"),
         StopReason::Budget { spent } => spent.to_string(),
+        StopReason::DiskLimit { limit, used } => format!(
+            "it wrote {used} into the container's own file system, beyond its limit of {limit}"
+        ),
         _ => "see report.json".to_owned(),
     }
 }
@@ -179,6 +182,11 @@ fn limits(limits: &LimitsRecord) -> Vec<String> {
     set.extend(limits.pids.map(|pids| format!("{pids} processes")));
     set.extend(limits.file_size.map(|size| format!("{size} of one file")));
     set.extend(limits.open_files.map(|files| format!("{files} open files")));
+    set.extend(
+        limits
+            .disk
+            .map(|disk| format!("{disk} in the container's file system")),
+    );
     set.extend(limits.log.map(|log| format!("{log} of log")));
     set
 }

@@ -165,6 +165,9 @@ pub struct Limits {
     /// Standard output and standard error together.
     #[serde(default)]
     pub log: Option<ByteSize>,
+    /// What is written into the container's own file system: neither into a mount nor into memory.
+    #[serde(default)]
+    pub disk: Option<ByteSize>,
 }
 
 impl Limits {
@@ -180,6 +183,7 @@ impl Limits {
             timeout_ms: self.timeout.map(milliseconds),
             idle_ms: self.idle.map(milliseconds),
             log: self.log,
+            disk: self.disk,
         }
     }
 }

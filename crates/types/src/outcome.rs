@@ -61,6 +61,13 @@ pub enum StopReason {
         /// Which part of it.
         spent: SpentBudget,
     },
+    /// What it wrote into the container's own file system grew beyond its limit.
+    DiskLimit {
+        /// The limit.
+        limit: ByteSize,
+        /// How much there was when it was measured.
+        used: ByteSize,
+    },
 }
 
 /// The name of an outcome.
@@ -315,6 +322,12 @@ impl Outcome {
                 format!("the log reached its limit of {limit}"),
             ),
             StopReason::Budget { spent } => Self::new(OutcomeKind::Limit, spent.to_string()),
+            StopReason::DiskLimit { limit, used } => Self::new(
+                OutcomeKind::Limit,
+                format!(
+                    "the agent wrote {used} into the container's own file system, which is beyond its limit of {limit}"
+                ),
+            ),
         }
     }
 

@@ -82,6 +82,9 @@ pub struct LimitsRecord {
     /// Output of both streams together, in bytes.
     #[serde(default)]
     pub log: Option<ByteSize>,
+    /// What is written into the container's own file system, in bytes.
+    #[serde(default)]
+    pub disk: Option<ByteSize>,
 }
 
 /// What an attempt changed in its workspace, as a whole.

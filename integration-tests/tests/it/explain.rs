@@ -257,6 +257,10 @@ fn every_default_says_what_it_is_and_what_opts_out_of_it() {
         ("limit of CPUs", "--cpus"),
         ("limit of processes", "--pids"),
         ("limit of one file's size", "--file-size"),
+        (
+            "limit of the container's own file system: none",
+            "--disk-limit",
+        ),
         ("limit of open files", "--open-files"),
         ("limit of output", "--log-limit"),
         ("network allow", "--network open"),

@@ -12,7 +12,7 @@ use dark_factory_init::spew;
 use integration_tests::{agent_image, claude_image};
 use serde_json::{Value, json};
 
-use crate::scene::{Running, STARTED, Scene};
+use crate::scene::{self, Running, STARTED, Scene};
 use crate::support::{Ended, Workshop, attempt_file, attempt_text, for_claude, report, wait_for};
 
 /// Runs the scripted Claude; `finished.jsonl` in its project is the recording of a run that was done.
@@ -239,4 +239,59 @@ fn a_file_of_the_agent_grows_to_its_limit_and_its_output_beyond_it() {
         (&limits["file_size"], &limits["open_files"]),
         (&json!(65_536), &json!(300))
     );
+}
+
+/// Flags of a container whose own file system can be written to, and how much.
+const WRITABLE: [&str; 4] = ["--profile", "seed", "--disk-limit", "8m"];
+
+/// Writes 16 MiB into the container's own file system.
+const GROW: &str = "for part in 1 2 3 4; do head -c 4M /dev/zero >> /var/tmp/big; done; ";
+
+#[test]
+fn an_agent_that_writes_more_into_its_container_than_it_may_ends_the_run_with_6() {
+    let scene = Scene::new();
+    // What is written into the project does not count.
+    let script = format!("head -c 64M /dev/zero > /workspace/mine; {GROW}sleep 1h");
+
+    let ended = Ended::of(&mut scene.run_argv(&claude_image(), &WRITABLE, &["sh", "-c", &script]));
+
+    assert_eq!(ended.code, 6, "{}{}", ended.stdout, ended.stderr);
+    let report = scene.assert_ended("limit", b"", b"");
+    let cause = report["cause"].as_str().unwrap();
+    assert!(
+        cause.starts_with("the agent wrote ")
+            && cause.ends_with(
+                " into the container's own file system, which is beyond its limit of 8 MiB"
+            ),
+        "{cause}"
+    );
+    let reason = &report["stop_reason"];
+    assert_eq!(
+        (&reason["kind"], &reason["limit"], &report["limits"]["disk"]),
+        (&json!("disk_limit"), &json!(8 << 20), &json!(8 << 20))
+    );
+    let used = reason["used"].as_u64().unwrap();
+    assert!((8 << 20..64 << 20).contains(&used), "{used}");
+    let told = "stopping: it wrote ";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
+}
+
+#[test]
+fn a_disk_limit_that_was_reached_before_a_crash_is_why_the_run_ended() {
+    let scene = Scene::new();
+    let script = format!(
+        "trap 'touch /workspace/told' TERM; {GROW}until [ -e /workspace/go ]; do sleep 0.1; done; exit 0"
+    );
+    let argv = ["sh", "-c", &script];
+    let run = Running::start(&mut scene.run_argv(&claude_image(), &WRITABLE, &argv));
+    scene.wait_for_file("told");
+    run.crash();
+
+    scene.project.write("go", "");
+    scene.wait_for_container();
+    scene.assert_recovers("limit: the agent wrote ");
+
+    let report = scene::report(&scene.folder());
+    assert_eq!(report["stop_reason"]["kind"], "disk_limit", "{report}");
+    assert_eq!(report["exit"]["status"]["code"], 0, "{report}");
 }

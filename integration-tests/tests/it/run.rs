@@ -472,7 +472,7 @@ status: approved
         report(&run)["limits"],
         json!({
             "memory": 96 << 20, "cpus": "0.5", "pids": 50, "file_size": 16_u64 << 30,
-            "open_files": 65_536, "timeout_ms": 120_000, "idle_ms": null, "log": 1 << 30
+            "open_files": 65_536, "timeout_ms": 120_000, "idle_ms": null, "log": 1 << 30, "disk": null
         })
     );
     assert_eq!(launch["labels"], json!({ "team": "red", "level": "1" }));

@@ -129,8 +129,8 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         .map(str::to_owned)
         .to_vec(),
         Profile::Seed => vec![
-            "profile seed: writable root, NET_ADMIN and NET_RAW, no limits but those that are set; opt out: \
-             --profile hardened"
+            "profile seed: writable root, NET_ADMIN and NET_RAW, no limits but those of disk and output and \
+             those that are set; opt out: --profile hardened"
                 .to_owned(),
         ],
     };
@@ -160,6 +160,11 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
             "one file's size",
             limits.file_size.map(|size| size.to_string()),
             "--file-size SIZE",
+        ),
+        (
+            "the container's own file system",
+            limits.disk.map(|size| size.to_string()),
+            "--disk-limit SIZE",
         ),
         (
             "open files of a process",

@@ -82,6 +82,8 @@ pub(super) const EXEC: Operation = Operation::new("execute a program in the cont
 pub(super) const RESIZE: Operation = Operation::new("change the size of a terminal", 10);
 pub(super) const INSPECT_EXEC: Operation = Operation::new("tell how a program ended", 15);
 pub(super) const USAGE: Operation = Operation::new("measure the container", 15);
+/// It looks at each file of the container.
+pub(super) const MEASURE: Operation = Operation::new("measure the container's file system", 300);
 /// It copies what the container has written.
 pub(super) const COMMIT: Operation = Operation::new("copy the container", 600);
 pub(super) const REMOVE_IMAGE: Operation = Operation::new("remove the image", 60);

@@ -16,14 +16,14 @@ use bollard::query_parameters::{
     StartContainerOptions, WaitContainerOptionsBuilder,
 };
 use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Fate, Handle, OomSeen};
-use dark_factory_types::{AttemptId, Transport};
+use dark_factory_types::{AttemptId, ByteSize, Transport};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::causes::{self, Witness};
-use super::client::{Client, Fault, INSPECT, KILL, PAUSE, REMOVE, START, UNPAUSE, WAIT};
+use super::client::{Client, Fault, INSPECT, KILL, MEASURE, PAUSE, REMOVE, START, UNPAUSE, WAIT};
 use super::identity::missing;
 
 /// The engine's name, as handles hold it.
@@ -68,6 +68,14 @@ pub(super) struct Container {
 #[serde(rename_all = "PascalCase")]
 struct Looked {
     state: Option<ContainerState>,
+}
+
+/// How large a container is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Measured {
+    /// The bytes of its own layer; -1 if the engine could not measure it.
+    size_rw: Option<i64>,
 }
 
 /// Where a container is in its life.
@@ -148,6 +156,23 @@ impl Container {
                 operation: INSPECT.name.to_owned(),
                 source: "its answer does not say what state the container is in".into(),
             })
+    }
+
+    /// Measures the container's own layer.
+    pub(super) async fn written(&self) -> Result<Option<ByteSize>, EngineError> {
+        let path = format!("/containers/{}/json?size=1", self.id);
+        let measured: Measured = match self.client.ask(MEASURE, &path).await {
+            Ok(measured) => measured,
+            Err(fault) => return Err(self.error(fault).await),
+        };
+        match measured.size_rw.map(u64::try_from) {
+            None => Ok(None),
+            Some(Ok(size)) => Ok(Some(ByteSize(size))),
+            Some(Err(_)) => Err(EngineError::Failed {
+                operation: MEASURE.name.to_owned(),
+                source: "it could not read the container's layer".into(),
+            }),
+        }
     }
 
     /// Starts the container; one that was started already is no error.

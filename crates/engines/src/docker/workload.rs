@@ -12,7 +12,7 @@ use dark_factory_executor::engine::{
 };
 use dark_factory_executor::spec::StopPolicy;
 use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
-use dark_factory_types::Transport;
+use dark_factory_types::{ByteSize, Transport};
 use tokio::time::timeout;
 
 use super::attach::Reader;
@@ -139,6 +139,10 @@ impl Workload for DockerWorkload {
 
     async fn usage(&self) -> Result<Usage, EngineError> {
         usage::usage(&self.container).await
+    }
+
+    async fn disk_usage(&self) -> Result<Option<ByteSize>, EngineError> {
+        self.container.written().await
     }
 
     async fn remove(&self) -> Result<(), EngineError> {

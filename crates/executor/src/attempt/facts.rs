@@ -357,6 +357,7 @@ mod tests {
         timeout: None,
         idle: None,
         log: None,
+        disk: None,
     };
 
     fn facts<'a>(

@@ -12,6 +12,7 @@ mod facts;
 mod finish;
 mod follow;
 mod intent;
+mod layer;
 mod patience;
 mod plan;
 mod pulse;

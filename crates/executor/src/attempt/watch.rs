@@ -5,7 +5,7 @@
 //! Never: changes anything because the engine does not answer; never acts before the store knows why.
 
 use std::future::{Future, pending};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use dark_factory_types::{Proof, SpentBudget, StopReason};
@@ -84,6 +84,8 @@ impl Drive<'_> {
         };
         let mut killed = false;
         let mut told_spent = false;
+        let mut told_full = false;
+        let mut full = pin!(self.wrote_too_much(workload, attempt.spec.limits.disk));
         loop {
             let motion = self
                 .heed_requests(attempt, workload, &mut deadlines, &mut acts)
@@ -119,6 +121,10 @@ impl Drive<'_> {
                     told_spent = true;
                     // Read back as any other request.
                     self.request_stop(StopReason::Budget { spent }).await?;
+                }
+                reason = &mut full, if !told_full => {
+                    told_full = true;
+                    self.request_stop(reason).await?;
                 }
                 () = self.control.kill.cancelled(), if !killed => killed = true,
                 () = self.control.cancel.cancelled(), if !is_stopping && !killed => {}
@@ -424,6 +430,9 @@ fn describe(reason: &StopReason) -> String {
         StopReason::Lingered { .. } => "it has given its result and does not leave".to_owned(),
         StopReason::Cancelled { by } => format!("cancelled by {by}"),
         StopReason::Budget { spent } => spent.to_string(),
+        StopReason::DiskLimit { limit, used } => {
+            format!("it wrote {used} into the container, beyond its limit of {limit}")
+        }
         _ => "a limit was reached".to_owned(),
     }
 }

@@ -108,17 +108,18 @@ fn each_layer_is_over_the_one_before_it_and_tells_what_it_overrides() {
 
 #[test]
 fn none_lifts_a_limit_of_a_lower_layer_or_of_the_defaults_in_every_layer() {
-    const LIMITS: [&str; 7] = [
+    const LIMITS: [&str; 8] = [
         "timeout",
         "idle-timeout",
         "completion-grace",
         "log-limit",
+        "disk-limit",
         "memory",
         "cpus",
         "pids",
     ];
     let all = |form: fn(&str) -> String| LIMITS.map(form).concat();
-    let limited = "timeout = '1h'\nidle-timeout = '9m'\ncompletion-grace = '1m'\nlog-limit = '1m'\nmemory = '1g'\n\
+    let limited = "timeout = '1h'\nidle-timeout = '9m'\ncompletion-grace = '1m'\nlog-limit = '1m'\ndisk-limit = '1g'\nmemory = '1g'\n\
                    cpus = 1\npids = 9\n";
     let in_toml = all(|key| format!("{key} = 'none'\n"));
     let in_yaml = all(|key| format!("{key}: none\n"));

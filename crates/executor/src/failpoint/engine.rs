@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dark_factory_types::{ImageRecord, OwnerId};
+use dark_factory_types::{ByteSize, ImageRecord, OwnerId};
 
 use super::reach;
 use crate::engine::{
@@ -180,6 +180,10 @@ impl Workload for FaultyWorkload {
 
     async fn usage(&self) -> Result<Usage, EngineError> {
         self.0.usage().await
+    }
+
+    async fn disk_usage(&self) -> Result<Option<ByteSize>, EngineError> {
+        self.0.disk_usage().await
     }
 
     async fn remove(&self) -> Result<(), EngineError> {

@@ -28,6 +28,11 @@ pub(super) const FILE_SIZE: ByteSize = ByteSize(16 << 30);
 /// Enough for those that watch a whole tree; programs that close all that may be open take long above it.
 pub(super) const OPEN_FILES: u32 = 65_536;
 
+/// Most that is written into a root file system that can be written: several times what a large project's packages
+/// and builds take, and little enough that a few runs at once do not fill the engine's disk. Where it cannot be written
+/// there is nothing to measure.
+pub(super) const DISK: ByteSize = ByteSize(10 << 30);
+
 /// Most output, unless something else is asked for.
 pub(super) const LOG: ByteSize = ByteSize(1 << 30);
 /// How long an agent that has given its result may take to leave, unless something else is asked for; the seed's.
@@ -87,6 +92,8 @@ pub fn default_of(
         "cpus" => limit(cpus(context).shown()),
         "pids" => limit(PIDS.shown()),
         "file-size" => limit(FILE_SIZE.shown()),
+        "disk-limit" if is_hardened => "(none: the root file system is read-only)".to_owned(),
+        "disk-limit" => DISK.shown(),
         "open-files" => limit(OPEN_FILES.shown()),
         "user" if is_hardened => "(the project folder's owner)".to_owned(),
         "user" => "(the image's own)".to_owned(),

@@ -38,7 +38,7 @@ use crate::spec::{
     Disposal, GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION,
     SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
-use defaults::{COMPLETION_GRACE, FILE_SIZE, LOG, MEMORY, OPEN_FILES, PIDS};
+use defaults::{COMPLETION_GRACE, DISK, FILE_SIZE, LOG, MEMORY, OPEN_FILES, PIDS};
 use project::Project;
 
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
@@ -57,6 +57,8 @@ pub(crate) use told::prompt_with;
 
 /// The least log limit: what one pipe holds.
 const LEAST_LOG: ByteSize = ByteSize(64 << 10);
+/// Below what many a program writes at its start.
+const LEAST_DISK: ByteSize = ByteSize(1 << 20);
 /// The least memory that Docker accepts.
 const LEAST_MEMORY: ByteSize = ByteSize(6 << 20);
 /// What our helper needs for itself and for the requests that it carries.
@@ -589,6 +591,11 @@ fn least(settings: &Settings) -> Result<(), ResolveError> {
     {
         return below(origin, "log-limit", "64k", value.to_string());
     }
+    if let Some((value, origin)) = limit_at(&settings.disk_limit)
+        && value < LEAST_DISK
+    {
+        return below(origin, "disk-limit", "1m", value.to_string());
+    }
     Ok(())
 }
 
@@ -612,6 +619,7 @@ fn limits(
         timeout: limit_or(&settings.timeout, None),
         idle: limit_or(&settings.idle_timeout, None),
         log: limit_or(&settings.log_limit, Some(LOG)),
+        disk: limit_or(&settings.disk_limit, (!is_hardened).then_some(DISK)),
     })
 }
 

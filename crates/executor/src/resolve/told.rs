@@ -53,6 +53,9 @@ fn limits(spec: &LaunchSpec) -> Vec<String> {
         limits
             .file_size
             .map(|size| format!("One file: {size} at most.")),
+        limits.disk.map(|size| {
+            format!("What you write into the container's own file system: {size}. Beyond it the run is ended.")
+        }),
         limits.timeout.map(|time| {
             format!(
                 "Wall time: {} from the start. Then the run is ended.",

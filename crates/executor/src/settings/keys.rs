@@ -205,6 +205,9 @@ keys! {
         |r, n, slot| r.one(n, slot, text::parse_pids);
     Run run.file_size = "file-size": Shape::Amount, text::MEMORY, "most bytes of one file that the agent writes",
         |r, n, slot| r.one(n, slot, text::parse_memory);
+    Run run.disk_limit = "disk-limit": Shape::Amount, text::MEMORY,
+        "most bytes that are written into the container's own file system",
+        |r, n, slot| r.one(n, slot, text::parse_memory);
     Run run.open_files = "open-files": Shape::Amount, text::PIDS, "most files that one process has open",
         |r, n, slot| r.one(n, slot, text::parse_pids);
     Run run.user = "user": Shape::Amount, text::USER, "who the agent runs as, instead of the project folder's owner",

@@ -292,6 +292,8 @@ pub struct Settings {
     pub pids: Option<Sourced<Limit<u32>>>,
     /// Bytes of one file.
     pub file_size: Option<Sourced<Limit<ByteSize>>>,
+    /// Limit of what is written into the container's own file system.
+    pub disk_limit: Option<Sourced<Limit<ByteSize>>>,
     /// Files that one process has open.
     pub open_files: Option<Sourced<Limit<u32>>>,
     /// Who the agent runs as.
@@ -414,6 +416,7 @@ impl Settings {
             cpus: self.cpus.or(lower.cpus),
             pids: self.pids.or(lower.pids),
             file_size: self.file_size.or(lower.file_size),
+            disk_limit: self.disk_limit.or(lower.disk_limit),
             open_files: self.open_files.or(lower.open_files),
             user: self.user.or(lower.user),
             network: self.network.or(lower.network),

@@ -167,6 +167,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
                 timeout: None,
                 idle: None,
                 log: Some(ByteSize(1 << 30)),
+                disk: None,
             },
             network: NetworkMode::Allow(Vec::new()),
             providers: Vec::new(),
@@ -434,12 +435,35 @@ fn a_limit_that_is_none_is_no_limit_and_not_the_default() {
     let fixture = Fixture::new();
 
     let spec = fixture.spec(
-        "memory: none\ncpus: none\npids: none\nlog-limit: none\nfile-size: none\nopen-files: none\ncompletion-grace: none\ntimeout: none\n\
+        "memory: none\ncpus: none\npids: none\nlog-limit: none\nfile-size: none\ndisk-limit: none\nopen-files: none\ncompletion-grace: none\ntimeout: none\n\
          idle-timeout: none",
     );
 
     assert_eq!(spec.limits, Limits::default());
     assert_eq!(spec.completion_grace, None);
+}
+
+#[test]
+fn what_is_written_has_a_limit_by_default_only_where_the_root_file_system_can_be_written() {
+    let fixture = Fixture::new();
+    fs::create_dir_all(fixture.path("home/.claude-yolo")).unwrap();
+
+    for (front_matter, limit) in [
+        ("", None),
+        ("disk-limit: 2g", Some(ByteSize(2 << 30))),
+        ("profile: seed", Some(ByteSize(10 << 30))),
+        ("profile: seed\ndisk-limit: none", None),
+    ] {
+        assert_eq!(
+            fixture.spec(front_matter).limits.disk,
+            limit,
+            "{front_matter}"
+        );
+    }
+    assert_eq!(
+        fixture.error("disk-limit: 1000k"),
+        "prompts/p.md:4: disk-limit must be at least 1m, not 1000 KiB"
+    );
 }
 
 #[test]
@@ -494,6 +518,7 @@ fn the_seed_profile_has_the_seeds_defaults() {
         spec.limits,
         Limits {
             log: Some(ByteSize(1 << 30)),
+            disk: Some(ByteSize(10 << 30)),
             ..Limits::default()
         }
     );
