@@ -99,7 +99,13 @@ fn facts(report: &Report) -> Vec<String> {
     facts.extend(brokered.map(|used| fact("at the broker", at_broker(used))));
     facts.extend(report.peak_memory.map(|peak| fact("peak memory", peak)));
     let kills = report.oom_kills.filter(|kills| *kills > 0);
-    facts.extend(kills.map(|kills| fact("processes killed for lack of memory", kills)));
+    let victim = report.oom_victim.as_ref();
+    let victim = victim.map(|name| format!(" (`{}`)", plain(name)));
+    let victim = victim.unwrap_or_default();
+    facts.extend(kills.map(|kills| {
+        let killed = format!("{kills}{victim}");
+        fact("processes killed for lack of memory", killed)
+    }));
     facts.extend(report.cpu_ms.map(|cpu| fact("CPU time", milliseconds(cpu))));
     let tool = report.last_tool.as_ref();
     facts.extend(tool.map(|tool| fact("last tool", plain(tool))));

@@ -369,6 +369,9 @@ pub struct ExitRecord {
     pub peak_memory: Option<u64>,
     /// Processes of the container's cgroup that the kernel killed for lack of memory, where it could be read.
     pub oom_kills: Option<u64>,
+    /// The name of the last of them that was a child of the helper, as the kernel had it: 15 bytes at most, and whatever
+    /// the process chose.
+    pub oom_victim: Option<String>,
     /// Processes that outlived the main process and were killed.
     pub leftovers: u64,
     /// What was done to the main process before it ended, to end it, if anything was.
@@ -419,10 +422,12 @@ impl ExitRecord {
     /// Length of version 1, which has nothing of interventions and signals.
     const LEN_1: usize = 4 + 8 * 9;
     const LEN: usize = Self::LEN_1 + 8 * 3;
+    /// Length of the name behind version 2: an earlier reader leaves it, an earlier helper writes none.
+    const NAME_LEN: usize = 16;
 
     /// Encodes the record's payload.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(Self::LEN);
+        let mut out = Vec::with_capacity(Self::LEN + Self::NAME_LEN);
         let (tag, value) = match self.end {
             End::Code(code) => (0_u8, code),
             End::Signal(signal) => (1, signal),
@@ -430,7 +435,8 @@ impl ExitRecord {
         let flags = u8::from(self.eof[0])
             | u8::from(self.eof[1]) << 1
             | u8::from(self.peak_memory.is_some()) << 2
-            | u8::from(self.oom_kills.is_some()) << 3;
+            | u8::from(self.oom_kills.is_some()) << 3
+            | u8::from(self.oom_victim.is_some()) << 4;
         out.extend([2, tag, flags, 0]);
         out.extend(i64::from(value).to_le_bytes());
         for number in [
@@ -448,6 +454,12 @@ impl ExitRecord {
         ] {
             out.extend(number.to_le_bytes());
         }
+        let mut name = [0; Self::NAME_LEN];
+        let victim = self.oom_victim.iter().flat_map(|victim| victim.bytes());
+        name.iter_mut()
+            .zip(victim)
+            .for_each(|(to, from)| *to = from);
+        out.extend(name);
         out
     }
 
@@ -458,7 +470,8 @@ impl ExitRecord {
             2 => Self::LEN,
             _ => return None,
         };
-        let payload = payload.get(..length)?;
+        let behind = payload.get(length..)?;
+        let payload = &payload[..length];
         let is_whole = length == Self::LEN;
         let number = |i: usize| u64::from_le_bytes(array(&payload[4 + 8 * i..12 + 8 * i]));
         let value = i32::try_from(number(0).cast_signed()).ok()?;
@@ -476,6 +489,10 @@ impl ExitRecord {
             max_rss: number(5),
             peak_memory: flag(2).then(|| number(6)),
             oom_kills: flag(3).then(|| number(7)),
+            oom_victim: behind
+                .first_chunk::<{ Self::NAME_LEN }>()
+                .filter(|_| is_whole && flag(4))
+                .map(|name| text(name)),
             leftovers: number(8),
             intervention: is_whole
                 .then(|| Intervention::from_code(number(9)))
@@ -484,6 +501,12 @@ impl ExitRecord {
             signals: if is_whole { number(11) } else { 0 },
         })
     }
+}
+
+/// Returns the text in front of the first zero.
+fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 /// Payload of an [`Kind::ExecFailed`] record.
@@ -611,6 +634,7 @@ mod tests {
             max_rss: 7,
             peak_memory: Some(8),
             oom_kills: None,
+            oom_victim: None,
             leftovers: 2,
             intervention: Some(Intervention::Signal(15)),
             intervention_age_ms: 70,
@@ -631,6 +655,7 @@ mod tests {
             max_rss: 0,
             peak_memory: None,
             oom_kills: None,
+            oom_victim: None,
             leftovers: 4,
             intervention: None,
             intervention_age_ms: 0,
@@ -644,6 +669,31 @@ mod tests {
     }
 
     #[test]
+    fn an_exit_record_without_the_name_behind_it_is_read() {
+        let record = ExitRecord {
+            end: End::Signal(9),
+            totals: [1, 2],
+            eof: [true, true],
+            user_us: 0,
+            system_us: 0,
+            max_rss: 0,
+            peak_memory: None,
+            oom_kills: Some(1),
+            oom_victim: None,
+            leftovers: 0,
+            intervention: Some(Intervention::Signal(9)),
+            intervention_age_ms: 1,
+            signals: 1 << 9,
+        };
+        let whole = record.encode();
+
+        let earlier = ExitRecord::decode(&whole[..ExitRecord::LEN]);
+
+        assert_eq!(earlier.as_ref(), Some(&record));
+        assert_eq!(ExitRecord::decode(&whole[..ExitRecord::LEN - 1]), None);
+    }
+
+    #[test]
     fn a_negative_exit_code_round_trips() {
         let record = ExitRecord {
             end: End::Code(-1),
@@ -654,6 +704,7 @@ mod tests {
             max_rss: 0,
             peak_memory: None,
             oom_kills: Some(1),
+            oom_victim: Some("python3".to_owned()),
             leftovers: 0,
             intervention: Some(Intervention::LogLimit),
             intervention_age_ms: 0,

@@ -170,6 +170,9 @@ pub struct Report {
     pub last_tool: Option<String>,
     /// Processes that the kernel killed for lack of memory, where it could be read.
     pub oom_kills: Option<u64>,
+    /// The name of the last of them, where it is known; a process may choose its own.
+    #[serde(default)]
+    pub oom_victim: Option<String>,
     /// CPU time of the agent's processes in milliseconds.
     pub cpu_ms: Option<u64>,
     /// Bytes of `raw.jsonl`.

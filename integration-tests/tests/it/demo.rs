@@ -74,7 +74,7 @@ fn three_prompts_end_as_expected_and_nothing_is_left_unless_it_is_kept() {
     assert_eq!((rows[3][3], rows[3][5]), ("-", "0"), "{table}");
     assert!(rows[1][4].parse::<u64>().unwrap() > 0, "{table}");
     assert!(
-        table.contains("the kernel killed the agent for lack of memory"),
+        table.contains("the kernel killed the agent, `claude`, for lack of memory"),
         "{table}"
     );
     assert_eq!((image().as_str(), left_in(&folder)), ("", Vec::new()));

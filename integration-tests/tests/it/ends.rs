@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use integration_tests::agent_image;
+use integration_tests::{agent_image, claude_image};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::scene::{docker, eventually};
+use crate::scene::{Scene, docker, eventually};
 use crate::support::{
     Ended, Watched, Workshop, attempt_text, for_agent, for_claude, report, send, wait_for,
 };
@@ -58,13 +58,43 @@ fn an_agent_that_takes_more_memory_than_it_may_ends_the_run_with_137() {
     );
     let cause = run["cause"].as_str().unwrap();
     assert!(
-        cause.starts_with("the kernel killed the agent for lack of memory (limit 32 MiB"),
+        cause.starts_with("the kernel killed the agent, `agent`, for lack of memory (limit 32 MiB"),
         "{cause}"
     );
     let report = report(&run);
     assert_eq!(report["exit"]["status"], json!({ "signal": 9 }));
     assert_eq!(report["limits"]["memory"], 32 << 20);
+    assert_eq!(report["oom_victim"], "agent");
     assert_eq!(attempt_text(&run, "raw.jsonl"), "begin\n");
+}
+
+#[test]
+fn a_process_of_the_agent_that_takes_too_much_memory_is_named_in_the_report() {
+    let scene = Scene::new();
+    // Its parent leaves it, and so it is PID 1 that sees its end.
+    let script = "(sh -c 'echo $$ > /tmp/pid; exec tail /dev/zero' &)
+        until [ -s /tmp/pid ]; do sleep 0.1; done
+        while kill -0 $(cat /tmp/pid) 2> /dev/null; do sleep 0.1; done
+        echo survived";
+    let flags = ["--memory", "64m"];
+
+    let run = Ended::of(&mut scene.run_argv(&claude_image(), &flags, &["sh", "-c", script]));
+
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let report = scene.assert_ended("succeeded", b"survived\n", b"");
+    assert_eq!(report["oom_victim"], "tail", "{report}");
+    let warning =
+        "the kernel killed a process of the agent, `tail`, for lack of memory (limit 64 MiB";
+    assert!(report["warnings"].to_string().contains(warning), "{report}");
+    assert!(run.stdout.contains(warning), "{}", run.stdout);
+    let text = fs::read_to_string(scene.folder().join("report.md")).unwrap();
+    assert!(
+        text.contains("- processes killed for lack of memory: 1 (`tail`)\n"),
+        "{text}"
+    );
+    let id = scene.only_run()["run_id"].as_str().unwrap().to_owned();
+    let inspected = Ended::of(&mut scene.dark_factory(&["inspect", &id])).stdout;
+    assert!(inspected.contains("oom_victim: tail\n"), "{inspected}");
 }
 
 #[test]

@@ -212,6 +212,7 @@ fn exit_record(code: i64, totals: [u64; 2]) -> ExitRecord {
         max_rss: 0,
         peak_memory: None,
         oom_kills: None,
+        oom_victim: None,
         leftovers: 0,
         intervention: None,
         intervention_age_ms: 0,

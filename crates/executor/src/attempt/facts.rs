@@ -185,7 +185,15 @@ impl Facts<'_> {
                     ""
                 };
                 let facts = self.memory_facts();
-                Outcome::new(outcome.kind, format!("{}{whose}{facts}", outcome.cause))
+                let cause = match self.oom_victim() {
+                    Some(name) => outcome.cause.replacen(
+                        "killed the agent",
+                        &format!("killed the agent, `{name}`,"),
+                        1,
+                    ),
+                    None => outcome.cause,
+                };
+                Outcome::new(outcome.kind, format!("{cause}{whose}{facts}"))
             }
             _ if self.record.is_none() && stop.is_none() && self.helper_said(EXIT_SPOOL_GONE) => {
                 Outcome::new(
@@ -251,6 +259,18 @@ impl Facts<'_> {
         }
     }
 
+    /// Returns the name of the last process that the kernel killed for lack of memory, where it is known. It is the
+    /// agent's own choice, so nothing of it can drive a terminal or stand for our own words.
+    pub(crate) fn oom_victim(&self) -> Option<String> {
+        let name = self.record?.oom_victim.as_ref()?;
+        let shown = |c: char| match c {
+            '`' => '\'',
+            ' '..='~' => c,
+            _ => '?',
+        };
+        Some(name.chars().map(shown).collect())
+    }
+
     /// Returns whether memory ran out although the agent was well below its own limit, or had none.
     fn is_hosts_memory(&self) -> bool {
         let peak = self.record.and_then(|record| record.peak_memory);
@@ -279,8 +299,10 @@ impl Facts<'_> {
     pub(crate) fn warnings(&self, outcome: OutcomeKind) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.exit().oom == Oom::Child {
+            let name = self.oom_victim().map(|name| format!(", `{name}`,"));
             warnings.push(format!(
-                "the kernel killed a process of the agent for lack of memory{}",
+                "the kernel killed a process of the agent{} for lack of memory{}",
+                name.unwrap_or_default(),
                 self.memory_facts()
             ));
         }
@@ -397,6 +419,7 @@ mod tests {
             max_rss: 0,
             peak_memory: None,
             oom_kills: None,
+            oom_victim: None,
             leftovers: 0,
             intervention: None,
             intervention_age_ms: 0,

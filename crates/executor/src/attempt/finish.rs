@@ -170,6 +170,7 @@ impl Drive<'_> {
                 .and_then(|e| e.peak_memory)
                 .map(ByteSize),
             oom_kills: collected.exit.as_ref().and_then(|e| e.oom_kills),
+            oom_victim: facts.oom_victim(),
             cpu_ms: collected.exit.as_ref().map(cpu_ms),
             stdout_bytes: collected.totals[0],
             stderr_bytes: collected.totals[1],
@@ -425,6 +426,10 @@ impl Remains {
 /// Hides secrets in what is said of a run besides the agent's own claim, which has none any more.
 fn hide(mask: &Mask, report: &mut Report) {
     mask.string(&mut report.cause);
+    report
+        .oom_victim
+        .iter_mut()
+        .for_each(|name| mask.string(name));
     report
         .warnings
         .iter_mut()

@@ -71,6 +71,7 @@ fn succeeded() -> Report {
         peak_memory: Some(ByteSize(100 << 20)),
         last_tool: Some("Bash".to_owned()),
         oom_kills: Some(0),
+        oom_victim: None,
         cpu_ms: Some(1500),
         stdout_bytes: 1234,
         stderr_bytes: 0,
@@ -155,6 +156,7 @@ fn one_that_never_started_has_no_times_and_no_numbers() {
         last_tool: None,
         cpu_ms: None,
         oom_kills: None,
+        oom_victim: None,
         stdout_bytes: 0,
         changes: None,
         changed_files: Vec::new(),
@@ -176,6 +178,7 @@ fn memory_that_ran_out_is_named() {
             source: ExitSource::Record,
         }),
         oom_kills: Some(2),
+        oom_victim: Some("python3".to_owned()),
         ..succeeded()
     };
 
@@ -186,7 +189,7 @@ fn memory_that_ran_out_is_named() {
         "{text}"
     );
     assert!(
-        text.contains("- processes killed for lack of memory: 2\n"),
+        text.contains("- processes killed for lack of memory: 2 (`python3`)\n"),
         "{text}"
     );
 }

@@ -471,6 +471,7 @@ fn report(attempt: AttemptId) -> Report {
         last_tool: None,
         peak_memory: None,
         oom_kills: None,
+        oom_victim: None,
         cpu_ms: None,
         stdout_bytes: 0,
         stderr_bytes: 0,

@@ -17,6 +17,8 @@ use rustix::process::{
     set_child_subreaper, wait,
 };
 
+use super::victim::Victims;
+
 /// Signals that ask a process to leave.
 const LEAVE: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
 /// How soon after such a signal a kill belongs to it.
@@ -54,6 +56,7 @@ pub(super) struct Family {
     ended_at: Option<Instant>,
     killing: bool,
     leftovers: u64,
+    victims: Victims,
 }
 
 impl Family {
@@ -75,6 +78,7 @@ impl Family {
             ended_at: None,
             killing: false,
             leftovers: 0,
+            victims: Victims::default(),
         })
     }
 
@@ -142,9 +146,17 @@ impl Family {
         self.reach == Reach::Namespace
     }
 
+    /// Returns the name of the child that the kernel killed last for lack of memory, as far as one is known.
+    pub(super) fn oom_victim(&self) -> Option<&str> {
+        self.victims.name()
+    }
+
     /// Collects every process that has ended.
     pub(super) fn reap(&mut self) -> Children {
         loop {
+            if !self.killing && self.fills_namespace() {
+                self.victims.look();
+            }
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => self.collect(pid, status),
                 Ok(None) => return Children::Some,
@@ -160,6 +172,9 @@ impl Family {
             return;
         }
         let signal = status.terminating_signal();
+        if !self.killing && self.fills_namespace() && signal == Some(Signal::KILL.as_raw()) {
+            self.victims.collected(pid);
+        }
         if self.main == Some(pid) {
             self.main = None;
             self.ended_at = Some(Instant::now());

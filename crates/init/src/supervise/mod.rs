@@ -15,6 +15,7 @@ mod rlimits;
 mod signals;
 mod spool;
 mod tee;
+mod victim;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -379,6 +379,7 @@ impl Pump {
             max_rss: u64::try_from(max_rss_kib).unwrap_or(0).saturating_mul(1024),
             peak_memory: memory.peak,
             oom_kills: memory.oom_kills,
+            oom_victim: self.family.oom_victim().map(str::to_owned),
             leftovers: self.family.leftovers(),
             intervention,
             intervention_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),

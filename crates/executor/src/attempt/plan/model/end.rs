@@ -150,6 +150,7 @@ fn exit_record(state: &State, how: How) -> ExitRecord {
         max_rss: 0,
         peak_memory: None,
         oom_kills: None,
+        oom_victim: None,
         leftovers: 0,
         intervention: is_signal.then_some(Intervention::Signal(15)),
         intervention_age_ms: 0,
