@@ -69,6 +69,8 @@ pub struct Recorded {
     pub changes: Changes,
     /// The changed files, those of the most changed lines if there are many.
     pub files: Vec<ChangedFile>,
+    /// What was changed of what later commands obey, as a warning.
+    pub obeyed: Option<String>,
     /// What went wrong, if something did.
     pub warning: Option<String>,
     /// Whether a full disk was what went wrong, so that the same may succeed later.

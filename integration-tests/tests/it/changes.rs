@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use integration_tests::{Installation, Project, claude_image};
 use serde_json::{Value, json};
 
-use crate::scene::{STARTED, Scene};
+use crate::scene::{self, STARTED, Scene};
 use crate::support::{Ended, Workshop, attempt_file, attempt_text, report};
 
 /// Runs a program that has to succeed.
@@ -272,4 +272,41 @@ fn a_hidden_git_folder_is_no_hindrance() {
     let run = Ended::of(&mut scene.run_with(&["--json", "--hide-git"], script)).one();
 
     assert_eq!(run["changes"]["files"], 1, "{run}");
+}
+
+#[test]
+fn a_run_that_changed_what_the_next_one_obeys_says_so_at_its_end() {
+    let (obeyed, ordinary) = (Scene::new(), Scene::new());
+    let script = "mkdir -p .git/hooks .claude; echo 'memory = \"1g\"' > dark-factory.toml; echo x > .git/hooks/post-checkout; \
+                  echo {} > .claude/settings.json; echo x > CLAUDE.md";
+    let warning = "while it ran, files changed that later runs, git or an editor obey: .claude/settings.json (new), \
+                   .git/hooks/post-checkout (new), dark-factory.toml (new); read them before you go on in this project";
+
+    let changed = Ended::of(&mut obeyed.run_argv(&claude_image(), &[], &["sh", "-c", script]));
+    let same = Ended::of(&mut ordinary.run("write CLAUDE.md x; write main.rs x"));
+
+    assert_eq!((changed.code, same.code), (0, 0), "{}", changed.stderr);
+    let told = format!("  warning: {warning}\n");
+    assert!(changed.stdout.contains(&told), "{}", changed.stdout);
+    assert!(!same.stdout.contains("warning: "), "{}", same.stdout);
+    assert_eq!(
+        scene::report(&obeyed.folder())["warnings"],
+        json!([warning])
+    );
+    let text = fs::read_to_string(obeyed.folder().join("report.md")).unwrap();
+    assert!(text.contains("post-checkout"), "{text}");
+}
+
+#[test]
+fn what_was_obeyed_before_a_crash_is_compared_by_the_recovery() {
+    let scene = Scene::new();
+    let run = scene.run_until("begun", "write .envrc x; write begun x; wait-file go");
+    run.crash();
+
+    scene.project.write("go", "");
+    scene.wait_for_container();
+    scene.assert_recovers("succeeded");
+
+    let warnings = scene::report(&scene.folder())["warnings"].to_string();
+    assert!(warnings.contains("obey: .envrc (new); "), "{warnings}");
 }

@@ -203,6 +203,7 @@ impl Drive<'_> {
         report.changes = Some(recorded.changes);
         report.changed_files = recorded.files;
         report.warnings.extend(recorded.warning);
+        report.warnings.extend(recorded.obeyed);
     }
 
     /// Closes the container's way out, if it had one, and adds what came of its requests.

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout_at};
 
+use crate::obeyed::Obeyed;
 use git::{Git, GitError};
 use kept::{KeptIndexes, copy_with_time};
 pub use kept::{Unused, UnusedIndex};
@@ -101,6 +102,9 @@ struct Baseline {
     objects: PathBuf,
     /// Files that are not looked into.
     left_out: Vec<LeftOut>,
+    /// What later commands obey; `None` in one of an earlier version.
+    #[serde(default)]
+    obeyed: Option<Obeyed>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -176,6 +180,7 @@ impl GitChanges {
             state: State::Recorded,
             objects,
             left_out,
+            obeyed: None,
         })
     }
 
@@ -256,7 +261,7 @@ impl WorkspaceRecorder for GitChanges {
         if !folder.exists() {
             return unknown("there is no record of the project as it was before", None);
         }
-        match self.compare(touched, &folder, dir).await {
+        let recorded = match self.compare(touched, &folder, dir).await {
             Ok(recorded) => recorded,
             Err(error) => {
                 remove_results(dir);
@@ -266,6 +271,10 @@ impl WorkspaceRecorder for GitChanges {
                     ..failed(what, &error.to_string())
                 }
             }
+        };
+        Recorded {
+            obeyed: self.obeyed(touched, &folder).await,
+            ..recorded
         }
     }
 
@@ -286,17 +295,38 @@ impl WorkspaceRecorder for GitChanges {
 }
 
 impl GitChanges {
+    /// Looks at what later commands obey.
+    async fn look_at_obeyed(&self, touched: &Touched) -> Obeyed {
+        let project = touched.workspace.clone();
+        let deadline = Instant::now() + self.time_limit;
+        match blocking(deadline, move || Obeyed::of(&project)).await {
+            Ok(obeyed) => obeyed,
+            Err(error) => Obeyed::Unknown(error.to_string()),
+        }
+    }
+
+    /// Says what was changed of what later commands obey.
+    async fn obeyed(&self, touched: &Touched, folder: &Path) -> Option<String> {
+        let baseline = fs::read(folder.join("baseline.json")).ok()?;
+        // That it cannot be read is told with the patch that there is not.
+        let baseline: Baseline = serde_json::from_slice(&baseline).ok()?;
+        baseline
+            .obeyed?
+            .difference(&self.look_at_obeyed(touched).await)
+    }
+
     async fn try_before(&self, touched: &Touched, dir: &AttemptDir) -> Result<(), ChangesError> {
         let new = tempfile::Builder::new()
             .prefix(&format!("{FOLDER}."))
             .tempdir_in(dir.path())?;
-        let baseline = match self.record(touched, new.path()).await {
+        let mut baseline = match self.record(touched, new.path()).await {
             Ok(baseline) => baseline,
             Err(error) => Baseline {
                 state: State::Failed(error.to_string()),
                 ..Baseline::default()
             },
         };
+        baseline.obeyed = Some(self.look_at_obeyed(touched).await);
         fs::write(
             new.path().join("baseline.json"),
             serde_json::to_vec(&baseline)?,

@@ -99,6 +99,10 @@ fn no_command_of_ours_executes_what_an_agent_left_in_git() {
     let report = crate::scene::report(&scene.folder());
     assert!(report["changes"]["files"].as_u64() > Some(3), "{report}");
     assert_eq!(fallen(), 0, "after the run");
+    let told = report["warnings"].to_string();
+    for obeyed in [".git/config (changed)", ".gitattributes (new)"] {
+        assert!(told.contains(obeyed), "{told}");
+    }
     let file = scene.prompt.display().to_string();
     for arguments in [
         &["inspect", &id][..],
