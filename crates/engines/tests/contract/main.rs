@@ -1,0 +1,24 @@
+//! The contract that every engine keeps, against the real engines: one list of behaviours, one file for each engine.
+//!
+//! `suite.rs` has the list; an engine's file says how it is met (its `Lab`) and makes a test of each behaviour:
+//! `docker::stop_before_start`. A new engine is a new file here, and a row in `docs/engines.md`.
+//!
+//! `cargo xtask test` provides what the tests need; `cargo xtask env` prints it.
+
+#![cfg(feature = "docker")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+#[macro_use]
+mod suite;
+
+mod exits;
+mod lab;
+mod site;
+#[path = "../common/spool.rs"]
+mod spool;
+
+mod docker;
