@@ -33,14 +33,15 @@ impl Lab for Docker {
         provision("DARK_FACTORY_TEST_AGENT_IMAGE")
     }
 
-    fn make_foreign(&self, name: &str, labels: &BTreeMap<String, String>) {
+    fn make_foreign(&self, name: &str, labels: &BTreeMap<String, String>) -> String {
         let labels = labels
             .iter()
             .map(|(label, value)| format!("--label={label}={value}"));
         let mut arguments = vec!["create".to_owned(), "--name".to_owned(), name.to_owned()];
         arguments.extend(labels);
         arguments.extend([self.image(), self.agent()]);
-        docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let id = docker(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        id.unwrap().trim().to_owned()
     }
 
     fn remove_foreign(&self, name: &str) {

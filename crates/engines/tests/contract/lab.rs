@@ -31,8 +31,8 @@ pub(crate) trait Lab: fmt::Debug + Send + Sync {
     }
 
     /// Makes what somebody else would have on this engine: a workload of this name, with these labels, which does not
-    /// run.
-    fn make_foreign(&self, name: &str, labels: &BTreeMap<String, String>);
+    /// run. Returns the engine's id of it.
+    fn make_foreign(&self, name: &str, labels: &BTreeMap<String, String>) -> String;
 
     /// Removes what [`Lab::make_foreign`] made.
     fn remove_foreign(&self, name: &str);

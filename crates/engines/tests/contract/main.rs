@@ -15,10 +15,20 @@
 #[macro_use]
 mod suite;
 
+mod beside;
 mod exits;
+mod images;
 mod lab;
+mod launch;
+mod limits;
+mod mounts;
+mod output;
+mod owning;
+mod pausing;
+mod recovery;
 mod site;
 #[path = "../common/spool.rs"]
 mod spool;
+mod stopping;
 
 mod docker;

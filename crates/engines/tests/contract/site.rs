@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
+use dark_factory_executor::engine::{Engine, EngineExit, Handle, LimitKind, Recovered, Workload};
 use dark_factory_executor::spec::{
     AttemptDir, Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION,
     SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
@@ -164,6 +164,20 @@ impl Site {
         started
     }
 
+    /// Returns a running workload as another engine object finds it.
+    pub(crate) async fn found(&self, engine: &dyn Engine, handle: &Handle) -> Box<dyn Workload> {
+        match engine.recover(handle).await.unwrap() {
+            Recovered::Running(workload) => workload,
+            other => panic!("not running: {other:?}"),
+        }
+    }
+
+    /// Returns whether the engine says that it keeps a limit.
+    pub(crate) async fn keeps(&self, limit: LimitKind) -> bool {
+        let description = self.engine.describe().await.unwrap();
+        description.capabilities.limits.contains(&limit)
+    }
+
     /// Runs a workload to its end, and removes it.
     pub(crate) async fn run(&self, spec: &LaunchSpec) -> (EngineExit, Spool) {
         self.run_in(spec, &self.attempt()).await
@@ -182,6 +196,14 @@ impl Drop for Site {
         if std::thread::panicking() {
             self.lab.clear(&self.owner);
         }
+    }
+}
+
+/// Returns a policy that gives the agent so many seconds.
+pub(crate) fn grace(seconds: u64) -> StopPolicy {
+    StopPolicy {
+        grace: Duration::from_secs(seconds),
+        ..StopPolicy::default()
     }
 }
 
