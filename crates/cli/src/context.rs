@@ -187,6 +187,7 @@ impl Context {
                 .ok()
                 .and_then(|endpoint| endpoint.socket()),
             keys: self.keys(),
+            capabilities: None,
         }
     }
 

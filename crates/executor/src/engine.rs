@@ -202,6 +202,33 @@ pub struct Capabilities {
     pub limits: Vec<LimitKind>,
     /// What becomes of containers when the engine goes down.
     pub on_restart: OnRestart,
+    /// What else a launch may ask for and this engine does not have; resolving refuses it.
+    #[serde(default)]
+    pub lacks: Vec<Feature>,
+}
+
+/// Something that a launch may ask for, and that not every engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feature {
+    /// The transport `attach`: the engine itself carries the agent's output.
+    Attach,
+    /// The seed's profile: privileges over the network, and the image's own user and entrypoint.
+    SeedProfile,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Attach, Self::SeedProfile];
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Attach => "transport attach",
+            Self::SeedProfile => "profile seed",
+        })
+    }
 }
 
 /// What an engine says of itself, for people; nothing is decided by it.
@@ -237,6 +264,21 @@ pub enum LimitKind {
     Cpus,
     /// Processes and threads.
     Pids,
+}
+
+impl LimitKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Cpus, Self::Pids];
+}
+
+impl fmt::Display for LimitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Cpus => "cpus",
+            Self::Pids => "pids",
+        })
+    }
 }
 
 /// A created container as data: enough to find it again in another process.

@@ -76,6 +76,7 @@ fn capabilities(info: &SystemInfo, api: ClientVersion) -> Capabilities {
         api_version: api.to_string(),
         limits: limits(info),
         on_restart: on_restart(info.live_restore_enabled),
+        lacks: Vec::new(),
     }
 }
 

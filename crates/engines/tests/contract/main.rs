@@ -16,6 +16,7 @@
 mod suite;
 
 mod beside;
+mod declared;
 mod exits;
 mod images;
 mod lab;

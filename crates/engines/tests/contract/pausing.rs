@@ -8,7 +8,9 @@ use crate::site::{Site, grace};
 use crate::spool::Spool;
 
 pub(crate) async fn a_workload_is_frozen_and_goes_on_however_often_it_is_told(site: &Site) {
-    let (workload, dir) = site.begin("write begun; wait-file go; print hello").await;
+    let (workload, dir) = site
+        .begin("write begun; wait-file go; print hello; wait-file end")
+        .await;
     let is_frozen = || site.lab.is_frozen(&workload.handle().container);
 
     for _ in 0..2 {

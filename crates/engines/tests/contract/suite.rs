@@ -9,6 +9,11 @@ macro_rules! contract {
     ($lab:expr) => {
         behaviours! {
             $lab;
+            declared {
+                probing_and_describing_say_the_same_and_leave_nothing,
+                what_the_engine_cannot_do_is_refused_before_anything_starts,
+                the_documentation_has_what_the_engine_declares,
+            }
             exits {
                 exit_codes_are_the_agents,
                 a_signal_that_ended_the_agent_is_in_its_record,

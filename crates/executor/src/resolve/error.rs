@@ -15,6 +15,7 @@ use super::image::ImageProblem;
 use super::mounts::MountProblem;
 use super::project::Danger;
 use super::target::TargetProblem;
+use crate::engine::{Feature, LimitKind};
 use crate::keys::KeyError;
 use crate::settings::{Origin, SettingError, quoted};
 
@@ -171,6 +172,24 @@ pub enum ResolveError {
         least: &'static str,
         /// What was written.
         value: String,
+    },
+    /// A limit was asked for that the engine does not keep.
+    #[error(
+        "{origin}: the engine cannot limit {limit} on its host; write none, or use another engine"
+    )]
+    LimitNotKept {
+        /// Where it was written.
+        origin: Origin,
+        /// The limit.
+        limit: LimitKind,
+    },
+    /// Something was asked for that the engine does not have.
+    #[error("{origin}: the engine has no {feature}; leave it out, or use another engine")]
+    FeatureLacking {
+        /// Where it was written.
+        origin: Origin,
+        /// What it lacks.
+        feature: Feature,
     },
     /// More open files than a kernel gives.
     #[error(
@@ -344,6 +363,8 @@ impl ResolveError {
             | Self::Image { origin, .. }
             | Self::UserName { origin, .. }
             | Self::Limit { origin, .. }
+            | Self::LimitNotKept { origin, .. }
+            | Self::FeatureLacking { origin, .. }
             | Self::TooManyOpenFiles { origin, .. }
             | Self::Env { origin, .. }
             | Self::EnvFile { origin, .. }

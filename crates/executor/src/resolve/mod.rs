@@ -7,6 +7,7 @@
 mod access;
 mod agent;
 mod defaults;
+mod demand;
 mod environment;
 mod error;
 mod image;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use dark_factory_agents::Agent;
 use dark_factory_types::{ByteSize, Transport};
 
+use crate::engine::Capabilities;
 use crate::host::{HostView, PathKind};
 use crate::keys::KeySources;
 use crate::prompt::Prompt;
@@ -95,6 +97,8 @@ pub struct ResolveContext {
     pub engine_socket: Option<PathBuf>,
     /// Where the keys of providers are, besides the usual places.
     pub keys: KeySources,
+    /// What the engine can do, if it was asked: what it cannot do is refused. Unasked, it refuses by itself.
+    pub capabilities: Option<Capabilities>,
 }
 
 impl ResolveContext {
@@ -106,6 +110,7 @@ impl ResolveContext {
             host_cpus: None,
             engine_socket: None,
             keys: KeySources::default(),
+            capabilities: None,
         }
     }
 }
@@ -261,7 +266,10 @@ pub fn resolve_layers(
     mounts.extend(access.folder);
     let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
-    let limits = limits(&settings, profile, context)?;
+    let mut limits = limits(&settings, profile, context)?;
+    if let Some(capabilities) = &context.capabilities {
+        demand::check(&settings, &mut limits, capabilities, &mut warnings)?;
+    }
     if agent.name() == defaults::AGENT {
         environment::refuse_empty_credentials(&user_env)?;
     }

@@ -1,6 +1,7 @@
 //! Tests of resolving, with real folders and messages as a user sees them.
 
 mod access;
+mod demand;
 mod environment;
 mod paths;
 mod told;
