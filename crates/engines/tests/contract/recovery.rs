@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineError, Handle, Recovered, Workload};
-use dark_factory_executor::spec::LaunchSpec;
+use dark_factory_executor::spec::{LABEL_OWNER, LaunchSpec};
 use dark_factory_executor::spool::SpoolWriter;
 
 use crate::site::{Site, grace};
@@ -139,8 +139,10 @@ pub(crate) async fn what_is_gone_cannot_be_started(site: &Site) {
 
 pub(crate) async fn a_name_that_somebody_else_has_is_refused(site: &Site) {
     let name = format!("{}-holder", site.owner);
-    site.lab
-        .make_foreign(&name, &[("a".to_owned(), "b".to_owned())].into());
+    site.lab.make_foreign(
+        &name,
+        &[(LABEL_OWNER.to_owned(), site.owner.0.clone())].into(),
+    );
     let before = site.lab.describe(&name);
     let spec = LaunchSpec {
         container: Some(name.clone()),

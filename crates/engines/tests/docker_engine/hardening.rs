@@ -1,15 +1,12 @@
 //! What the container is like, as the engine says it and as the agent sees it.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use dark_factory_engines::docker::launch::{ContainerLaunchOpts, build_docker_run_args};
 use dark_factory_engines::docker::launch_opts;
 use dark_factory_executor::engine::Engine;
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::spec::{
-    Access, GitVisibility, LaunchSpec, Limits, Mount, Profile, User,
-};
+use dark_factory_executor::spec::{LaunchSpec, Limits, Profile, User};
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
 use serde_json::{Value, json};
 
@@ -155,141 +152,16 @@ async fn hardening_and_limits_are_what_the_engine_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_agent_has_its_workspace_its_home_and_nothing_else_to_write_to() {
+async fn an_open_network_is_the_engines_bridge() {
     let lab = Lab::new();
-    fs::write(lab.project.path().join("in.txt"), "from the host").unwrap();
-    let script = "id; pwd; read in.txt; write out.txt done; write /tmp/t x; write /home/agent/h x; print fine";
-
-    let (exit, spool) = lab.run(&lab.spec(script)).await;
-    let (refused, _) = lab.run(&lab.spec("write /root.txt x")).await;
-
-    assert_eq!(exit.code, 0, "{}", spool.stderr());
-    let text = spool.text();
-    assert!(
-        text.contains("1000") && text.contains("/workspace\n") && text.contains("from the host"),
-        "{text}"
-    );
-    assert_eq!(
-        fs::read_to_string(lab.project.path().join("out.txt"))
-            .unwrap()
-            .trim(),
-        "done"
-    );
-    assert_ne!(refused.code, 0);
-}
-
-#[tokio::test]
-async fn tmp_and_home_hold_programs_but_no_devices_and_no_set_user_id() {
-    let lab = Lab::new();
-
-    let (_, spool) = lab.run(&lab.spec("read /proc/self/mounts")).await;
-
-    let options = |path: &str| {
-        let mounts = spool.text();
-        let line = mounts
-            .lines()
-            .find(|line| line.split(' ').nth(1) == Some(path))
-            .unwrap()
-            .to_owned();
-        line.split(' ')
-            .nth(3)
-            .unwrap()
-            .split(',')
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    for path in ["/tmp", "/home/agent"] {
-        let options = options(path);
-        assert!(!options.contains(&"noexec".to_owned()), "{options:?}");
-        assert!(
-            options.contains(&"nosuid".to_owned()) && options.contains(&"nodev".to_owned()),
-            "{options:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn secrets_are_files_and_nowhere_else() {
-    let lab = Lab::new();
-    let secret = ("token".to_owned(), "s3cret-value".to_owned());
-    let dir = lab.attempt_with("p", std::slice::from_ref(&secret));
     let spec = LaunchSpec {
-        secrets: vec![secret.0],
-        ..lab.spec("read /run/secrets/token; ls /run/secrets")
+        network: NetworkMode::Open,
+        ..lab.spec("ls /sys/class/net")
     };
 
-    let handle = lab.create(&spec, &dir).await;
-    let everything = inspect(&handle.container, "{{json .}}");
-    let workload = lab.engine.start(&spec, &handle, &dir).await.unwrap();
-    workload.wait().await.unwrap();
+    let (_, spool) = lab.run(&spec).await;
 
-    let text = super::lab::Spool::read(&dir).text();
-    assert!(text.contains("s3cret-value"), "{text}");
-    assert!(!everything.contains("s3cret-value"));
-}
-
-#[tokio::test]
-async fn a_mount_is_as_writable_as_it_says() {
-    let lab = Lab::new();
-    let shared = tempfile::tempdir().unwrap();
-    fs::write(shared.path().join("f"), "shared").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(shared.path(), mode).unwrap();
-    let mut spec = lab.spec("read /shared/f; write /shared/g x");
-    spec.mounts = vec![Mount {
-        source: shared.path().to_owned(),
-        target: "/shared".to_owned(),
-        access: Access::ReadOnly,
-    }];
-
-    let (read_only, spool) = lab.run(&spec).await;
-    spec.mounts[0].access = Access::ReadWrite;
-    let (read_write, _) = lab.run(&spec).await;
-
-    assert!(spool.text().contains("shared"));
-    assert_ne!(read_only.code, 0);
-    assert_eq!(read_write.code, 0);
-}
-
-#[tokio::test]
-async fn a_hidden_git_is_empty_inside_and_untouched_outside() {
-    let lab = Lab::new();
-    let git = lab.project.path().join(".git");
-    let mut spec = lab.spec("ls .git; print end");
-    fs::create_dir(&git).unwrap();
-    fs::write(git.join("HEAD"), "ref").unwrap();
-
-    let (_, visible) = lab.run(&spec).await;
-    spec.workspace.git = GitVisibility::Hidden;
-    let (_, folder) = lab.run(&spec).await;
-    let outside = fs::read_to_string(git.join("HEAD")).unwrap();
-    fs::remove_dir_all(&git).unwrap();
-    fs::write(&git, "gitdir: /elsewhere").unwrap();
-    spec.command[2] = "read .git; print end".to_owned();
-    spec.workspace.git_is_file = true;
-    let (_, file) = lab.run(&spec).await;
-
-    assert_eq!(visible.text(), "HEAD\nend\n");
-    assert_eq!(folder.text(), "end\n");
-    assert_eq!(file.text(), "end\n");
-    assert_eq!(outside, "ref");
-}
-
-#[tokio::test]
-async fn without_a_network_there_is_only_loopback() {
-    let lab = Lab::new();
-    let script = "ls /sys/class/net";
-
-    let (_, none) = lab.run(&lab.spec(script)).await;
-    let (_, open) = lab
-        .run(&LaunchSpec {
-            network: NetworkMode::Open,
-            ..lab.spec(script)
-        })
-        .await;
-
-    assert_eq!(none.text(), "lo\n");
-    assert!(open.text().contains("eth0"), "{}", open.text());
+    assert!(spool.text().contains("eth0"), "{}", spool.text());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The Docker engine against a real one: every method of the contract, and what goes wrong.
+//! The Docker engine against a real one: what only Docker has. What every engine does is in `contract`.
 //!
 //! Needs a Docker engine at its default socket, the `docker` command, and `DARK_FACTORY_TEST_HELPER`, the static helper
 //! (`cargo xtask test` provides all three). Every container carries an owner label of its test, and goes with it.
@@ -13,11 +13,10 @@
 mod attach;
 mod causes;
 mod clocks;
+mod handover;
 mod hardening;
 mod lab;
-mod lifecycle;
 mod lost_answers;
-mod pausing;
 mod proxy;
 mod refusals;
 mod removal;
