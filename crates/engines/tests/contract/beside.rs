@@ -1,6 +1,8 @@
 //! Looking into a workload while it runs.
 
-use dark_factory_executor::engine::{Channel, EngineError, Execution, LimitKind, Workload};
+use dark_factory_executor::engine::{
+    Channel, EngineError, Execution, LimitKind, OwnedContainer, Recovered, Workload,
+};
 use dark_factory_types::ByteSize;
 use futures_util::TryStreamExt;
 use tokio::io::AsyncWriteExt;
@@ -91,4 +93,37 @@ pub(crate) async fn what_a_workload_uses_is_measured(site: &Site) {
     if keeps_memory {
         assert_eq!(usage.memory_limit, Some(ByteSize(256 << 20)));
     }
+}
+
+pub(crate) async fn what_has_ended_is_opened_again_with_its_files(site: &Site) {
+    let spec = site.spec("write note kept; exit 3");
+    let (workload, dir) = site.start(&spec).await;
+    workload.wait().await.unwrap();
+    let name = format!("{}-again", workload.handle().container);
+
+    let opened = site
+        .engine
+        .reopen(&spec, &site.owner, &dir, workload.handle(), &name)
+        .await
+        .unwrap();
+    let script = [&site.lab.agent(), "-e", "read note; pwd"];
+    let (code, output, _) = execute(&*opened.workload, &script, "").await;
+    let owned = site.engine.list_owned(&site.owner).await.unwrap();
+    let removed = site
+        .engine
+        .remove_owned(&site.owner, &opened.container)
+        .await;
+
+    assert_eq!((code, output.as_str()), (0, "kept/workspace\n"));
+    assert_eq!(opened.container.name, name);
+    let is_listed = |it: &&OwnedContainer| it.name == name && it.is_running;
+    assert_eq!(owned.iter().filter(is_listed).count(), 1, "{owned:?}");
+    removed.unwrap();
+    for image in site.engine.list_owned_images(&site.owner).await.unwrap() {
+        site.engine.remove_owned_image(&image).await.unwrap();
+    }
+    let images = site.engine.list_owned_images(&site.owner).await.unwrap();
+    assert_eq!(images, []);
+    let ended = site.engine.recover(workload.handle()).await.unwrap();
+    assert!(matches!(ended, Recovered::Exited(..)), "{ended:?}");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dark_factory_executor::engine::{Capabilities, Feature, LimitKind};
+use dark_factory_executor::engine::{Capabilities, Feature, LimitKind, Recognized};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, ResolveError, resolve};
@@ -22,6 +22,19 @@ pub(crate) async fn probing_and_describing_say_the_same_and_leave_nothing(site: 
     assert_eq!(fs::read_dir(probed.path()).unwrap().count(), 0);
     let known = site.engine.identity().await.unwrap();
     assert_eq!(site.lab.engine().identity().await.unwrap(), known);
+}
+
+pub(crate) async fn an_engine_that_was_checked_is_recognized(site: &Site) {
+    let (probed, notes) = (folder("df-probe-"), folder("df-notes-"));
+
+    site.engine
+        .check(probed.path(), notes.path())
+        .await
+        .unwrap();
+
+    let recognized = site.lab.engine().recognize(notes.path()).await.unwrap();
+    assert_eq!(recognized, Recognized::Yes);
+    assert_eq!(fs::read_dir(probed.path()).unwrap().count(), 0);
 }
 
 pub(crate) async fn what_the_engine_cannot_do_is_refused_before_anything_starts(site: &Site) {

@@ -1,14 +1,12 @@
 //! Images that are there, and those that are not.
 
-use dark_factory_executor::engine::{EngineError, Fate};
+use dark_factory_executor::engine::{Engine, EngineError, Fate};
 use dark_factory_executor::spec::{LaunchSpec, PullPolicy};
 
 use crate::site::Site;
 
-const MISSING: &str = "dark-factory-test/no-such-image:1";
-
 pub(crate) async fn an_image_that_is_there_is_told_by_what_it_is(site: &Site) {
-    let ensure = async |engine: &dyn dark_factory_executor::engine::Engine, policy| {
+    let ensure = async |engine: &dyn Engine, policy| {
         let image = site.lab.image();
         let found = engine.ensure_image(&image, policy, &mut |_| ()).await;
         found.unwrap().digest
@@ -22,14 +20,16 @@ pub(crate) async fn an_image_that_is_there_is_told_by_what_it_is(site: &Site) {
 }
 
 pub(crate) async fn a_missing_image_is_an_error(site: &Site) {
+    let missing = site.lab.missing_image();
+
     let error = site
         .engine
-        .ensure_image(MISSING, PullPolicy::Never, &mut |_| ())
+        .ensure_image(&missing, PullPolicy::Never, &mut |_| ())
         .await
         .unwrap_err();
 
     assert!(
-        matches!(&error, EngineError::ImageMissing { image } if image == MISSING),
+        matches!(&error, EngineError::ImageMissing { image } if *image == missing),
         "{error:?}"
     );
     assert_eq!(error.fate(), Fate::Refused);
@@ -37,7 +37,7 @@ pub(crate) async fn a_missing_image_is_an_error(site: &Site) {
 
 pub(crate) async fn nothing_is_created_of_a_missing_image(site: &Site) {
     let spec = LaunchSpec {
-        image: MISSING.to_owned(),
+        image: site.lab.missing_image(),
         ..site.spec("print hello")
     };
 

@@ -25,6 +25,11 @@ pub(crate) trait Lab: fmt::Debug + Send + Sync {
         "/bin/agent".to_owned()
     }
 
+    /// Returns the reference of an image that is nowhere.
+    fn missing_image(&self) -> String {
+        "dark-factory-test/no-such-image:1".to_owned()
+    }
+
     /// Returns the user and the group that agents run as.
     fn user(&self) -> (u32, u32) {
         (1000, 1000)

@@ -11,6 +11,7 @@ macro_rules! contract {
             $lab;
             declared {
                 probing_and_describing_say_the_same_and_leave_nothing,
+                an_engine_that_was_checked_is_recognized,
                 what_the_engine_cannot_do_is_refused_before_anything_starts,
                 the_documentation_has_what_the_engine_declares,
             }
@@ -103,6 +104,7 @@ macro_rules! contract {
                 a_program_that_cannot_be_executed_says_so,
                 nothing_is_executed_or_measured_in_what_has_ended,
                 what_a_workload_uses_is_measured,
+                what_has_ended_is_opened_again_with_its_files,
             }
         }
     };
