@@ -294,9 +294,10 @@ pub use dark_factory_engines::docker::launch_opts;
 /// use dark_factory::seed::{DockerExecutor, Profile};
 ///
 /// // The seed's container is chosen by name; the default is the hardened one.
-/// let builder = DockerExecutor::builder().profile(Profile::Seed);
+/// let builder = DockerExecutor::builder().profile(Profile::seed());
 ///
-/// assert_eq!(Profile::default(), Profile::Hardened);
+/// assert_eq!(Profile::seed(), Profile::Seed);
+/// assert_eq!(Profile::default(), Profile::hardened());
 /// # drop(builder);
 /// ```
 #[doc(inline)]

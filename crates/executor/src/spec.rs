@@ -61,6 +61,18 @@ pub enum Profile {
     Seed,
 }
 
+impl Profile {
+    /// Returns [`Profile::Hardened`].
+    pub const fn hardened() -> Self {
+        Self::Hardened
+    }
+
+    /// Returns [`Profile::Seed`].
+    pub const fn seed() -> Self {
+        Self::Seed
+    }
+}
+
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
