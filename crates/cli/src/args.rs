@@ -79,6 +79,14 @@ pub(crate) struct Global {
     /// Where the broker sends a provider's requests
     #[arg(long, global = true, value_name = "PROVIDER=URL")]
     pub(crate) api_base: Vec<String>,
+    /// Dangerous folder or file of the host that may be mounted all the same, itself alone
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        visible_alias = "allow-mounts"
+    )]
+    pub(crate) allow_mount: Vec<String>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,

@@ -50,8 +50,8 @@ pub(crate) struct Context {
     user: Result<Option<ConfigFile>, ConfigError>,
     environment: Result<Environment, ConfigError>,
     disk_patience: Option<Duration>,
-    /// Where keys and APIs are, as the command line says.
-    keys: ToolSettings,
+    /// What the command line says of this machine: where keys and APIs are, what may be mounted.
+    machine: ToolSettings,
     /// What was said about configuration: several files of one command have the same.
     told: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -86,7 +86,7 @@ impl Context {
                 .filter(|host| !host.is_empty())
                 .map(|host| Sourced::flag("--host", host)),
             disk_patience,
-            keys: flags::keys(global)?,
+            machine: flags::machine(global)?,
             told: Arc::default(),
         };
         if context.endpoint.is_none() {
@@ -130,7 +130,7 @@ impl Context {
         Layer {
             tool: ToolSettings {
                 host: self.endpoint.as_ref().filter(is_in_no_layer).cloned(),
-                ..self.keys.clone()
+                ..self.machine.clone()
             },
             ..Layer::default()
         }
@@ -155,17 +155,22 @@ impl Context {
 
     /// Returns where keys and APIs are: as flags say, else as the user's configuration does.
     pub(crate) fn keys(&self) -> KeySources {
+        KeySources::new(&self.of_machine(), &self.host)
+    }
+
+    /// Returns the settings of the tool, those of flags that every command has included.
+    fn of_machine(&self) -> ToolSettings {
         // What is wrong with the configuration is told by what needs an engine.
         let lower = self.tool().unwrap_or_default();
-        KeySources::new(&self.keys.clone().over(lower), &self.host)
+        self.machine.clone().over(lower)
     }
 
     /// Returns the flags that make another process of ours find the same keys.
     pub(crate) fn key_flags(&self) -> Vec<String> {
-        let key = self.keys.api_key.iter();
+        let key = self.machine.api_key.iter();
         let key = key
             .map(|(provider, source)| format!("--api-key={provider}={}", written(&source.value)));
-        let base = self.keys.api_base.iter();
+        let base = self.machine.api_base.iter();
         let base = base.map(|(provider, base)| format!("--api-base={provider}={}", base.value));
         key.chain(base).collect()
     }
@@ -188,6 +193,7 @@ impl Context {
                 .and_then(|endpoint| endpoint.socket()),
             keys: self.keys(),
             capabilities: None,
+            allow_mounts: self.of_machine().allow_mounts,
         }
     }
 

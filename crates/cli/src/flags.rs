@@ -122,11 +122,17 @@ pub(crate) fn retention(
     })
 }
 
-/// Turns the flags of every command that say where keys and APIs are into settings.
-pub(crate) fn keys(global: &Global) -> Result<ToolSettings, CommandError> {
+/// Turns the flags of every command that are about this machine into settings: where keys and APIs are, what may be
+/// mounted.
+pub(crate) fn machine(global: &Global) -> Result<ToolSettings, CommandError> {
     Ok(ToolSettings {
         api_key: map::<KeySource>("--api-key", &global.api_key, parse_api_key)?,
         api_base: map("--api-base", &global.api_base, parse_api_base)?,
+        allow_mounts: global
+            .allow_mount
+            .iter()
+            .map(|path| Sourced::flag("--allow-mount", path.clone()))
+            .collect(),
         ..ToolSettings::default()
     })
 }

@@ -61,6 +61,14 @@ impl KeySources {
         }
     }
 
+    /// Returns the files and folders that keys are taken from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.keys.values().filter_map(|source| match source {
+            KeySource::File(path) | KeySource::ClaudeDir(path) => Some(PathBuf::from(path)),
+            KeySource::Env(_) | KeySource::Command(_) => None,
+        })
+    }
+
     /// Finds a provider's key. Blocks.
     ///
     /// # Errors

@@ -350,7 +350,11 @@ fn a_mount_that_would_be_wrong_or_dangerous_is_refused_with_a_way_out() {
             "the container engine's socket /var/run/docker.sock, which gives control of the host",
         ),
         (&["/:/x"], "the whole file system of the host"),
-        (&["~/.ssh:/x"], "your SSH keys"),
+        (
+            &["~/.ssh:/x"],
+            "/home/.ssh to allow-mounts in config.toml of your own configuration folder",
+        ),
+        (&["/etc/ssl:/x"], "by which the machine itself is run"),
         (&[&inside], "the state folder"),
         (
             &[&around],

@@ -277,6 +277,262 @@ fn every_default_says_what_it_is_and_what_opts_out_of_it() {
     }
 }
 
+/// A default of the hardened profile, the flags that opt out of it, and what is then otherwise.
+struct Default {
+    note: &'static str,
+    opt_out: &'static [&'static str],
+    /// In what `--json` prints.
+    pointer: &'static str,
+    without: Value,
+    note_without: &'static str,
+}
+
+/// Returns every default of the hardened profile; `docs/configuration.md` has the same table for people.
+fn hardened_defaults() -> Vec<Default> {
+    let row = |note, opt_out, pointer, without, note_without| Default {
+        note,
+        opt_out,
+        pointer,
+        without,
+        note_without,
+    };
+    let (seed, none) = (&["--profile", "seed"][..], Value::Null);
+    vec![
+        row(
+            "read-only root",
+            seed,
+            "/create/HostConfig/ReadonlyRootfs",
+            json!(false),
+            "profile seed: writable root",
+        ),
+        row(
+            "read-only root: the image's files cannot be changed; /tmp and the home are memory",
+            seed,
+            "/create/HostConfig/Tmpfs",
+            none.clone(),
+            "profile seed: writable root",
+        ),
+        row(
+            "no capabilities",
+            seed,
+            "/create/HostConfig/CapDrop",
+            none.clone(),
+            "profile seed: writable root, NET_ADMIN and NET_RAW",
+        ),
+        row(
+            "no new privileges",
+            seed,
+            "/create/HostConfig/SecurityOpt",
+            none.clone(),
+            "profile seed",
+        ),
+        row(
+            "user: ",
+            &["--user", "4321:4322"],
+            "/create/User",
+            json!("4321:4322"),
+            "user: 4321:4322",
+        ),
+        row(
+            "limit of memory and swap: 2 GiB",
+            &["--memory", "none"],
+            "/create/HostConfig/Memory",
+            none.clone(),
+            "limit of memory and swap: none",
+        ),
+        row(
+            "limit of memory and swap: 2 GiB",
+            &["--memory", "none"],
+            "/create/HostConfig/MemorySwap",
+            none.clone(),
+            "limit of memory and swap: none",
+        ),
+        row(
+            "limit of CPUs: ",
+            &["--cpus", "none"],
+            "/create/HostConfig/NanoCpus",
+            none.clone(),
+            "limit of CPUs: none",
+        ),
+        row(
+            "limit of processes and threads: 512",
+            &["--pids", "none"],
+            "/create/HostConfig/PidsLimit",
+            none.clone(),
+            "limit of processes and threads: none",
+        ),
+        row(
+            "limit of one file's size: 16 GiB",
+            &["--file-size", "none"],
+            "/spec/limits/file_size",
+            none.clone(),
+            "limit of one file's size: none",
+        ),
+        row(
+            "limit of open files of a process: 65536",
+            &["--open-files", "none"],
+            "/spec/limits/open_files",
+            none.clone(),
+            "limit of open files of a process: none",
+        ),
+        row(
+            "limit of output: 1 GiB",
+            &["--log-limit", "none"],
+            "/spec/limits/log",
+            none.clone(),
+            "limit of output: none",
+        ),
+        row(
+            "limit of time after a result: 120s",
+            &["--completion-grace", "none"],
+            "/spec/completion_grace",
+            none.clone(),
+            "limit of time after a result: none",
+        ),
+        row(
+            "network allow",
+            &["--network", "open"],
+            "/create/HostConfig/NetworkMode",
+            json!("default"),
+            "network open",
+        ),
+        row(
+            "credentials: the key of anthropic stays outside",
+            &["--credentials", "none"],
+            "/spec/providers",
+            none.clone(),
+            "credentials: no key of this machine",
+        ),
+        row(
+            "credentials: the key of anthropic stays outside",
+            &["--credentials", "mount"],
+            "/spec/mounts/0/target",
+            json!("/home/agent/.claude"),
+            "credentials: no key of this machine",
+        ),
+        row(
+            "limits told",
+            &["--tell-limits", "false"],
+            "/told",
+            none,
+            "limits not told",
+        ),
+        row(
+            "around it: our helper as the entrypoint",
+            &["--transport", "attach"],
+            "/spec/transport",
+            json!("attach"),
+            "around it: mounted read-only",
+        ),
+        row(
+            "mounts: the project, and 0 more",
+            &["--allow-mount", "~/.aws"],
+            "/spec/mounts/0/target",
+            json!("/aws"),
+            "mounts: the project, and 1 more",
+        ),
+    ]
+}
+
+#[test]
+fn every_hardened_default_has_an_opt_out_that_does_what_it_says() {
+    let workshop = Workshop::new();
+    let home = workshop.installation.folder().join("home");
+    fs::create_dir_all(home.join(".aws")).expect("a folder");
+    fs::create_dir_all(home.join(".claude")).expect("a folder");
+    workshop.project.write("p.md", "Do it.\n");
+    let explained = |flags: &[&str]| {
+        let flags = [&["explain", "--json", "--image", "i", "p.md"], flags].concat();
+        let mut command = workshop.command(&flags);
+        let ended = Ended::of(command.env("ANTHROPIC_API_KEY", "k"));
+        assert_eq!(ended.code, 0, "{flags:?}: {}", ended.stderr);
+        ended.one()
+    };
+    let page = include_str!("../../../docs/configuration.md");
+    let (_, page) = page.split_once("## Opt-outs").expect("the table");
+    let hardened = explained(&[]);
+
+    for default in hardened_defaults() {
+        // What an opt-out needs beside it: the attached way has neither helper nor broker, a mount is asked for.
+        let more: &[&str] = match default.opt_out[0] {
+            "--transport" => &["--network", "open", "--credentials", "none"],
+            "--allow-mount" => &["--mount", "~/.aws:/aws"],
+            _ => &[],
+        };
+        let without = explained(&[default.opt_out, more].concat());
+
+        let told = |explained: &Value, start: &str| {
+            let notes = notes(explained);
+            notes.iter().any(|note| note.starts_with(start))
+        };
+        let Default { pointer, note, .. } = default;
+        assert!(told(&hardened, note), "{note}: {hardened}");
+        assert!(told(&without, default.note_without), "{note}: {without}");
+        let now = without.pointer(pointer).unwrap_or(&Value::Null);
+        assert_eq!(*now, default.without, "{pointer}");
+        assert_ne!(
+            hardened.pointer(pointer),
+            without.pointer(pointer),
+            "{note}"
+        );
+        let opt_out = default.opt_out.join(" ").replace("4321:4322", "UID:GID");
+        let opt_out = opt_out.replace("~/.aws", "PATH");
+        assert!(page.contains(&format!("`{opt_out}`")), "{opt_out}");
+    }
+}
+
+#[test]
+fn only_the_owner_of_the_machine_allows_dangerous_mounts() {
+    let workshop = Workshop::new();
+    let home = workshop.installation.folder().join("home");
+    let config = home.join(".config/dark-factory");
+    fs::create_dir_all(home.join(".aws")).expect("a folder");
+    fs::create_dir_all(&config).expect("a folder");
+    let task = |more: &str| {
+        let task =
+            format!("---\nagent: command\nimage: i\nmount: ['~/.aws:/aws']\n{more}---\nDo it.\n");
+        workshop.project.write("p.md", task)
+    };
+    let explain = || workshop.command(&["explain", "--json", "p.md"]);
+    let refused = |told: &str| {
+        let mut command = workshop.command(&["explain", "p.md"]);
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, 2, "{}", ended.stdout);
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+    };
+    let allowed = |mut command: Command, by: &str| {
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        let explained = ended.one();
+        let told = format!("{by})");
+        let notes = notes(&explained);
+        let is_told = notes
+            .iter()
+            .any(|note| note.contains("allow-mounts allows it (") && note.ends_with(&told));
+        assert!(is_told, "{explained}");
+    };
+
+    task("allow_mounts: ['~/.aws']\n");
+    refused("p.md:4:9: cannot mount ~/.aws:/aws");
+    refused("config.toml of your own configuration folder");
+    task("");
+    let project = workshop
+        .project
+        .write("dark-factory.toml", "allow-mounts = ['~/.aws']\n");
+    refused("dark-factory.toml:1:1");
+    fs::remove_file(project).expect("it is there");
+
+    let mut by_variable = explain();
+    let list = format!("/nowhere:{}", home.join(".aws").display());
+    by_variable.env("DARK_FACTORY_ALLOW_MOUNTS", list);
+    allowed(by_variable, "DARK_FACTORY_ALLOW_MOUNTS");
+    let mut by_flag = explain();
+    by_flag.args(["--allow-mount", "/nowhere", "--allow-mount", "~/.aws"]);
+    allowed(by_flag, "--allow-mount");
+    fs::write(config.join("config.toml"), "allow_mounts = '../../.aws'\n").expect("a file");
+    allowed(explain(), "config.toml:1:16");
+}
+
 #[test]
 fn a_prompt_that_cannot_be_run_cannot_be_explained_either() {
     let workshop = Workshop::new();

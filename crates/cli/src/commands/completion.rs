@@ -129,6 +129,7 @@ fn profiles() -> Vec<CompletionCandidate> {
         json: false,
         api_key: Vec::new(),
         api_base: Vec::new(),
+        allow_mount: Vec::new(),
     };
     let files = Context::new(&global)
         .and_then(|context| config::files(&context, None, &Layer::default()))
@@ -186,6 +187,7 @@ fn state_dir(mut words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
         json: false,
         api_key: Vec::new(),
         api_base: Vec::new(),
+        allow_mount: Vec::new(),
     };
     let context = Context::new(&global).ok()?;
     Path::is_dir(&context.state_dir).then_some(context.state_dir)

@@ -186,6 +186,11 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
             limits.idle.map(|time| format!("{time:?}")),
             "--idle-timeout DURATION",
         ),
+        (
+            "time after a result",
+            spec.completion_grace.map(|time| format!("{time:?}")),
+            "--completion-grace DURATION",
+        ),
     ] {
         let limit = limit.unwrap_or_else(|| "none".to_owned());
         lines.push(format!(
@@ -209,6 +214,11 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
         .to_owned(),
     );
     lines.push(credentials(spec));
+    lines.push(format!(
+        "mounts: the project, and {} more that are asked for; dangerous places of the host are refused; opt out: \
+         --allow-mount PATH",
+        spec.mounts.len()
+    ));
     lines.push(
         match spec.workspace.git {
             GitVisibility::Visible => "git: the agent can read and write .git; hide it: --hide-git",

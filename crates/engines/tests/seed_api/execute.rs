@@ -291,7 +291,7 @@ async fn the_seeds_container_has_its_credential_files_where_the_seed_has_them() 
     let rig = Rig::new();
     let home = TempDir::new().unwrap();
     fs::create_dir(home.path().join("claude")).unwrap();
-    fs::write(home.path().join("netrc"), "machine m").unwrap();
+    fs::write(home.path().join(".netrc"), "machine m").unwrap();
     fs::write(home.path().join("gitconfig"), "[user]").unwrap();
     let cache = ExtraMount {
         src: "~/claude".to_owned(),
@@ -302,7 +302,7 @@ async fn the_seeds_container_has_its_credential_files_where_the_seed_has_them() 
         .builder()
         .profile(Profile::Seed)
         .home(home.path())
-        .netrc_file("~/netrc")
+        .netrc_file("~/.netrc")
         .gitconfig_file(home.path().join("gitconfig").display().to_string())
         .claude_dir("~/claude")
         .claude_dir_access(Access::ReadOnly)
@@ -354,7 +354,7 @@ fn an_input_that_is_missing_or_for_the_seeds_container_only_is_named() {
     ));
     let text = gitconfig.to_string();
     assert!(
-        text.contains("Profile::Seed") && text.contains("extra_mounts"),
+        text.contains("Profile::seed()") && text.contains("extra_mounts"),
         "{text}"
     );
 }

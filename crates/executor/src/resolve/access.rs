@@ -10,9 +10,10 @@ use dark_factory_agents::{Agent, ApiAccess};
 use dark_factory_spool::EGRESS_PORT;
 use dark_factory_types::{Budget, EgressHost, EgressRule, NetworkMode, Provider, Transport};
 
+use super::danger::{Border, Purpose};
 use super::environment::Env;
-use super::project::{self, mount_danger};
-use super::{ResolveContext, ResolveError, chosen, limit_at, limit_or};
+use super::project;
+use super::{ResolveError, chosen, limit_at, limit_or};
 use crate::host::{HostView, PathKind};
 use crate::settings::{Credentials, Origin, Settings, Sourced};
 use crate::spec::{Access as MountAccess, HARDENED_HOME, Mount, Profile};
@@ -44,7 +45,7 @@ pub(super) struct Wish<'a> {
     pub(super) profile: Profile,
     pub(super) env: &'a Env,
     pub(super) host: &'a HostView,
-    pub(super) context: &'a ResolveContext,
+    pub(super) border: &'a Border<'a>,
 }
 
 impl Wish<'_> {
@@ -197,7 +198,7 @@ impl Wish<'_> {
             });
         };
         let source = project::canonical_so_far(&path);
-        if let Some(danger) = mount_danger(&source, self.context, self.host) {
+        if let Err(danger) = self.border.check(&source, Purpose::AgentFolder) {
             return Err(ResolveError::CredentialFolder {
                 origin: origin(),
                 path: source,

@@ -124,7 +124,7 @@ pub fn default_of(
         "stop-grace" => stop.grace.shown(),
         "claude-dir" if is_hardened => "(none)".to_owned(),
         "claude-dir" => format!("~/{SEED_HOST_CLAUDE_DIR}"),
-        "env" | "env-file" | "secrets" | "mount" | "label" => "(none)".to_owned(),
+        "env" | "env-file" | "secrets" | "mount" | "label" | "allow-mounts" => "(none)".to_owned(),
         "jobs" => format!("{RUN_JOBS} ({DAEMON_JOBS} in a daemon)"),
         "on-interrupt" => OnInterrupt::default().shown(),
         "host" => "(DOCKER_HOST, else the default socket)".to_owned(),

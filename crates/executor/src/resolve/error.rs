@@ -5,18 +5,19 @@
 //! Never: holds a secret's value.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dark_factory_agents::AuthError;
 use dark_factory_types::exit_code;
 
+use super::danger::{ALLOW, Danger};
 use super::environment::{EnvProblem, SecretProblem};
 use super::image::ImageProblem;
 use super::mounts::MountProblem;
-use super::project::Danger;
 use super::target::TargetProblem;
 use crate::engine::{Feature, LimitKind};
 use crate::keys::KeyError;
+use crate::mount_source::MountSourceError;
 use crate::settings::{Origin, SettingError, quoted};
 
 /// A prompt and settings from which no launch can be made.
@@ -44,7 +45,8 @@ pub enum ResolveError {
     /// The project does not go into a container as a whole.
     #[error(
         "{path} cannot be the project that is mounted: {danger}; \
-         put the prompt into a folder of its own, or name another with --project"
+         put the prompt into a folder of its own, or name another with --project{}",
+        or_allow(danger, path)
     )]
     Workspace {
         /// The project's root.
@@ -259,7 +261,17 @@ pub enum ResolveError {
         /// The mount as it was written.
         mount: String,
         /// Why.
-        problem: MountProblem,
+        problem: Box<MountProblem>,
+    },
+    /// What is allowed to be mounted stands for no path.
+    #[error("{origin}: allow-mounts has {}, which cannot be used: {problem}", quoted(.path))]
+    AllowedMount {
+        /// Where it was written.
+        origin: Origin,
+        /// What was written.
+        path: String,
+        /// Why.
+        problem: MountSourceError,
     },
     /// A credential folder was named for a container that has none.
     #[error("{origin}: claude-dir is only for profile: seed; remove it, or add --profile seed")]
@@ -372,6 +384,7 @@ impl ResolveError {
             | Self::Secret { origin, .. }
             | Self::Label { origin, .. }
             | Self::Mount { origin, .. }
+            | Self::AllowedMount { origin, .. }
             | Self::HostsWithoutHelper { origin }
             | Self::NoBroker { origin, .. }
             | Self::BudgetWithoutBroker { origin, .. }
@@ -394,4 +407,12 @@ fn did_you_mean(suggestion: Option<&'static str>) -> String {
     suggestion
         .map(|name| format!("; did you mean {name}?"))
         .unwrap_or_default()
+}
+
+/// Says how the machine's owner can let a project be mounted all the same, if so.
+fn or_allow(danger: &Danger, path: &Path) -> String {
+    match danger.can_be_allowed() {
+        true => format!(", or add {} to {ALLOW}", path.display()),
+        false => String::new(),
+    }
 }

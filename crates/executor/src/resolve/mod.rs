@@ -6,12 +6,14 @@
 
 mod access;
 mod agent;
+mod danger;
 mod defaults;
 mod demand;
 mod environment;
 mod error;
 mod image;
 mod mounts;
+mod places;
 mod project;
 mod record;
 mod target;
@@ -40,9 +42,11 @@ use crate::spec::{
     Disposal, GitVisibility, LaunchSpec, Limits, OUR_IMAGES, Profile, PullPolicy, SPEC_VERSION,
     SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
 };
+use danger::{Border, Purpose};
 use defaults::{COMPLETION_GRACE, DISK, FILE_SIZE, LOG, MEMORY, OPEN_FILES, PIDS};
 use project::Project;
 
+pub use danger::Danger;
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
 pub(crate) use environment::env_file;
 pub(crate) use environment::secrets_again;
@@ -51,7 +55,7 @@ pub use error::ResolveError;
 pub use image::{ImageProblem, check_image};
 pub use mounts::MountProblem;
 pub(crate) use project::host_path;
-pub use project::{Danger, project_root};
+pub use project::project_root;
 pub use record::{launch_record, masked, spec_record};
 pub use target::TargetProblem;
 pub use told::limits_section;
@@ -99,6 +103,9 @@ pub struct ResolveContext {
     pub keys: KeySources,
     /// What the engine can do, if it was asked: what it cannot do is refused. Unasked, it refuses by itself.
     pub capabilities: Option<Capabilities>,
+    /// Dangerous paths that the machine's owner lets be mounted: each is written like the source of a mount, and stands
+    /// for itself alone, not for what is in it or around it.
+    pub allow_mounts: Vec<Sourced<String>>,
 }
 
 impl ResolveContext {
@@ -111,6 +118,7 @@ impl ResolveContext {
             engine_socket: None,
             keys: KeySources::default(),
             capabilities: None,
+            allow_mounts: Vec::new(),
         }
     }
 }
@@ -186,11 +194,18 @@ pub fn resolve_layers(
     let profile = profile(settings.profile.as_ref())?;
 
     let project = Project::find(prompt, settings.project.as_ref(), host)?;
-    if let Some(danger) = project::workspace_danger(&project.root, context, host) {
-        return Err(ResolveError::Workspace {
-            path: project.root,
-            danger,
-        });
+    let border = Border::new(context, host)?;
+    match border.check(&project.root, Purpose::Mount) {
+        Ok(allowed) => {
+            let mounted = || format!("the project {}", project.root.display());
+            notices.extend(allowed.map(|allowed| allowed.notice(&mounted())));
+        }
+        Err(danger) => {
+            return Err(ResolveError::Workspace {
+                path: project.root,
+                danger,
+            });
+        }
     }
     let workspace = container_path("workspace", settings.workspace.as_ref(), target::mountable)?
         .unwrap_or_else(|| WORKSPACE_TARGET.to_owned());
@@ -231,7 +246,7 @@ pub fn resolve_layers(
 
     let agent = agent::chosen(settings.agent.as_ref())?;
     let request = agent::request(agent, &settings, &user, &mut warnings)?;
-    let claude_dir = claude_dir(&settings, profile, &project, host, context)?;
+    let claude_dir = claude_dir(&settings, profile, &project, host, &border)?;
     let user_env = environment::environment(layers, &project.root, host)?;
     let secrets = environment::secrets(&settings.secrets, &project.root, host)?;
     let access = access::Wish {
@@ -240,7 +255,7 @@ pub fn resolve_layers(
         profile,
         env: &user_env,
         host,
-        context,
+        border: &border,
     };
     let access = access.decide()?;
     let launch = agent::launch(agent, &request, profile, &user_env, &access.env);
@@ -259,10 +274,10 @@ pub fn resolve_layers(
     let grounds = mounts::Grounds {
         host,
         root: &project.root,
-        context,
+        border: &border,
         taken,
     };
-    let mut mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings)?;
+    let mut mounts = mounts::resolve(&settings.mounts, grounds, &mut warnings, &mut notices)?;
     mounts.extend(access.folder);
     let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
@@ -446,7 +461,7 @@ fn claude_dir(
     profile: Profile,
     project: &Project,
     host: &HostView,
-    context: &ResolveContext,
+    border: &Border<'_>,
 ) -> Result<Option<PathBuf>, ResolveError> {
     let path = match (&settings.claude_dir, profile) {
         (None, Profile::Hardened) => return Ok(None),
@@ -477,9 +492,9 @@ fn claude_dir(
             })?
         }
     };
-    match project::mount_danger(&path, context, host) {
-        Some(danger) => Err(ResolveError::ClaudeDir { path, danger }),
-        None => Ok(Some(path)),
+    match border.check(&path, Purpose::AgentFolder) {
+        Ok(_) => Ok(Some(path)),
+        Err(danger) => Err(ResolveError::ClaudeDir { path, danger }),
     }
 }
 

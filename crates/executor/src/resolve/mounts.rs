@@ -6,9 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::project::{Danger, mount_danger};
+use super::danger::{ALLOW, Border, Danger, Purpose};
 use super::target::{self, TargetProblem};
-use super::{ResolveContext, ResolveError, Warnings};
+use super::{ResolveError, Warnings};
 use crate::host::{HostView, PathKind};
 use crate::mount_source::{MountSourceError, expand_mount_source};
 use crate::settings::{ExtraMount, Origin, Sourced};
@@ -34,10 +34,12 @@ pub enum MountProblem {
         path: PathBuf,
     },
     /// Its source does not go into a container.
-    #[error("{danger}; {way_out}", way_out = way_out(danger))]
+    #[error("{danger}; {way_out}", way_out = way_out(danger, path))]
     Danger {
         /// Why.
         danger: Danger,
+        /// The source, links resolved.
+        path: PathBuf,
     },
     /// Its path in the container cannot be used.
     #[error(transparent)]
@@ -52,13 +54,25 @@ pub enum MountProblem {
     },
 }
 
-fn way_out(danger: &Danger) -> &'static str {
+fn way_out(danger: &Danger, path: &Path) -> String {
     match danger {
-        Danger::Colon => "rename it, or mount it by a link without one",
-        Danger::State { .. } => "mount another folder, or move the state with --state-dir",
-        Danger::Root | Danger::Home | Danger::SshKeys { .. } | Danger::EngineSocket { .. } => {
-            "mount a smaller part; a later version will have a way to allow this"
+        Danger::Colon => "rename it, or mount it by a link without one".to_owned(),
+        Danger::State { .. } => {
+            "mount another folder, or move the state with --state-dir".to_owned()
         }
+        Danger::Root => "nothing allows that; mount what the agent needs of it".to_owned(),
+        Danger::EngineSocket { .. } => {
+            "nothing allows that, because the record of such a run would prove nothing; give the agent an engine of its \
+             own by network: DOCKER_HOST in env, and its host in network: allow"
+                .to_owned()
+        }
+        Danger::Home
+        | Danger::OtherHome { .. }
+        | Danger::Credentials { .. }
+        | Danger::System { .. } => format!(
+            "mount something else, or add {} to {ALLOW}",
+            path.display()
+        ),
     }
 }
 
@@ -66,7 +80,7 @@ fn way_out(danger: &Danger) -> &'static str {
 pub(super) struct Grounds<'a> {
     pub(super) host: &'a HostView,
     pub(super) root: &'a Path,
-    pub(super) context: &'a ResolveContext,
+    pub(super) border: &'a Border<'a>,
     /// Paths in the container that are taken, and by what.
     pub(super) taken: Vec<(String, String)>,
 }
@@ -75,6 +89,7 @@ pub(super) fn resolve(
     mounts: &[Sourced<ExtraMount>],
     mut grounds: Grounds<'_>,
     warnings: &mut Warnings,
+    notices: &mut Vec<String>,
 ) -> Result<Vec<Mount>, ResolveError> {
     let mut resolved = Vec::new();
     for Sourced {
@@ -85,9 +100,10 @@ pub(super) fn resolve(
         let refused = |problem| ResolveError::Mount {
             origin: origin.clone(),
             mount: format!("{}:{}", mount.src, mount.dst),
-            problem,
+            problem: Box::new(problem),
         };
-        if let Some(mount) = one(mount, origin, &mut grounds, warnings).map_err(refused)? {
+        let told = (&mut *warnings, &mut *notices);
+        if let Some(mount) = one(mount, origin, &mut grounds, told).map_err(refused)? {
             resolved.push(mount);
         }
     }
@@ -100,7 +116,7 @@ pub(super) fn fault(mount: &Sourced<ExtraMount>) -> Option<ResolveError> {
     Some(ResolveError::Mount {
         origin: mount.origin.clone(),
         mount: format!("{}:{}", mount.value.src, mount.value.dst),
-        problem: problem.into(),
+        problem: Box::new(problem.into()),
     })
 }
 
@@ -108,7 +124,7 @@ fn one(
     mount: &ExtraMount,
     origin: &Origin,
     grounds: &mut Grounds<'_>,
-    warnings: &mut Warnings,
+    (warnings, notices): (&mut Warnings, &mut Vec<String>),
 ) -> Result<Option<Mount>, MountProblem> {
     let target = target::mountable(&mount.dst)?;
     if let Some((_, by)) = grounds.taken.iter().find(|(taken, _)| *taken == target) {
@@ -119,17 +135,19 @@ fn one(
     }
     let base = origin.folder(grounds.root, grounds.root);
     let path = expand_mount_source(&mount.src, base, grounds.host)?;
-    let colon = || MountProblem::Danger {
-        danger: Danger::Colon,
-    };
     if path.as_os_str().as_encoded_bytes().contains(&b':') {
-        return Err(colon());
+        return Err(MountProblem::Danger {
+            danger: Danger::Colon,
+            path,
+        });
     }
     // Dangers come before existence, so that nobody first makes the folder and is refused then.
     let named = super::project::canonical_so_far(&path);
-    if let Some(danger) = mount_danger(&named, grounds.context, grounds.host) {
-        return Err(MountProblem::Danger { danger });
-    }
+    let allowed = grounds.border.check(&named, Purpose::Mount);
+    let allowed = allowed.map_err(|danger| MountProblem::Danger {
+        danger,
+        path: named.clone(),
+    })?;
     match grounds.host.kind(&path) {
         PathKind::File | PathKind::Folder => {}
         PathKind::Missing if mount.optional => {
@@ -149,6 +167,8 @@ fn one(
         Origin::File { .. } | Origin::Variable { .. } => format!("the mount of {origin}"),
     };
     grounds.taken.push((target.clone(), by));
+    let mounted = || format!("{origin}: {}", named.display());
+    notices.extend(allowed.map(|allowed| allowed.notice(&mounted())));
     let access = match mount.read_only {
         Some(true) => Access::ReadOnly,
         Some(false) | None => Access::ReadWrite,

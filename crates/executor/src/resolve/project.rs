@@ -1,6 +1,6 @@
 //! The project that a prompt belongs to.
 //!
-//! Owns: how its root is found, and which folders of the host may go into a container.
+//! Owns: how its root is found.
 //! Reads: the file system: links and what is where.
 //! Never: runs git.
 
@@ -8,45 +8,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{ResolveContext, ResolveError};
+use super::ResolveError;
 use crate::host::{HostView, PathKind};
 use crate::prompt::Prompt;
 use crate::settings::Sourced;
-
-const ENGINE_SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/docker.sock"];
-
-/// Why a folder of the host does not go into a container.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Danger {
-    /// It is `/`.
-    #[error("it is the whole file system of the host")]
-    Root,
-    /// It is the home folder, or has it in it.
-    #[error("it holds your whole home folder")]
-    Home,
-    /// It has keys in it, or is among them.
-    #[error("it holds, or is in, your SSH keys at {path}")]
-    SshKeys {
-        /// The folder with the keys.
-        path: PathBuf,
-    },
-    /// It is, or has in it, a socket that gives control of the host.
-    #[error("it holds the container engine's socket {path}, which gives control of the host")]
-    EngineSocket {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// It has the state folder in it, or is in it.
-    #[error("it holds, or is in, the state folder {path}, where the records of all runs are")]
-    State {
-        /// The state folder.
-        path: PathBuf,
-    },
-    /// Its path has a `:`.
-    #[error("its path on the host has a colon, which no engine can mount")]
-    Colon,
-}
 
 /// The project of a prompt.
 #[derive(Debug)]
@@ -207,55 +172,4 @@ pub(super) fn canonical_so_far(path: &Path) -> PathBuf {
         }
     }
     path.to_owned()
-}
-
-/// Says why the folder cannot be the workspace, if it cannot.
-pub(super) fn workspace_danger(
-    root: &Path,
-    context: &ResolveContext,
-    host: &HostView,
-) -> Option<Danger> {
-    let home = host.home.as_deref().map(canonical_so_far);
-    if root.parent().is_none() {
-        Some(Danger::Root)
-    } else if home.is_some_and(|home| home.starts_with(root)) {
-        Some(Danger::Home)
-    } else {
-        mount_danger(root, context, host)
-    }
-}
-
-/// Says why a path, its links resolved, cannot be mounted, if it cannot.
-pub(super) fn mount_danger(
-    path: &Path,
-    context: &ResolveContext,
-    host: &HostView,
-) -> Option<Danger> {
-    let overlaps = |other: &Path| path.starts_with(other) || other.starts_with(path);
-    if path.parent().is_none() {
-        return Some(Danger::Root);
-    }
-    if path.as_os_str().as_encoded_bytes().contains(&b':') {
-        return Some(Danger::Colon);
-    }
-    let state = canonical_so_far(&host.absolute(&context.state_dir));
-    if overlaps(&state) {
-        return Some(Danger::State { path: state });
-    }
-    if let Some(home) = &host.home {
-        let keys = home.join(".ssh");
-        if overlaps(&canonical_so_far(&keys)) || overlaps(&canonical_so_far(home).join(".ssh")) {
-            return Some(Danger::SshKeys { path: keys });
-        }
-    }
-    let of_docker = host
-        .var("DOCKER_HOST")
-        .and_then(|url| url.strip_prefix("unix://"));
-    let known = ENGINE_SOCKETS.into_iter().chain(of_docker).map(Path::new);
-    let mut sockets = context.engine_socket.as_deref().into_iter().chain(known);
-    sockets
-        .find(|socket| socket.starts_with(path) || canonical_so_far(socket).starts_with(path))
-        .map(|socket| Danger::EngineSocket {
-            path: socket.to_owned(),
-        })
 }

@@ -20,6 +20,7 @@ const TEXT: &str = "a text";
 const TEXT_LIST: &str = "a list of texts";
 const SWITCH: &str = "true or false";
 const PATH: &str = "a path";
+const PATHS: &str = "a path or a list of paths";
 
 /// What names of variables begin with that are keys.
 pub const ENV_PREFIX: &str = "DARK_FACTORY_";
@@ -172,7 +173,7 @@ keys! {
     Run run.env = "env": Shape::Map, "a map of names to texts, or a list of NAME=VALUE",
         "environment of the agent, visible in inspect; a name without a value takes the host's",
         |r, n, slot| r.map(n, slot, env_value, text::parse_env).map_err(Fault::hidden);
-    Run run.env_file = "env-file" or "env-files": Shape::Texts, "a path or a list of paths",
+    Run run.env_file = "env-file" or "env-files": Shape::Texts, PATHS,
         "files with further environment, one NAME=VALUE a line",
         |r, n, slot| r.list(n, slot, |r, n| r.scalar(n, PATH, plain));
     Run run.secrets = "secrets" or "secret": Shape::Map, "a map of names to env:VAR or file:PATH",
@@ -304,6 +305,9 @@ keys! {
             r.map(n, slot, |r, n| r.scalar(n, text::URL, text::parse_url), text::parse_api_base)?;
             r.providers_only(n, slot.keys())
         };
+    Machine tool.allow_mounts = "allow-mounts" or "allow-mount": Shape::Texts, PATHS,
+        "dangerous paths of the host that may be mounted all the same, each itself alone; in the variable with : between them",
+        |r, n, slot| r.paths(n, slot);
 }
 
 /// Keys that other tools, first of all the seed, keep in a front matter; they are left alone.
@@ -571,6 +575,16 @@ impl Reader<'_> {
         for node in items {
             slot.push(self.sourced(node, item(self, node)?));
         }
+        Ok(())
+    }
+
+    /// Reads a list of paths; a variable has colons between them, as no path that can be mounted has one.
+    fn paths(&self, node: &Node, slot: &mut Vec<Sourced<String>>) -> Result<(), Fault> {
+        let (Level::Environment, Some(paths)) = (self.source.level, node.text()) else {
+            return self.list(node, slot, |r, n| r.scalar(n, PATHS, plain));
+        };
+        let paths = paths.split(':').filter(|path| !path.is_empty());
+        slot.extend(paths.map(|path| self.sourced(node, path.to_owned())));
         Ok(())
     }
 

@@ -359,6 +359,8 @@ pub struct ToolSettings {
     pub api_key: BTreeMap<String, Sourced<KeySource>>,
     /// Where the APIs of providers are, by the provider's name.
     pub api_base: BTreeMap<String, Sourced<String>>,
+    /// Dangerous paths that may be mounted, in order.
+    pub allow_mounts: Vec<Sourced<String>>,
 }
 
 impl ToolSettings {
@@ -373,6 +375,7 @@ impl ToolSettings {
             keep_runs: self.keep_runs.or(lower.keep_runs),
             api_key: merged(self.api_key, lower.api_key),
             api_base: merged(self.api_base, lower.api_base),
+            allow_mounts: appended(lower.allow_mounts, self.allow_mounts),
         }
     }
 }
@@ -406,7 +409,7 @@ impl Settings {
             image: self.image.or(lower.image),
             model: self.model.or(lower.model),
             env: merged(self.env, lower.env),
-            env_file: lower.env_file.into_iter().chain(self.env_file).collect(),
+            env_file: appended(lower.env_file, self.env_file),
             mounts,
             timeout: self.timeout.or(lower.timeout),
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
@@ -445,6 +448,11 @@ impl Settings {
 }
 
 fn merged<T>(high: BTreeMap<String, T>, mut low: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    low.extend(high);
+    low
+}
+
+fn appended<T>(mut low: Vec<T>, high: Vec<T>) -> Vec<T> {
     low.extend(high);
     low
 }

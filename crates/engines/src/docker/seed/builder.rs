@@ -46,7 +46,7 @@ pub enum BuildError {
     },
     /// An input is for a file that only the seed's container looks for.
     #[error(
-        "{input} is only for the seed's container: choose it with .profile(Profile::Seed), or mount the file where your \
+        "{input} is only for the seed's container: choose it with .profile(Profile::seed()), or mount the file where your \
          image looks for it with .extra_mounts(…)"
     )]
     SeedOnly {
@@ -88,6 +88,7 @@ pub struct DockerExecutorBuilder {
     state_dir: Option<PathBuf>,
     helper: Option<HelperExe>,
     profile: Option<Profile>,
+    allow_mounts: Vec<String>,
     agent: Option<String>,
     settings: Settings,
     endpoint: Option<DockerEndpoint>,
@@ -277,6 +278,14 @@ impl DockerExecutorBuilder {
         self
     }
 
+    /// Lets a dangerous path of the host be mounted, itself alone, which is refused otherwise: a home folder, one with
+    /// credentials, one of the system. The file of [`netrc_file`](Self::netrc_file) needs no leave.
+    #[must_use]
+    pub fn allow_mount(mut self, path: impl Into<String>) -> Self {
+        self.allow_mounts.push(path.into());
+        self
+    }
+
     /// Sets the agent, for adopted containers too; otherwise it is `claude`.
     #[must_use]
     pub fn agent(mut self, name: impl Into<String>) -> Self {
@@ -331,6 +340,7 @@ impl DockerExecutorBuilder {
             host.home = Some(home.clone());
         }
         let settings = self.flags(&host.cwd)?;
+        let allow_mounts = self.allowed();
         let endpoint = match &self.endpoint {
             Some(endpoint) => endpoint.clone(),
             None => DockerEndpoint::resolve(None, &host.env).map_err(BuildError::Endpoint)?,
@@ -342,6 +352,7 @@ impl DockerExecutorBuilder {
         let context = ResolveContext {
             host_cpus: self.host_cpus,
             engine_socket: endpoint.socket(),
+            allow_mounts,
             ..ResolveContext::new(state_dir)
         };
         Ok(DockerExecutor {
@@ -356,6 +367,15 @@ impl DockerExecutorBuilder {
             time_zone: self.time_zone.unwrap_or(TimeZone::UTC),
             probed: OnceCell::new(),
         })
+    }
+
+    /// Returns what may be mounted though it is dangerous; who names a file of credentials as one wants just that.
+    fn allowed(&self) -> Vec<Sourced<String>> {
+        let allowed = self.allow_mounts.iter();
+        let allowed = allowed.map(|path| Sourced::flag("allow_mount", path.clone()));
+        let netrc = self.netrc_file.iter();
+        let netrc = netrc.map(|file| Sourced::flag("netrc_file", file.clone()));
+        allowed.chain(netrc).collect()
     }
 
     /// Returns the inputs as settings, over those of [`settings`](Self::settings).

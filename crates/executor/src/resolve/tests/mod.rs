@@ -1,6 +1,7 @@
 //! Tests of resolving, with real folders and messages as a user sees them.
 
 mod access;
+mod danger;
 mod demand;
 mod environment;
 mod paths;

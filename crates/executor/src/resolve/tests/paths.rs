@@ -7,6 +7,14 @@ use super::Fixture;
 use crate::settings::{ExtraMount, Sourced, parse_mount};
 use crate::spec::{Access, GitVisibility, Mount};
 
+/// Returns where the machine's owner can allow a mount, behind what is to be added there.
+fn allow(what: &str) -> String {
+    format!(
+        "{what} allow-mounts in config.toml of your own configuration folder, in DARK_FACTORY_ALLOW_MOUNTS or as \
+         --allow-mount"
+    )
+}
+
 #[test]
 fn the_project_is_the_git_top_level_of_the_prompt() {
     let fixture = Fixture::new();
@@ -83,33 +91,39 @@ fn a_project_that_holds_too_much_is_refused() {
     let fixture = Fixture::new();
     fs::create_dir_all(fixture.path("state/runs")).unwrap();
     let way_out = "put the prompt into a folder of its own, or name another with --project";
-    for (project, why) in [
+    let allow = |path: &str| allow(&format!(", or add BASE/{path} to"));
+    for (project, why, allow) in [
         (
             "/",
             "/ cannot be the project that is mounted: it is the whole file system of the host",
+            String::new(),
         ),
         (
             "~/",
             "BASE/home cannot be the project that is mounted: it holds your whole home folder",
+            allow("home"),
         ),
         (
             "../..",
-            "BASE cannot be the project that is mounted: it holds your whole home folder",
+            "BASE cannot be the project that is mounted: it holds, or is in, the state folder BASE/state, where the \
+             records of all runs are",
+            String::new(),
         ),
         (
             "~/.ssh",
-            "BASE/home/.ssh cannot be the project that is mounted: it holds, or is in, your SSH keys at \
-             BASE/home/.ssh",
+            "BASE/home/.ssh cannot be the project that is mounted: it holds, or is in, SSH keys at BASE/home/.ssh",
+            allow("home/.ssh"),
         ),
         (
             "../../state/runs",
             "BASE/state/runs cannot be the project that is mounted: it holds, or is in, the state folder \
              BASE/state, where the records of all runs are",
+            String::new(),
         ),
     ] {
         assert_eq!(
             fixture.error(&format!("project: {project}")),
-            format!("{why}; {way_out}")
+            format!("{why}; {way_out}{allow}")
         );
     }
 }
@@ -210,14 +224,18 @@ fn dangerous_mounts_are_refused() {
         format!("unix://{}", fixture.path("e.sock").display()),
     );
     fixture.file("e.sock", "");
-    let later = "mount a smaller part; a later version will have a way to allow this";
-    let keys = "it holds, or is in, your SSH keys at BASE/home/.ssh";
-    let root = "it is the whole file system of the host";
+    let root = "it is the whole file system of the host; nothing allows that; mount what the agent needs of it";
+    let keys = |path: &str| {
+        let allow = allow(&format!("mount something else, or add BASE/{path} to"));
+        format!("it holds, or is in, SSH keys at BASE/home/.ssh; {allow}")
+    };
     let state = "it holds, or is in, the state folder BASE/state, where the records of all runs are; \
                  mount another folder, or move the state with --state-dir";
     let socket = |path: &str| {
         format!(
-            "it holds the container engine's socket {path}, which gives control of the host; {later}"
+            "it holds the container engine's socket {path}, which gives control of the host; nothing allows that, \
+             because the record of such a run would prove nothing; give the agent an engine of its own by network: \
+             DOCKER_HOST in env, and its host in network: allow"
         )
     };
     for (mount, message) in [
@@ -230,15 +248,21 @@ fn dangerous_mounts_are_refused() {
             "BASE/proj/nope does not exist; make it, or write optional: true to go on without it"
                 .to_owned(),
         ),
-        ("/:/host", format!("{root}; {later}")),
-        ("everything:/host", format!("{root}; {later}")),
+        ("/:/host", root.to_owned()),
+        ("everything:/host", root.to_owned()),
         ("/var/run/docker.sock:/s", socket("/var/run/docker.sock")),
         ("/run/docker.sock:/s", socket("/var/run/docker.sock")),
         ("../e.sock:/s", socket("BASE/e.sock")),
-        ("~/.ssh:/k", format!("{keys}; {later}")),
-        ("~/.ssh/id:/k", format!("{keys}; {later}")),
-        ("keys:/k", format!("{keys}; {later}")),
-        ("~/:/h", format!("{keys}; {later}")),
+        ("~/.ssh:/k", keys("home/.ssh")),
+        ("~/.ssh/id:/k", keys("home/.ssh/id")),
+        ("keys:/k", keys("home/.ssh")),
+        (
+            "~/:/h",
+            format!(
+                "it holds your whole home folder; {}",
+                allow("mount something else, or add BASE/home to")
+            ),
+        ),
         ("../state:/s", state.to_owned()),
         ("../state/runs:/s", state.to_owned()),
         (
