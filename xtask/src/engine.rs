@@ -49,6 +49,25 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Names an engine.
+    pub(crate) fn at(endpoint: String) -> Self {
+        Self { endpoint }
+    }
+
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Returns whether it answers.
+    pub(crate) fn answers(&self) -> bool {
+        self.ping().is_ok()
+    }
+
+    /// Waits until it answers, after it was started.
+    pub(crate) fn answers_soon(&self, daemon: Option<&mut Child>) -> bool {
+        self.answers_within(START_TIMEOUT, daemon)
+    }
+
     /// The docker command line, talking to this engine.
     pub(crate) fn docker(&self) -> Command {
         let mut command = Command::new("docker");

@@ -19,6 +19,7 @@ mod images;
 mod lint;
 mod packages;
 mod phases;
+mod podman;
 mod program;
 mod tally;
 mod test;

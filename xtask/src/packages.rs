@@ -31,6 +31,19 @@ pub(crate) const DOCKER_CLI: Need = Need {
     probe: &["docker", "--version"],
     package: "docker-cli",
 };
+pub(crate) const PODMAN: Need = Need {
+    probe: &["podman", "--version"],
+    package: "podman",
+};
+/// What Podman runs as the first process of a container that asks for one.
+pub(crate) const CATATONIT: Need = Need {
+    probe: &["/usr/bin/catatonit", "--version"],
+    package: "catatonit",
+};
+pub(crate) const RUNC: Need = Need {
+    probe: &["runc", "--version"],
+    package: "runc",
+};
 pub(crate) const GIT: Need = Need {
     probe: &["git", "--version"],
     package: "git",

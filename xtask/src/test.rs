@@ -15,6 +15,7 @@ use crate::helper;
 use crate::images;
 use crate::packages::{self, Packages};
 use crate::phases::Phases;
+use crate::podman::Podman;
 use crate::program::Failure;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
@@ -26,6 +27,7 @@ const SELECTION: [&str; 3] = ["test", "--workspace", "--all-features"];
 #[derive(Debug)]
 struct Provisions {
     engine: Engine,
+    podman: Podman,
     packages: Packages,
     environment: Vec<(&'static str, OsString)>,
 }
@@ -36,6 +38,7 @@ pub(crate) fn print_environment(workspace: &Workspace) -> Result<ExitCode, Failu
     for (name, value) in provisions.environment {
         println!("export {name}='{}'", value.display());
     }
+    provisions.podman.leave();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,7 +55,13 @@ fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Fai
     phases.run("agent image", || {
         images::provide_agent(&engine, &cache, &helper)
     })?;
+    let podman = phases.run("podman", || {
+        let podman = Podman::provide(&mut packages, &cache)?;
+        podman.copy(&engine, images::AGENT)?;
+        Ok::<_, Failure>(podman)
+    })?;
     let environment = vec![
+        ("DARK_FACTORY_TEST_PODMAN", podman.engine.endpoint().into()),
         (helper::VARIABLE, helper.clone().into_os_string()),
         ("DARK_FACTORY_TEST_HELPER", helper.into_os_string()),
         ("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT.into()),
@@ -61,6 +70,7 @@ fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Fai
     ];
     Ok(Provisions {
         engine,
+        podman,
         packages,
         environment,
     })
@@ -73,6 +83,7 @@ pub(crate) fn provide_and_build(
 ) -> Result<Vec<(&'static str, OsString)>, Failure> {
     let (provisions, binary) = provide_with_binary(workspace, phases)?;
     let mut environment = provisions.environment;
+    provisions.podman.leave();
     environment.push(("DARK_FACTORY_TEST_BIN", binary.into_os_string()));
     Ok(environment)
 }
@@ -102,6 +113,7 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, 
     let mut phases = Phases::default();
     let Provisions {
         engine,
+        podman,
         mut packages,
         mut environment,
     } = provide(workspace, &mut phases)?;
@@ -111,10 +123,15 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, 
     })?;
     environment.push(("DARK_FACTORY_TEST_BIN", binary.into_os_string()));
 
-    let before = engine.our_containers()?;
+    let ours = || -> Result<Vec<String>, Failure> {
+        let mut all = engine.our_containers()?;
+        all.extend(podman.engine.our_containers()?);
+        Ok(all)
+    };
+    let before = ours()?;
     let (mut tally, all_programs_passed) =
         phases.run("tests", || run_tests(workspace, &environment, filter))?;
-    let mut leftovers = engine.our_containers()?;
+    let mut leftovers = ours()?;
     leftovers.retain(|container| !before.contains(container));
 
     phases.print();

@@ -1,0 +1,160 @@
+//! Podman for the tests: a service of our own, beside whatever engines the machine has.
+//!
+//! Owns: its configuration, its storage, its socket, and the service itself; what it has is the Docker side's images.
+//! Reads: the images of the Docker engine.
+//! Never: touches the machine's own Podman, or its network: containers have none unless they ask for one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::engine::Engine;
+use crate::packages::{self, Packages};
+use crate::program::{self, Failure};
+
+/// Seconds without a request after which a service ends that nobody ended.
+const IDLE: &str = "3600";
+/// Where what must not outlive a reboot is: Podman takes it for the sign of one.
+const RUN: &str = "/run/dark-factory-test";
+/// Limits that a machine's own may not be below; runc, because crun refuses control groups of both versions at once.
+const CONFIGURATION: &str = r#"[containers]
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+netns = "none"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"#;
+
+/// A Podman service that answers; it ends with this value if it was started by it.
+#[derive(Debug)]
+pub(crate) struct Podman {
+    pub(crate) engine: Engine,
+    service: Option<Child>,
+}
+
+impl Podman {
+    /// Finds the service of this workspace, or installs what is missing and starts one.
+    pub(crate) fn provide(packages: &mut Packages, cache: &Path) -> Result<Self, Failure> {
+        let home = cache.join("podman");
+        let run = Path::new(RUN).join(short_name(&home));
+        let socket = run.join("podman.sock");
+        let engine = Engine::at(format!("unix://{}", socket.display()));
+        if engine.answers() {
+            return Ok(Self {
+                engine,
+                service: None,
+            });
+        }
+        packages.provide(&[packages::PODMAN, packages::CATATONIT, packages::RUNC])?;
+        if !packages::is_root() {
+            return Err(Failure::new(
+                "the tests of Podman need root, as the service that they start does",
+            ));
+        }
+        fs::create_dir_all(&home)?;
+        fs::create_dir_all(&run)?;
+        let configuration = home.join("containers.conf");
+        fs::write(&configuration, CONFIGURATION)?;
+        let log = home.join("service.log");
+        let output = program::open_log(&log)?;
+        let mut service = Command::new("podman");
+        service
+            .env("CONTAINERS_CONF", &configuration)
+            .env_remove("CONTAINER_HOST")
+            .arg("--root")
+            .arg(home.join("storage"))
+            .arg("--runroot")
+            .arg(run.join("run"))
+            .arg("--tmpdir")
+            .arg(run.join("tmp"))
+            // The kernel or the file system may refuse overlays; plain copies always work, and our images are small.
+            .args(["--storage-driver", "vfs", "system", "service"])
+            .args(["--time", IDLE])
+            .arg(format!("unix://{}", socket.display()))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let mut podman = Self {
+            engine,
+            service: Some(own_group(&mut service).spawn()?),
+        };
+        if podman.engine.answers_soon(podman.service.as_mut()) {
+            return Ok(podman);
+        }
+        Err(Failure::new(format!(
+            "podman does not start here; the end of {}:\n{}",
+            log.display(),
+            program::tail(&log)
+        )))
+    }
+
+    /// Copies an image of the Docker engine, unless it is there.
+    pub(crate) fn copy(&self, from: &Engine, image: &str) -> Result<(), Failure> {
+        let id = |engine: &Engine| {
+            let mut inspect = engine.docker();
+            program::read(inspect.args(["image", "inspect", "--format", "{{.Id}}", image])).ok()
+        };
+        if id(from) == id(&self.engine) {
+            return Ok(());
+        }
+        let mut save = from
+            .docker()
+            .args(["save", image])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let archive = save
+            .stdout
+            .take()
+            .ok_or_else(|| Failure::new("docker save has no output"))?;
+        let mut load = self.engine.docker();
+        let loaded = load
+            .arg("load")
+            .stdin(archive)
+            .stdout(Stdio::null())
+            .status()?;
+        let saved = save.wait()?;
+        if loaded.success() && saved.success() {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "copying {image} to podman failed: save {saved}, load {loaded}"
+        )))
+    }
+
+    /// Lets the service go on; it ends by itself when nothing has asked it for an hour.
+    pub(crate) fn leave(mut self) {
+        self.service = None;
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let Some(mut service) = self.service.take() else {
+            return;
+        };
+        if let Ok(pid) = i32::try_from(service.id()) {
+            // It may have ended by itself.
+            let _ended = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let _reaped = service.wait();
+    }
+}
+
+/// Keeps the terminal's signals from a process.
+fn own_group(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0)
+}
+
+/// Returns a name for a folder that is short enough for a socket in it.
+fn short_name(folder: &Path) -> PathBuf {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::digest(folder.as_os_str().as_encoded_bytes());
+    let name = hash.iter().take(6).map(|byte| format!("{byte:02x}"));
+    PathBuf::from(name.collect::<String>())
+}
