@@ -41,6 +41,15 @@ pub fn agent_image() -> String {
     provisioned("DARK_FACTORY_TEST_AGENT_IMAGE")
 }
 
+/// Returns where the Podman of the tests is, which has the image of the scripted agent.
+///
+/// # Panics
+///
+/// Where the tests were not provisioned.
+pub fn podman_host() -> String {
+    provisioned("DARK_FACTORY_TEST_PODMAN")
+}
+
 /// Returns the image of the real Claude Code on a minimal Debian, with git and bash.
 ///
 /// # Panics

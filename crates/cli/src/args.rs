@@ -67,7 +67,10 @@ impl Args {
 /// Flags of every command.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Global {
-    /// Docker Engine endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST, else the configuration's, else the default socket]
+    /// Container engine: auto, docker or podman [default: the one that an endpoint names, else the first that answers]
+    #[arg(long, global = true, value_name = "ENGINE")]
+    pub(crate) engine: Option<String>,
+    /// The engine's endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST or CONTAINER_HOST, else the configuration's, else the engine's usual socket]
     #[arg(long, global = true, value_name = "ENDPOINT")]
     pub(crate) host: Option<String>,
     /// Folder of runs and their logs [default: DARK_FACTORY_STATE_DIR, else ~/.local/state/dark-factory]

@@ -5,6 +5,7 @@
 //! Never: contacts an engine before a command needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
 use dark_factory_executor::settings::{
-    KeySource, Layer, Origin, Sourced, ToolSettings, parse_timeout,
+    EngineChoice, KeySource, Layer, Origin, Sourced, ToolSettings, parse_timeout,
 };
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_factory::changes::GitChanges;
@@ -33,8 +34,9 @@ use crate::helper::HELPER;
 /// The environment variable that names the state folder.
 pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
 
-/// The environment variable that names the engine to Docker's own tools.
+/// The environment variables that name an engine to the tools of Docker and of Podman.
 const DOCKER_HOST_ENV: &str = "DOCKER_HOST";
+const CONTAINER_HOST_ENV: &str = "CONTAINER_HOST";
 
 /// The environment variable that says how long a full disk is waited out.
 const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
@@ -44,6 +46,8 @@ const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
 pub(crate) struct Context {
     pub(crate) host: HostView,
     pub(crate) state_dir: PathBuf,
+    /// Which engine is chosen, and by whom, if by anybody.
+    engine: Option<Sourced<EngineChoice>>,
     /// The endpoint that the command line, the environment or the configuration names, if they do.
     pub(crate) endpoint: Option<Sourced<String>>,
     /// What is wrong with the user's configuration is told by what needs it.
@@ -80,6 +84,7 @@ impl Context {
             environment: environment(&host),
             host,
             state_dir,
+            engine: flags::engine(global)?,
             endpoint: global
                 .host
                 .clone()
@@ -89,26 +94,55 @@ impl Context {
             machine: flags::machine(global)?,
             told: Arc::default(),
         };
+        if context.engine.is_none() {
+            context.engine = context.tool().unwrap_or_default().engine;
+        }
         if context.endpoint.is_none() {
             context.endpoint = context.configured_endpoint();
         }
         Ok(context)
     }
 
-    /// Returns the endpoint that no flag names; `DOCKER_HOST` is over a file's, as the environment is.
+    /// Returns which engine is used.
+    fn choice(&self) -> EngineChoice {
+        match &self.engine {
+            Some(engine) => engine.value,
+            None if self.endpoint.is_none() && names_docker(&self.host) => EngineChoice::Docker,
+            None => EngineChoice::Auto,
+        }
+    }
+
+    /// Returns the flags that make another process of ours use the same engine.
+    pub(crate) fn engine_flags(&self) -> Vec<String> {
+        let engine = self.engine.iter();
+        let engine = engine.map(|engine| format!("--engine={}", engine.value.word()));
+        let host = self.endpoint.iter();
+        let host = host.map(|endpoint| format!("--host={}", endpoint.value));
+        engine.chain(host).collect()
+    }
+
+    /// Returns the endpoint that no flag names; that of the engine's own variable is over a file's, as the environment is.
     fn configured_endpoint(&self) -> Option<Sourced<String>> {
         let in_environment = self.environment.as_ref().ok()?.layer.tool.host.as_ref();
         if let Some(host) = in_environment {
             return Some(host.clone());
         }
-        let of_docker = self.host.var(DOCKER_HOST_ENV);
-        if let Some(host) = of_docker.filter(|host| !host.is_empty()) {
-            return Some(Sourced {
-                value: host.to_owned(),
+        let variables: &[&str] = match self.choice() {
+            EngineChoice::Docker => &[DOCKER_HOST_ENV],
+            EngineChoice::Podman => &[CONTAINER_HOST_ENV],
+            _ => &[DOCKER_HOST_ENV, CONTAINER_HOST_ENV],
+        };
+        let set = |variable: &&str| {
+            let value = self.host.var(variable).filter(|host| !host.is_empty())?;
+            Some(Sourced {
+                value: value.to_owned(),
                 origin: Origin::Variable {
-                    variable: DOCKER_HOST_ENV.to_owned(),
+                    variable: (*variable).to_owned(),
                 },
-            });
+            })
+        };
+        if let Some(named) = variables.iter().find_map(set) {
+            return Some(named);
         }
         self.user.as_ref().ok()?.as_ref()?.layer.tool.host.clone()
     }
@@ -120,15 +154,23 @@ impl Context {
             .map(|endpoint| endpoint.value.as_str())
     }
 
-    /// Returns the flags that are not a command's own as settings, and `DOCKER_HOST`, which no other layer has.
+    /// Returns the flags that are not a command's own as settings, and `DOCKER_HOST` or
+    /// `CONTAINER_HOST`, which no other layer has.
     pub(crate) fn global_flags(&self) -> Layer {
         let is_in_no_layer = |endpoint: &&Sourced<String>| match &endpoint.origin {
             Origin::Flag { .. } => true,
-            Origin::Variable { variable } => variable == DOCKER_HOST_ENV,
+            Origin::Variable { variable } => {
+                [DOCKER_HOST_ENV, CONTAINER_HOST_ENV].contains(&variable.as_str())
+            }
             Origin::File { .. } => false,
         };
         Layer {
             tool: ToolSettings {
+                engine: self
+                    .engine
+                    .as_ref()
+                    .filter(|engine| matches!(engine.origin, Origin::Flag { .. }))
+                    .cloned(),
                 host: self.endpoint.as_ref().filter(is_in_no_layer).cloned(),
                 ..self.machine.clone()
             },
@@ -188,7 +230,8 @@ impl Context {
             default_images: default_images(),
             host_cpus: std::thread::available_parallelism().ok(),
             // A wrong endpoint is told where an engine is needed; there is no run then.
-            engine_socket: DockerEndpoint::resolve(self.named_endpoint(), &self.host.env)
+            engine_socket: self
+                .chosen(self.named_endpoint())
                 .ok()
                 .and_then(|endpoint| endpoint.socket()),
             keys: self.keys(),
@@ -260,7 +303,7 @@ impl Context {
         endpoint: Option<&str>,
     ) -> Result<EngineIdentity, EngineError> {
         let named = endpoint.or(self.named_endpoint());
-        let endpoint = DockerEndpoint::resolve(named, &self.host.env)?;
+        let endpoint = self.chosen(named)?;
         let engine = DockerEngine::connect(&endpoint, self.host.clone(), Arc::new(SystemClock));
         engine.identity().await
     }
@@ -270,11 +313,40 @@ impl Context {
         // Broken configuration might have named another engine.
         self.tool()?;
         // It was not even looked for: what names it is wrong.
-        DockerEndpoint::resolve(self.named_endpoint(), &self.host.env).map_err(|error| {
-            CommandError::usage(error.sentence())
-                .hint("--host, DARK_FACTORY_HOST, DOCKER_HOST or `host` in config.toml names it")
+        self.chosen(self.named_endpoint()).map_err(|error| {
+            CommandError::usage(error.sentence()).hint(
+                "--host, DARK_FACTORY_HOST, DOCKER_HOST, CONTAINER_HOST or `host` in config.toml names it",
+            )
         })
     }
+
+    /// Returns where the chosen engine is: at an endpoint, else where it usually is.
+    fn chosen(&self, named: Option<&str>) -> Result<DockerEndpoint, EngineError> {
+        DockerEndpoint::choose(self.choice(), named, &self.host.env, may_listen)
+    }
+}
+
+/// Returns whether an engine can be expected at a socket: not where there is none, or one that nobody listens on.
+fn may_listen(socket: &Path) -> bool {
+    match UnixStream::connect(socket) {
+        Ok(_) => true,
+        Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied && socket.exists(),
+    }
+}
+
+/// Returns whether the configuration of the `docker` command names an engine: by a context, which is not read.
+fn names_docker(host: &HostView) -> bool {
+    let is_context = |name: &str| !name.is_empty() && name != "default";
+    if let Some(context) = host.var("DOCKER_CONTEXT").filter(|name| !name.is_empty()) {
+        return is_context(context);
+    }
+    let folder = host.var("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(host.home.as_ref()?.join(".docker")));
+    let config = folder.and_then(|folder| std::fs::read(folder.join("config.json")).ok());
+    let config: serde_json::Value = config
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    config["currentContext"].as_str().is_some_and(is_context)
 }
 
 /// Returns a source as a flag has it.

@@ -149,9 +149,7 @@ pub(crate) async fn start_daemon(
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(&context.state_dir);
-    if let Some(host) = &context.endpoint {
-        command.args(["--host", &host.value]);
-    }
+    command.args(context.engine_flags());
     command.args(context.key_flags());
     let mut child = command
         .args(["daemon", "start", "--foreground", "--detached"])

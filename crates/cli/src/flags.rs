@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use dark_factory_executor::settings::{
-    EnvValue, KeySource, SettingError, Settings, Sourced, ToolSettings, parse_api_base,
-    parse_api_key, parse_completion_grace, parse_cost, parse_cpus, parse_credentials, parse_env,
-    parse_grace, parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt,
-    parse_pids, parse_profile, parse_project_name, parse_providers, parse_pull, parse_secret,
-    parse_signal, parse_time_limit, parse_transport, parse_user, parse_uses,
+    EngineChoice, EnvValue, KeySource, SettingError, Settings, Sourced, ToolSettings,
+    parse_api_base, parse_api_key, parse_completion_grace, parse_cost, parse_cpus,
+    parse_credentials, parse_engine, parse_env, parse_grace, parse_label, parse_memory,
+    parse_mount, parse_network, parse_on_interrupt, parse_pids, parse_profile, parse_project_name,
+    parse_providers, parse_pull, parse_secret, parse_signal, parse_time_limit, parse_transport,
+    parse_user, parse_uses,
 };
 use dark_factory_executor::spec::GitVisibility;
 use dark_factory_executor::supervisor::Retention;
@@ -120,6 +121,11 @@ pub(crate) fn retention(
         days: flags.keep_days.or(configured(tool.keep_days)),
         runs: flags.keep_runs.or(configured(tool.keep_runs)),
     })
+}
+
+/// Turns the flag of every command that says which engine is used into a setting.
+pub(crate) fn engine(global: &Global) -> Result<Option<Sourced<EngineChoice>>, CommandError> {
+    one("--engine", global.engine.as_ref(), parse_engine)
 }
 
 /// Turns the flags of every command that are about this machine into settings: where keys and APIs are, what may be

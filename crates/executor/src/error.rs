@@ -336,8 +336,9 @@ impl EngineError {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Unreachable { .. } => Some(
-                "is Docker Engine installed and running? On Debian: apt-get install docker.io; a different \
-                 endpoint is named with --host or DOCKER_HOST"
+                "is Docker Engine installed and running? On Debian: apt-get install docker.io; Podman answers \
+                 after `systemctl start podman.socket`; a different endpoint is named with --host, DOCKER_HOST or \
+                 CONTAINER_HOST"
                     .to_owned(),
             ),
             Self::OtherEngine { .. } => {

@@ -544,7 +544,7 @@ fn the_engine_in_use_is_shown_with_who_names_it() {
     let by_file = shown(show(&[]).env_remove("DOCKER_HOST"), "host");
 
     let file = format!("{}:1:8", user.display());
-    let docker = "default (DOCKER_HOST, else the default socket)";
+    let docker = "default (DOCKER_HOST or CONTAINER_HOST, else the engine's usual socket)";
     assert_eq!(
         by_flag,
         format!("host = unix:///h --host (overrides {file}, {docker})")

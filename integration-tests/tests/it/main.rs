@@ -38,6 +38,7 @@ mod logs;
 mod masks;
 mod options;
 mod orphans;
+mod podman;
 mod power;
 mod pty;
 mod recovery;

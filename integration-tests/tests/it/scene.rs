@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dark_factory_types::{Event, EventStream};
-use integration_tests::{EngineProxy, Installation, PrivateEngine, Project, agent_image};
+use integration_tests::{
+    EngineProxy, Installation, PrivateEngine, Project, agent_image, podman_host,
+};
 use serde_json::Value;
 
 use crate::support::Ended;
@@ -132,6 +134,11 @@ impl Scene {
     /// Sets a scene on an engine of its own.
     pub(crate) fn on(engine: &PrivateEngine) -> Self {
         Self::at(Some(engine.host()))
+    }
+
+    /// Sets a scene on Podman.
+    pub(crate) fn on_podman() -> Self {
+        Self::at(Some(podman_host()))
     }
 
     fn at(host: Option<String>) -> Self {

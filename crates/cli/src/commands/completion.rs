@@ -33,7 +33,8 @@ const MOST_RUNS: usize = 100;
 const OF_OPEN_RUNS: [&str; 4] = ["stop", "pause", "resume", "attach"];
 
 /// Values of flags whose rules the settings have.
-const VALUES: [(&str, &[&str]); 7] = [
+const VALUES: [(&str, &[&str]); 8] = [
+    ("engine", &["auto", "docker", "podman"]),
     ("agent", &AGENT_NAMES),
     ("network", &["none", "open"]),
     ("credentials", &["broker", "mount", "none"]),
@@ -123,6 +124,7 @@ fn describe(command: clap::Command) -> clap::Command {
 /// Returns the names of profiles in the working directory, as far as the configuration can be read.
 fn profiles() -> Vec<CompletionCandidate> {
     let global = Global {
+        engine: None,
         color: ColorWhen::Auto,
         host: None,
         state_dir: None,
@@ -181,6 +183,7 @@ fn state_dir(mut words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
         }
     }
     let global = Global {
+        engine: None,
         color: ColorWhen::Auto,
         host: None,
         state_dir: named,

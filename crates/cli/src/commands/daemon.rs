@@ -198,9 +198,7 @@ fn execute_anew(
     };
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(&context.state_dir);
-    if let Some(host) = &context.endpoint {
-        command.args(["--host", &host.value]);
-    }
+    command.args(context.engine_flags());
     command.args(context.key_flags());
     command.args(["daemon", "start", "--foreground", "--inherit"]);
     command.args(detach::daemon_flags(args.jobs, args.retention));

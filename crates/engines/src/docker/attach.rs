@@ -76,7 +76,7 @@ impl Reader {
         let AttachContainerResults { output, input } =
             match container.client.call(ATTACH, attached).await {
                 Ok(attached) => attached,
-                Err(fault) => return Err(container.error(fault).await),
+                Err(fault) => return Err(container.unattached(fault).await),
             };
         // Nothing is ever written to it, and the connection stays as long as its other half.
         drop(input);

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
+use super::dialect::Dialect;
 use super::endpoint::{Address, DockerEndpoint};
 use super::memory::Mark;
 use super::ping::ping;
@@ -138,6 +139,8 @@ struct Inner {
     docker: OnceCell<Docker>,
     /// The process that listened on the engine's socket when it was first contacted.
     listener: OnceLock<u32>,
+    /// Which engine answered when it was first contacted.
+    dialect: OnceLock<Dialect>,
 }
 
 impl Client {
@@ -147,6 +150,7 @@ impl Client {
                 endpoint,
                 docker: OnceCell::new(),
                 listener: OnceLock::new(),
+                dialect: OnceLock::new(),
             }),
         }
     }
@@ -158,7 +162,15 @@ impl Client {
 
     /// Returns where the engine is, as it is connected to.
     pub(super) fn address(&self) -> &Address {
-        &self.inner.endpoint.0
+        &self.inner.endpoint.address
+    }
+
+    /// Returns which engine it is; before it was contacted, which one it has to be, or else Docker.
+    pub(super) fn dialect(&self) -> Dialect {
+        let known = self.inner.dialect.get().copied();
+        known
+            .or(self.inner.endpoint.only)
+            .unwrap_or(Dialect::Docker)
     }
 
     /// Returns the client; the first time, the API's version is negotiated.
@@ -272,7 +284,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Docker, EngineError> {
-        let address = &self.inner.endpoint.0;
+        let address = self.address();
         let ping = async {
             ping(address)
                 .await
@@ -286,6 +298,15 @@ impl Client {
         if let Some(listener) = pong.listener {
             let _first = self.inner.listener.set(listener);
         }
+        if let Some(only) = self.inner.endpoint.only
+            && only != pong.dialect
+        {
+            let (found, wanted) = (pong.dialect.title(), only.title());
+            return Err(unsupported(format!(
+                "it is {found}, and {wanted} is asked for"
+            )));
+        }
+        let _first = self.inner.dialect.set(pong.dialect);
         let newest = pong
             .version
             .ok_or_else(|| unsupported("it does not say which version its API has".to_owned()))?;

@@ -23,11 +23,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::causes::{self, Witness};
-use super::client::{Client, Fault, INSPECT, KILL, MEASURE, PAUSE, REMOVE, START, UNPAUSE, WAIT};
+use super::client::{
+    ATTACH, Client, Fault, INSPECT, KILL, MEASURE, PAUSE, REMOVE, START, UNPAUSE, WAIT,
+};
+use super::dialect::{Conflict, Dialect, Preparation, Traceless};
 use super::identity::missing;
 
-/// The engine's name, as handles hold it.
-pub(super) const ENGINE: &str = "docker";
 /// How long to wait before an engine that did not answer is asked again.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Version of [`HandleState`].
@@ -112,7 +113,7 @@ impl Container {
             operation: "read the container's handle".to_owned(),
             source,
         };
-        if handle.engine != ENGINE || handle.version != HANDLE_VERSION {
+        if Dialect::named(&handle.engine).is_none() || handle.version != HANDLE_VERSION {
             let reason = format!("it is of {} version {}", handle.engine, handle.version);
             return Err(failed(reason.into()));
         }
@@ -130,7 +131,7 @@ impl Container {
     /// Returns the container as data.
     pub(super) fn handle(&self, attempt: AttemptId) -> Handle {
         Handle {
-            engine: ENGINE.to_owned(),
+            engine: self.client.dialect().name().to_owned(),
             attempt,
             container: self.name.clone(),
             version: HANDLE_VERSION,
@@ -204,15 +205,37 @@ impl Container {
                     {
                         Err(self.start_refused(message))
                     }
-                    Phase::Created => Err(Fault::Status {
-                        code,
-                        operation,
-                        message,
-                    }
-                    .into()),
+                    Phase::Created => match self.client.dialect().traceless_start() {
+                        Traceless::Refused => Err(self.start_refused(message)),
+                        Traceless::Unknown => Err(Fault::Status {
+                            code,
+                            operation,
+                            message,
+                        }
+                        .into()),
+                    },
                 }
             }
             Err(Fault::Other(error)) => Err(error),
+        }
+    }
+
+    /// Returns why a container that was not started yet cannot be attached to.
+    pub(super) async fn unattached(&self, fault: Fault) -> EngineError {
+        match fault {
+            Fault::Status { code, message, .. }
+                if self.client.dialect().preparation(code) == Preparation::MayHaveFailed =>
+            {
+                match self.state().await {
+                    Ok(state) if phase(&state) == Phase::Created => self.start_refused(message),
+                    Ok(_) => EngineError::Failed {
+                        operation: ATTACH.name.to_owned(),
+                        source: message.into(),
+                    },
+                    Err(error) => error,
+                }
+            }
+            fault => self.error(fault).await,
         }
     }
 
@@ -296,11 +319,40 @@ impl Container {
             .await
         {
             Ok(()) => Ok(Signalled::Sent),
-            Err(Fault::Status { code: 409, .. }) => Ok(Signalled::Ended),
-            Err(fault) => match self.error(fault).await {
-                EngineError::NoSuchContainer { .. } => Ok(Signalled::Ended),
-                error => Err(error),
+            Err(fault) => self.unsignalled(fault).await,
+        }
+    }
+
+    /// Returns why a signal was not sent, or the error.
+    async fn unsignalled(&self, fault: Fault) -> Result<Signalled, EngineError> {
+        let conflict = match &fault {
+            Fault::Status { code, .. } => self.client.dialect().conflict(*code),
+            Fault::Other(_) => Conflict::No,
+        };
+        let error = match conflict {
+            Conflict::Yes => return Ok(Signalled::Ended),
+            Conflict::No => self.error(fault).await,
+            Conflict::Possible => match self.settled_phase().await {
+                Ok(Phase::Created | Phase::Ended) => return Ok(Signalled::Ended),
+                Ok(Phase::Running) => fault.into(),
+                Err(error) => error,
             },
+        };
+        match error {
+            EngineError::NoSuchContainer { .. } => Ok(Signalled::Ended),
+            error => Err(error),
+        }
+    }
+
+    /// Returns where a container is that refused a signal: what has just ended may be said to run a moment longer.
+    async fn settled_phase(&self) -> Result<Phase, EngineError> {
+        let begun = Instant::now();
+        loop {
+            let phase = phase(&self.state().await?);
+            if phase != Phase::Running || begun.elapsed() > SETTLING {
+                return Ok(phase);
+            }
+            sleep(SETTLING_PAUSE).await;
         }
     }
 
@@ -418,7 +470,9 @@ impl Container {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
-        if !matches!(fault, Fault::Status { code: 409, .. }) {
+        let dialect = self.client.dialect();
+        if !matches!(&fault, Fault::Status { code, .. } if dialect.conflict(*code) != Conflict::No)
+        {
             return match self.error(fault).await {
                 EngineError::NoSuchContainer { .. } => Ok(()),
                 error => Err(error),
@@ -471,7 +525,8 @@ impl Container {
             .condition(condition)
             .build();
         match docker.wait_container(&self.id, Some(options)).next().await {
-            Some(Ok(ended)) => Ok(ended.status_code),
+            // One engine says 0 of what never ran, another one -1.
+            Some(Ok(ended)) => Ok(ended.status_code.max(0)),
             // The client takes an exit code that is not 0 for an error.
             Some(Err(ClientError::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) => Err(self.error(self.client.fault(WAIT, error)).await),

@@ -6,21 +6,31 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dark_factory_executor::engine::EngineError;
+use dark_factory_executor::settings::EngineChoice;
+
+use super::dialect::Dialect;
 
 /// The environment variable that names the endpoint.
 const HOST_ENV: &str = "DOCKER_HOST";
 /// The environment variable that asks for TLS.
 const TLS_ENV: &str = "DOCKER_TLS_VERIFY";
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Where Podman listens that belongs to the machine; below the folder of a user's session it is that user's.
+const PODMAN_SOCKET: &str = "/run/podman/podman.sock";
+const SESSION_ENV: &str = "XDG_RUNTIME_DIR";
 /// Docker's port without TLS, where the endpoint names none.
 const DEFAULT_PORT: u16 = 2375;
 
-/// Where a Docker engine is: a Unix socket, or a host and port without TLS.
+/// Where a Docker engine or Podman is: a Unix socket, or a host and port without TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DockerEndpoint(pub(super) Address);
+pub struct DockerEndpoint {
+    pub(super) address: Address,
+    /// The engine that has to answer there, if it was named.
+    pub(super) only: Option<Dialect>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Address {
@@ -45,7 +55,7 @@ impl DockerEndpoint {
     ) -> Result<Self, EngineError> {
         let flag = flag.filter(|flag| !flag.is_empty());
         let Some(text) = flag.or_else(|| set(env, HOST_ENV)) else {
-            return Ok(Self(Address::Unix(DEFAULT_SOCKET.to_owned())));
+            return Ok(Self::at(Address::Unix(DEFAULT_SOCKET.to_owned())));
         };
         let unsupported = |reason: &str| EngineError::Unsupported {
             endpoint: text.to_owned(),
@@ -53,7 +63,7 @@ impl DockerEndpoint {
         };
         match text.split_once("://") {
             Some(("unix", path)) if path.starts_with('/') => {
-                Ok(Self(Address::Unix(path.to_owned())))
+                Ok(Self::at(Address::Unix(path.to_owned())))
             }
             Some(("unix", _)) => Err(unsupported(
                 "a socket is named by its absolute path: unix:///PATH",
@@ -62,19 +72,77 @@ impl DockerEndpoint {
                 "DOCKER_TLS_VERIFY is set, and only connections without TLS are known",
             )),
             Some(("tcp" | "http", authority)) => host_and_port(authority)
-                .map(|address| Self(Address::Tcp(address)))
+                .map(|address| Self::at(Address::Tcp(address)))
                 .ok_or_else(|| unsupported("write it as tcp://HOST:PORT")),
             _ => Err(unsupported("write it as unix:///PATH or tcp://HOST:PORT")),
         }
     }
 
+    /// Returns where the chosen engine is: where `named` says, else where that engine usually is.
+    ///
+    /// `listens` says whether anything can be expected at a socket. Left the choice, Docker comes first, and also where
+    /// neither is there; a context of the `docker` command counts as naming Docker.
+    ///
+    /// # Errors
+    ///
+    /// As [`DockerEndpoint::resolve`]; and [`EngineError::Unsupported`] for a choice that is neither of the two.
+    pub fn choose(
+        choice: EngineChoice,
+        named: Option<&str>,
+        env: &BTreeMap<String, String>,
+        listens: impl Fn(&Path) -> bool,
+    ) -> Result<Self, EngineError> {
+        let only = match choice {
+            EngineChoice::Docker => Some(Dialect::Docker),
+            EngineChoice::Podman => Some(Dialect::Podman),
+            _ => None,
+        };
+        let podman = podman_sockets(env);
+        let mut podman = podman.iter().filter(|socket| listens(socket));
+        let socket = match (named, only) {
+            (Some(named), _) => {
+                return Ok(Self {
+                    only,
+                    ..Self::resolve(Some(named), env)?
+                });
+            }
+            (None, Some(Dialect::Docker)) => None,
+            (None, Some(Dialect::Podman)) => {
+                let found = podman.next().cloned();
+                found.or_else(|| Some(PathBuf::from(PODMAN_SOCKET)))
+            }
+            (None, None) if listens(Path::new(DEFAULT_SOCKET)) => None,
+            (None, None) => podman.next().cloned(),
+        };
+        let path = socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+        Ok(Self {
+            address: Address::Unix(path.to_string_lossy().into_owned()),
+            only,
+        })
+    }
+
+    const fn at(address: Address) -> Self {
+        Self {
+            address,
+            only: None,
+        }
+    }
+
     /// Returns the Unix socket, if it is one.
     pub fn socket(&self) -> Option<PathBuf> {
-        match &self.0 {
+        match &self.address {
             Address::Unix(path) => Some(PathBuf::from(path)),
             Address::Tcp(_) => None,
         }
     }
+}
+
+/// Returns where Podman may be without anybody saying so.
+fn podman_sockets(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let session = set(env, SESSION_ENV).map(|folder| Path::new(folder).join("podman/podman.sock"));
+    std::iter::once(PathBuf::from(PODMAN_SOCKET))
+        .chain(session)
+        .collect()
 }
 
 /// Returns a variable's value, unless it is empty.
@@ -85,7 +153,7 @@ fn set<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
 
 impl fmt::Display for DockerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.address {
             Address::Unix(path) => write!(f, "unix://{path}"),
             Address::Tcp(address) => write!(f, "tcp://{address}"),
         }
@@ -135,6 +203,44 @@ mod tests {
             "unix:///var/run/docker.sock"
         );
         assert_eq!(resolve(None, &[]).unwrap(), "unix:///var/run/docker.sock");
+    }
+
+    #[test]
+    fn the_first_engine_that_is_there_is_chosen_unless_one_is_named() {
+        use EngineChoice::{Auto, Docker, Podman};
+        const SESSION: &str = "/run/user/7/podman/podman.sock";
+        let env = BTreeMap::from([(SESSION_ENV.to_owned(), "/run/user/7".to_owned())]);
+        let chosen = |choice, named, there: &[&str]| {
+            let listens = |path: &Path| there.contains(&path.to_str().unwrap());
+            let endpoint = DockerEndpoint::choose(choice, named, &env, listens).unwrap();
+            (endpoint.to_string(), endpoint.only)
+        };
+
+        for (choice, named, there, endpoint) in [
+            (
+                Auto,
+                None,
+                &[DEFAULT_SOCKET, PODMAN_SOCKET][..],
+                DEFAULT_SOCKET,
+            ),
+            (Auto, None, &[PODMAN_SOCKET, SESSION], PODMAN_SOCKET),
+            (Auto, None, &[SESSION], SESSION),
+            (Auto, None, &[], DEFAULT_SOCKET),
+            (Auto, Some("unix:///s"), &[PODMAN_SOCKET], "/s"),
+            (Docker, None, &[PODMAN_SOCKET], DEFAULT_SOCKET),
+            (Podman, None, &[DEFAULT_SOCKET], PODMAN_SOCKET),
+            (Podman, None, &[SESSION], SESSION),
+            (Podman, Some("unix:///s"), &[SESSION], "/s"),
+        ] {
+            let only = match choice {
+                Docker => Some(Dialect::Docker),
+                Podman => Some(Dialect::Podman),
+                _ => None,
+            };
+            let found = chosen(choice, named, there);
+
+            assert_eq!(found, (format!("unix://{endpoint}"), only), "{there:?}");
+        }
     }
 
     #[test]

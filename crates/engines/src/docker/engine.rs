@@ -34,7 +34,8 @@ use tokio::time::timeout;
 use super::attach::Reader;
 use super::causes::{self, Witness};
 use super::client::{CREATE, Client, Fault, LIST};
-use super::container::{Container, ENGINE, Phase, inspect, phase};
+use super::container::{Container, Phase, inspect, phase};
+use super::dialect::Conflict;
 use super::endpoint::DockerEndpoint;
 use super::identity::{EngineIdentity, identity};
 use super::memory::{self, Note};
@@ -47,8 +48,20 @@ const HANDOVER: Duration = Duration::from_secs(60);
 /// How often a name is tried that is taken by something that cannot be found, and the time in between.
 const NAME_TRIES: u32 = 40;
 const NAME_PAUSE: Duration = Duration::from_millis(250);
+/// How often that is tried where the engine does not say whether it is about the name.
+const UNCLEAR_TRIES: u32 = 4;
 
-/// A Docker engine.
+/// What a create request came to.
+enum Created {
+    /// The container has this id.
+    Made(String),
+    /// Something has the name.
+    Taken,
+    /// Something has the name, or it was refused, in these words.
+    Unclear(String),
+}
+
+/// A Docker engine, or Podman.
 #[derive(Clone)]
 pub struct DockerEngine {
     client: Client,
@@ -163,14 +176,15 @@ impl DockerEngine {
         })
     }
 
-    /// Sends the create request once; `None` if something has the name.
+    /// Sends the create request once.
     async fn create_once(
         &self,
         spec: &LaunchSpec,
         name: &str,
-        body: ContainerCreateBody,
-    ) -> Result<Option<String>, EngineError> {
+        mut body: ContainerCreateBody,
+    ) -> Result<Created, EngineError> {
         let docker = self.client.docker().await?;
+        self.client.dialect().adapt(&mut body);
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         match self
             .client
@@ -181,10 +195,17 @@ impl DockerEngine {
                 for warning in created.warnings {
                     tracing::warn!(container = name, %warning, "the engine warns");
                 }
-                Ok(Some(created.id))
+                Ok(Created::Made(created.id))
             }
-            Err(Fault::Status { code: 409, .. }) => Ok(None),
             Err(Fault::Status { code: 404, .. }) => Err(images::missing(&spec.image)),
+            Err(Fault::Status { code, message, .. })
+                if self.client.dialect().conflict(code) != Conflict::No =>
+            {
+                Ok(match self.client.dialect().conflict(code) {
+                    Conflict::Possible => Created::Unclear(message),
+                    Conflict::Yes | Conflict::No => Created::Taken,
+                })
+            }
             Err(Fault::Status {
                 code: 400..500,
                 message,
@@ -239,10 +260,18 @@ impl DockerEngine {
         let body = self.request(spec, owner, dir).await?;
         // A holder of the name may vanish while we look at it: then the name is free. Or it is being made, by a call of a
         // process that is dead by now: then it has a name before it can be found.
-        for _ in 0..NAME_TRIES {
+        for tried in 1..=NAME_TRIES {
             let lost = match self.create_once(spec, name, body.clone()).await {
-                Ok(Some(id)) => return Ok(id),
-                Ok(None) => None,
+                Ok(Created::Made(id)) => return Ok(id),
+                Ok(Created::Taken) => None,
+                // Nothing that can be found has had the name for a while: it is refused for another reason.
+                Ok(Created::Unclear(reason)) if tried == UNCLEAR_TRIES => {
+                    return match self.holder(name, owner, dir.attempt()).await? {
+                        Some(id) => Ok(id),
+                        None => Err(Box::pin(self.refusal(name, reason, dir)).await),
+                    };
+                }
+                Ok(Created::Unclear(_)) => None,
                 Err(error) if error.fate() == Fate::Unknown => Some(error),
                 Err(EngineError::CreateRefused { reason, .. }) => {
                     return Err(Box::pin(self.refusal(name, reason, dir)).await);
@@ -337,7 +366,7 @@ impl DockerEngine {
 #[async_trait]
 impl Engine for DockerEngine {
     fn name(&self) -> &'static str {
-        ENGINE
+        self.client.dialect().name()
     }
 
     fn endpoint(&self) -> String {
@@ -539,11 +568,17 @@ impl Engine for DockerEngine {
         let image = reopen::image(&kept, name).await?;
         let made = async {
             let body = reopen::request(spec, owner, dir, &self.host, name, &image)?;
-            let created = self.create_once(spec, name, body).await?;
-            created.ok_or_else(|| EngineError::NameTaken {
-                name: name.to_owned(),
-                holder: "unknown id".to_owned(),
-            })
+            match self.create_once(spec, name, body).await? {
+                Created::Made(id) => Ok(id),
+                Created::Taken => Err(EngineError::NameTaken {
+                    name: name.to_owned(),
+                    holder: "unknown id".to_owned(),
+                }),
+                Created::Unclear(reason) => Err(EngineError::CreateRefused {
+                    name: name.to_owned(),
+                    reason,
+                }),
+            }
         };
         let id = match made.await {
             Ok(id) => id,

@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, ReadHalf, split};
 
 use super::client::{Client, EXEC, Fault, INSPECT_EXEC, RESIZE};
 use super::container::{Container, Phase, phase};
+use super::dialect::Conflict;
 use super::hijack::{self, Duplex};
 
 /// How often, and how long each time, is waited for the engine to know what it is asked for.
@@ -99,9 +100,10 @@ pub(super) async fn exec(
 
 /// Returns why nothing is executed: the container has ended, or is frozen.
 async fn refused(container: &Container, fault: Fault) -> EngineError {
-    let Fault::Status { code: 409, .. } = fault else {
+    let dialect = container.client.dialect();
+    if !matches!(&fault, Fault::Status { code, .. } if dialect.conflict(*code) != Conflict::No) {
         return container.error(fault).await;
-    };
+    }
     match container.state().await {
         Ok(state) if phase(&state) != Phase::Running => EngineError::NoSuchContainer {
             name: container.name.clone(),

@@ -8,13 +8,15 @@ use dark_factory_executor::engine::{EngineError, OnRestart};
 use serde::Deserialize;
 
 use super::client::{Client, INFO};
+use super::dialect::Dialect;
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineIdentity {
     /// Its own id and its data folder, which stay the same when it restarts; `None` if it has no id that lasts.
     ///
-    /// Up to version 22 the id is that of a key in `/etc/docker`, which engines of one machine share.
+    /// Up to version 22 the id is that of a key in `/etc/docker`, which engines of one machine share. Podman makes an
+    /// id up for every answer, and is told by its data folder alone.
     pub id: Option<String>,
     /// What becomes of containers when it goes down.
     pub on_restart: OnRestart,
@@ -26,8 +28,14 @@ pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineEr
     let ask = || Box::pin(async { Ok::<Said, EngineError>(client.ask(INFO, "/info").await?) });
     let (info, again) = tokio::try_join!(ask(), ask())?;
     Ok(EngineIdentity {
-        id: lasting(&info, &again),
-        on_restart: on_restart(info.live_restore),
+        id: match client.dialect() {
+            Dialect::Docker => lasting(&info, &again),
+            Dialect::Podman => info
+                .folder
+                .as_ref()
+                .map(|folder| format!("podman {folder}")),
+        },
+        on_restart: client.dialect().on_restart(info.live_restore),
     })
 }
 
@@ -40,15 +48,6 @@ struct Said {
     folder: Option<String>,
     #[serde(rename = "LiveRestoreEnabled")]
     live_restore: Option<bool>,
-}
-
-/// Returns what becomes of an engine's containers when it goes down.
-pub(super) fn on_restart(live_restore: Option<bool>) -> OnRestart {
-    if live_restore == Some(true) {
-        OnRestart::Survive
-    } else {
-        OnRestart::End
-    }
 }
 
 /// Returns the error for a container that the engine does not know: it is gone, but only if this is the engine that

@@ -68,14 +68,14 @@ impl DockerImages {
         if !is_safe_in_a_path(reference) || reference.contains('@') {
             return Err(bad_reference(reference));
         }
-        let (name, tag) = name_and_tag(reference);
+        let docker = self.client.docker().await?;
+        let (repo, tag) = self.client.dialect().import_as(name_and_tag(reference));
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(name)
+            .repo(&repo)
             .tag(tag)
             .changes(vec![format!("LABEL {LABEL_KIND}={KIND_SCRATCH}")])
             .build();
-        let docker = self.client.docker().await?;
         let body = bollard::body_full(Bytes::from(tar));
         let import = drain(docker.create_image(Some(options), Some(body), None));
         self.client
@@ -384,7 +384,7 @@ fn digest(reference: &str, image: &ImageInspect) -> String {
 }
 
 /// Returns a reference's repository: without digest and tag.
-fn repository(reference: &str) -> &str {
+pub(super) fn repository(reference: &str) -> &str {
     let name = reference
         .split_once('@')
         .map_or(reference, |(name, _)| name);
@@ -392,7 +392,7 @@ fn repository(reference: &str) -> &str {
 }
 
 /// Returns a repository's name as the engine writes it: without what stands for Docker Hub.
-fn familiar(name: &str) -> &str {
+pub(super) fn familiar(name: &str) -> &str {
     let name = name
         .strip_prefix("index.docker.io/")
         .or_else(|| name.strip_prefix("docker.io/"))

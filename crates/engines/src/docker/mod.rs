@@ -1,4 +1,4 @@
-//! The Docker Engine, and Podman through the same API.
+//! The Docker Engine, and Podman through the same API; what differs is in `dialect`.
 //!
 //! Owns: everything that knows Docker's words.
 //! Reads: launch specs and launch options.
@@ -10,6 +10,7 @@ mod causes;
 mod client;
 mod container;
 mod copier;
+mod dialect;
 mod endpoint;
 mod engine;
 mod exec;

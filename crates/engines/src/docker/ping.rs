@@ -11,6 +11,7 @@ use bollard::ClientVersion;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::dialect::Dialect;
 use super::endpoint::Address;
 
 const REQUEST: &[u8] = b"HEAD /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n";
@@ -23,6 +24,8 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub(super) struct Ping {
     /// The newest API version of the engine; `None` if it does not say.
     pub(super) version: Option<ClientVersion>,
+    /// Which engine it is.
+    pub(super) dialect: Dialect,
     /// The process that listens on the engine's socket, where that can be seen.
     pub(super) listener: Option<u32>,
 }
@@ -39,6 +42,7 @@ pub(super) async fn ping(address: &Address) -> io::Result<Ping> {
     };
     Ok(Ping {
         version: find_version(&answer),
+        dialect: Dialect::of_header(&answer),
         listener: listener.and_then(|process| u32::try_from(process).ok()),
     })
 }

@@ -13,7 +13,7 @@ use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBu
 use dark_factory_executor::engine::{Capabilities, Description, EngineError, LimitKind};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
-use super::identity::on_restart;
+use super::dialect::Dialect;
 use super::images;
 
 /// What an engine says of itself and of an image to whoever only asks.
@@ -49,7 +49,11 @@ pub(super) async fn probe(client: &Client, dir: &Path) -> Result<Capabilities, E
     let docker = client.docker().await?;
     let info = async { Ok(client.call(INFO, docker.info()).await?) };
     let (info, ()) = tokio::try_join!(info, look_for(client, dir))?;
-    Ok(capabilities(&info, docker.client_version()))
+    Ok(capabilities(
+        &info,
+        docker.client_version(),
+        client.dialect(),
+    ))
 }
 
 /// Contacts the engine and makes sure that it sees the folder `dir`.
@@ -63,19 +67,19 @@ pub(super) async fn describe(client: &Client) -> Result<Description, EngineError
     let info = client.call(INFO, docker.info()).await?;
     let time = info.system_time.as_deref();
     Ok(Description {
-        capabilities: capabilities(&info, docker.client_version()),
+        capabilities: capabilities(&info, docker.client_version(), client.dialect()),
         facts: facts(&info),
         data_dir: info.docker_root_dir.as_deref().map(PathBuf::from),
         time: time.and_then(|time| time.parse().ok()),
     })
 }
 
-fn capabilities(info: &SystemInfo, api: ClientVersion) -> Capabilities {
+fn capabilities(info: &SystemInfo, api: ClientVersion, dialect: Dialect) -> Capabilities {
     Capabilities {
         version: info.server_version.clone().unwrap_or_default(),
         api_version: api.to_string(),
         limits: limits(info),
-        on_restart: on_restart(info.live_restore_enabled),
+        on_restart: dialect.on_restart(info.live_restore_enabled),
         lacks: Vec::new(),
     }
 }
@@ -128,7 +132,8 @@ fn limits(info: &SystemInfo) -> Vec<LimitKind> {
 /// Looks whether the engine sees a folder that we just made, without having or needing an image.
 ///
 /// An engine checks the sources of mounts before it looks for the image: 400 says that the source is not there, 404
-/// that only the image is missing. That a 400 is about the source is seen by asking once more without it.
+/// that only the image is missing. That a 400 is about the source is seen by asking once more without it. Podman looks
+/// for the image first; with it, a source that is not there is seen when a container is created.
 async fn look_for(client: &Client, dir: &Path) -> Result<(), EngineError> {
     let local = |source| EngineError::Local {
         operation: "making a folder to probe the engine with".to_owned(),

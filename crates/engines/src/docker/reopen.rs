@@ -22,6 +22,7 @@ use jiff::Timestamp;
 
 use super::client::{COMMIT, Client, Fault, LIST, LIST_IMAGES, REMOVE_IMAGE};
 use super::container::Container;
+use super::images::{familiar, repository};
 use super::launch::create_body;
 use super::lower::launch_opts;
 
@@ -48,7 +49,7 @@ pub(super) async fn image(ended: &Container, name: &str) -> Result<String, Engin
 
 /// Removes the image of a copy; another one is left alone, and one that is gone is no error.
 pub(super) async fn remove_image(client: &Client, image: &str) -> Result<(), EngineError> {
-    if image.split(':').next() != Some(REPOSITORY) {
+    if !is_of_a_copy(image) {
         return Ok(());
     }
     let docker = client.docker().await?;
@@ -63,6 +64,11 @@ pub(super) async fn remove_image(client: &Client, image: &str) -> Result<(), Eng
         Ok(_) | Err(Fault::Status { code: 404, .. }) => Ok(()),
         Err(fault) => Err(fault.into()),
     }
+}
+
+/// Returns whether an image is one of a copy: engines write the same name with and without what stands for Docker Hub.
+fn is_of_a_copy(image: &str) -> bool {
+    familiar(repository(image)) == REPOSITORY
 }
 
 /// Returns the owner's images of copies that no container has; they have the labels of the containers that ended.
@@ -96,7 +102,7 @@ fn named(image: ImageSummary) -> Vec<OwnedImage> {
     let created_at = Timestamp::from_second(image.created).ok();
     let names = image.repo_tags.into_iter();
     names
-        .filter(|name| name.split(':').next() == Some(REPOSITORY))
+        .filter(|name| is_of_a_copy(name))
         .map(|name| OwnedImage {
             name,
             id: image.id.clone(),

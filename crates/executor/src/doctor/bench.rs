@@ -262,7 +262,7 @@ impl Ran {
         Finding::failed(
             exit_code::ENGINE,
             self.cause(),
-            Some("the engine's log says more (`journalctl -u docker`)".to_owned()),
+            Some("the engine's log says more (`journalctl -u docker` or `-u podman`)".to_owned()),
         )
     }
 

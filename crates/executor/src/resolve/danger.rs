@@ -173,15 +173,12 @@ impl<'a> Border<'a> {
         if path.starts_with(&state) || state.starts_with(path) {
             return Some(Danger::State { path: state });
         }
-        let of_docker = self
-            .host
-            .var("DOCKER_HOST")
-            .and_then(|url| url.strip_prefix("unix://"))
+        let named = ["DOCKER_HOST", "CONTAINER_HOST"]
+            .into_iter()
+            .filter_map(|variable| self.host.var(variable)?.strip_prefix("unix://"))
             .map(PathBuf::from);
         let in_use = self.context.engine_socket.iter().cloned();
-        let mut sockets = in_use
-            .chain(of_docker)
-            .chain(places::engine_sockets(self.host));
+        let mut sockets = in_use.chain(named).chain(places::engine_sockets(self.host));
         sockets
             .find(|socket| socket.starts_with(path) || canonical_so_far(socket).starts_with(path))
             .map(|path| Danger::EngineSocket { path })

@@ -10,7 +10,7 @@ use dark_factory_agents::Agent;
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Transport};
 
 use super::{ResolveContext, SEED_HOST_CLAUDE_DIR};
-use crate::settings::{Credentials, OnInterrupt, ProfileName, Shown};
+use crate::settings::{Credentials, EngineChoice, OnInterrupt, ProfileName, Shown};
 use crate::spec::{Profile, PullPolicy, StopPolicy, WORKSPACE_TARGET};
 
 /// The agent.
@@ -127,7 +127,8 @@ pub fn default_of(
         "env" | "env-file" | "secrets" | "mount" | "label" | "allow-mounts" => "(none)".to_owned(),
         "jobs" => format!("{RUN_JOBS} ({DAEMON_JOBS} in a daemon)"),
         "on-interrupt" => OnInterrupt::default().shown(),
-        "host" => "(DOCKER_HOST, else the default socket)".to_owned(),
+        "engine" => EngineChoice::default().shown(),
+        "host" => "(DOCKER_HOST or CONTAINER_HOST, else the engine's usual socket)".to_owned(),
         "keep-days" | "keep-runs" => "(all)".to_owned(),
         _ => return None,
     })

@@ -283,6 +283,9 @@ keys! {
     Tool tool.on_interrupt = "on-interrupt": Shape::Choice(&["stop", "detach"]), text::ON_INTERRUPT,
         "what Ctrl-C does to the runs of `run`",
         |r, n, slot| r.one(n, slot, text::parse_on_interrupt);
+    Machine tool.engine = "engine": Shape::Choice(&["auto", "docker", "podman"]), text::ENGINE,
+        "the container engine; auto is the one that an endpoint names, else the first that answers",
+        |r, n, slot| r.one(n, slot, text::parse_engine);
     Machine tool.host = "host": Shape::Text, TEXT, "the engine's endpoint: a Unix socket or tcp://HOST:PORT",
         |r, n, slot| r.text(n, slot);
     Machine tool.keep_days = "keep-days": Shape::Count { least: 1, most: None }, text::COUNT,

@@ -31,10 +31,11 @@ pub use keys::{ENV_PREFIX, IGNORED_KEYS, KEYS, Key, Scope, Shape};
 pub use show::Entry;
 pub use text::{
     EnvLine, SettingError, parse_api_base, parse_api_key, parse_completion_grace, parse_cost,
-    parse_count, parse_cpus, parse_credentials, parse_env, parse_env_file, parse_grace, parse_jobs,
-    parse_label, parse_memory, parse_mount, parse_network, parse_on_interrupt, parse_pids,
-    parse_profile, parse_project_name, parse_providers, parse_pull, parse_secret, parse_signal,
-    parse_time_limit, parse_timeout, parse_transport, parse_user, parse_uses,
+    parse_count, parse_cpus, parse_credentials, parse_engine, parse_env, parse_env_file,
+    parse_grace, parse_jobs, parse_label, parse_memory, parse_mount, parse_network,
+    parse_on_interrupt, parse_pids, parse_profile, parse_project_name, parse_providers, parse_pull,
+    parse_secret, parse_signal, parse_time_limit, parse_timeout, parse_transport, parse_user,
+    parse_uses,
 };
 
 pub(crate) use diagnostic::{Fault, Joined, Place};
@@ -219,6 +220,26 @@ pub enum OnInterrupt {
     Detach,
 }
 
+/// Which container engine is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum EngineChoice {
+    /// The one that an endpoint names, else the first of those below that answers where it usually is.
+    #[default]
+    Auto,
+    /// Docker, and no other.
+    Docker,
+    /// Podman, and no other.
+    Podman,
+}
+
+impl EngineChoice {
+    /// Returns the word that [`parse_engine`] reads.
+    pub fn word(self) -> String {
+        self.shown()
+    }
+}
+
 /// How an agent comes to its credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -349,6 +370,8 @@ pub struct ToolSettings {
     pub jobs: Option<Sourced<u16>>,
     /// What Ctrl-C does.
     pub on_interrupt: Option<Sourced<OnInterrupt>>,
+    /// Which engine is used.
+    pub engine: Option<Sourced<EngineChoice>>,
     /// The engine's endpoint.
     pub host: Option<Sourced<String>>,
     /// Days that a finished run is kept.
@@ -370,6 +393,7 @@ impl ToolSettings {
         Self {
             jobs: self.jobs.or(lower.jobs),
             on_interrupt: self.on_interrupt.or(lower.on_interrupt),
+            engine: self.engine.or(lower.engine),
             host: self.host.or(lower.host),
             keep_days: self.keep_days.or(lower.keep_days),
             keep_runs: self.keep_runs.or(lower.keep_runs),

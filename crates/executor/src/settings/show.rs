@@ -10,8 +10,8 @@ use std::time::Duration;
 use dark_factory_types::{ByteSize, CpuCount, NetworkMode, Provider, Transport, Usd};
 
 use super::{
-    Credentials, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, Origin, ProfileName,
-    SecretSource, Sourced, UserSetting,
+    Credentials, EngineChoice, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, Origin,
+    ProfileName, SecretSource, Sourced, UserSetting,
 };
 use crate::spec::{GitVisibility, Profile, PullPolicy};
 
@@ -152,6 +152,7 @@ words! {
     PullPolicy { Never: "never", Missing: "missing", Always: "always" }
     Transport { Spool: "spool", Attach: "attach" }
     Profile { Hardened: "hardened", Seed: "seed" }
+    EngineChoice { Auto: "auto", Docker: "docker", Podman: "podman" }
     OnInterrupt { Stop: "stop", Detach: "detach" }
     Credentials { Broker: "broker", Mount: "mount", None: "none" }
     GitVisibility { Hidden: "true", Visible: "false" }

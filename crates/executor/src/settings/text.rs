@@ -12,8 +12,8 @@ use dark_factory_types::{
 };
 
 use super::{
-    Credentials, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, ProfileName, SecretSource,
-    UserSetting,
+    Credentials, EngineChoice, EnvValue, ExtraMount, KeySource, Limit, OnInterrupt, ProfileName,
+    SecretSource, UserSetting,
 };
 use crate::spec::{Profile, PullPolicy};
 
@@ -42,6 +42,7 @@ pub(super) const PROFILE: &str = "hardened, seed, or the name of a [profile.NAME
 pub(super) const JOBS: &str = "a whole number from 1 to 64";
 pub(super) const COUNT: &str = "a whole number from 1";
 pub(super) const ON_INTERRUPT: &str = "stop or detach";
+pub(super) const ENGINE: &str = "auto, docker or podman";
 pub(super) const PROJECT_NAME: &str = "a name that is not empty";
 pub(super) const TRANSPORT: &str = "spool or attach";
 pub(super) const CREDENTIALS: &str = "broker, mount or none";
@@ -169,6 +170,13 @@ parsers! {
     parse_on_interrupt(text) -> OnInterrupt, ON_INTERRUPT, match text {
         "stop" => Some(OnInterrupt::Stop),
         "detach" => Some(OnInterrupt::Detach),
+        _ => None,
+    };
+    /// Parses `auto`, `docker` or `podman`.
+    parse_engine(text) -> EngineChoice, ENGINE, match text {
+        "auto" => Some(EngineChoice::Auto),
+        "docker" => Some(EngineChoice::Docker),
+        "podman" => Some(EngineChoice::Podman),
         _ => None,
     };
     /// Parses the name of a project.

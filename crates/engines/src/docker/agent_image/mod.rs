@@ -541,11 +541,13 @@ impl AgentImages {
             .make_root(&request.temp_dir, cancel, &mut *progress)
             .await?;
         progress(&format!("importing {image}"));
-        let (repository, tag) = images::name_and_tag(&image);
+        let docker = self.client.docker().await?;
+        let dialect = self.client.dialect();
+        let (repository, tag) = dialect.import_as(images::name_and_tag(&image));
         let label = |name: &str, value: &str| format!("LABEL {name}=\"{value}\"");
         let options = CreateImageOptionsBuilder::default()
             .from_src("-")
-            .repo(repository)
+            .repo(&repository)
             .tag(tag)
             .message(COMMENT)
             .changes(vec![
@@ -558,7 +560,6 @@ impl AgentImages {
         let root = folder.path().join("root");
         let (pieces, writing) = archive::pieces(move |output| source::write_root(&root, output));
         let body = bollard::body_try_stream(pieces);
-        let docker = self.client.docker().await?;
         let import = images::drain(docker.create_image(Some(options), Some(body), None));
         unless_cancelled(cancel, async {
             let imported = self.client.call_slow(IMPORT, import).await;

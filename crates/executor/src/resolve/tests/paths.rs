@@ -224,6 +224,9 @@ fn dangerous_mounts_are_refused() {
         format!("unix://{}", fixture.path("e.sock").display()),
     );
     fixture.file("e.sock", "");
+    let podman = format!("unix://{}", fixture.path("c.sock").display());
+    fixture.host.env.insert("CONTAINER_HOST".into(), podman);
+    fixture.file("c.sock", "");
     let root = "it is the whole file system of the host; nothing allows that; mount what the agent needs of it";
     let keys = |path: &str| {
         let allow = allow(&format!("mount something else, or add BASE/{path} to"));
@@ -253,6 +256,7 @@ fn dangerous_mounts_are_refused() {
         ("/var/run/docker.sock:/s", socket("/var/run/docker.sock")),
         ("/run/docker.sock:/s", socket("/var/run/docker.sock")),
         ("../e.sock:/s", socket("BASE/e.sock")),
+        ("../c.sock:/s", socket("BASE/c.sock")),
         ("~/.ssh:/k", keys("home/.ssh")),
         ("~/.ssh/id:/k", keys("home/.ssh/id")),
         ("keys:/k", keys("home/.ssh")),
