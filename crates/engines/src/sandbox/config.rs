@@ -89,6 +89,8 @@ pub struct Tmpfs {
     pub target: PathBuf,
     /// The most that it holds.
     pub size: ByteSize,
+    /// The most files that it holds.
+    pub files: u64,
     /// Permission bits of its root.
     pub mode: u32,
 }
@@ -109,10 +111,23 @@ pub struct SandboxLimits {
     /// Folders of control groups that were made for it, with their limits set: the shim joins each before it starts
     /// anything, and removes none.
     pub cgroups: Vec<PathBuf>,
-    /// Where no control group keeps memory: the most address space of one process.
-    pub address_space: Option<ByteSize>,
+    /// What the engine writes into files of those groups before it starts the shim, which does not read this.
+    #[serde(default)]
+    pub settings: Vec<CgroupSetting>,
+    /// Where no control group keeps memory: the most private memory of one process (`RLIMIT_DATA`: unlike address
+    /// space, it does not count what runtimes only reserve).
+    pub data: Option<ByteSize>,
     /// Where no control group keeps processes: the most processes of its user.
     pub processes: Option<u64>,
+}
+
+/// One line of a control group's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSetting {
+    /// The file.
+    pub file: PathBuf,
+    /// What is written into it.
+    pub value: String,
 }
 
 /// The living shim.
