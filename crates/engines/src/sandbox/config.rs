@@ -13,6 +13,13 @@ use serde::{Deserialize, Serialize};
 
 /// Hidden first argument with which a program becomes the shim of the sandbox whose folder follows.
 pub const SHIM_ARG: &str = "__sandbox-shim";
+/// After [`SHIM_ARG`]: executes a program in the running sandbox whose folder follows, after it an [`ExecRequest`] as
+/// JSON. The program has the caller's descriptors 0, 1 and 2; a terminal on 0 becomes its controlling terminal. The exit
+/// code is the program's, 128 and the signal if one ended it, and [`EXIT_NOT_EXECUTED`] with a line on stderr if it never
+/// ran.
+pub const EXEC_ARG: &str = "exec";
+/// Exit code: the program was not executed in the sandbox.
+pub const EXIT_NOT_EXECUTED: u8 = 126;
 /// File: [`SandboxConfig`], written before the sandbox is started and never changed.
 pub const CONFIG_FILE: &str = "config.json";
 /// File: locked by the shim as long as it lives.
@@ -128,6 +135,16 @@ pub struct CgroupSetting {
     pub file: PathBuf,
     /// What is written into it.
     pub value: String,
+}
+
+/// A program to execute in a running sandbox, as the sandbox's user and confined as its PID 1 is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The program, looked for in the `PATH` of its environment, and its arguments.
+    pub argv: Vec<String>,
+    /// What its environment has beyond the sandbox's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
 }
 
 /// The living shim.
