@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod exec;
 mod files;
 mod lab;
 mod life;
