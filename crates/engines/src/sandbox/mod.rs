@@ -5,3 +5,6 @@
 //! Never: decides an outcome.
 
 pub mod config;
+mod shim;
+
+pub use shim::shim_main;

@@ -1,0 +1,138 @@
+//! How a sandbox begins and ends.
+
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
+
+use dark_factory_engines::sandbox::config::{Ended, LOCK_FILE, SHIM_LOG};
+use dark_factory_executor::spec::Access;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::both;
+use crate::lab::{Lab, eventually};
+
+/// Returns the host's processes whose command line has a word.
+fn processes_with(word: &str) -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    all.filter_map(|entry| {
+        let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let is_one = line.windows(word.len()).any(|part| part == word.as_bytes());
+        is_one.then_some(pid)
+    })
+    .collect()
+}
+
+both! {
+    fn the_exit_code_of_the_first_process_is_recorded(who) {
+        for code in [0, 1, 7, 126, 255] {
+            let mut lab = Lab::new(who);
+            lab.script(&format!("exit {code}"));
+
+            let exit = lab.run();
+
+            assert_eq!(exit.ended, Ended::Code(code));
+            assert!(!exit.oom_killed);
+        }
+    }
+
+    fn the_signal_that_ends_the_first_process_is_recorded(who) {
+        let mut lab = Lab::new(who);
+        let mut shim = lab.start("");
+
+        let init = lab.record().unwrap().init.unwrap();
+        kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
+        let status = shim.wait().unwrap();
+
+        assert!(status.success(), "{status}");
+        assert_eq!(lab.exit().unwrap().ended, Ended::Signal(9));
+    }
+
+    fn nothing_of_a_sandbox_outlives_its_first_process(who) {
+        let mut lab = Lab::new(who);
+        let seconds = format!("7777{}", who.uid());
+        lab.script(&format!("sleep {seconds} & setsid sleep {seconds} & sleep 0.2"));
+
+        lab.run();
+
+        assert_eq!(processes_with(&seconds), [0_i32; 0]);
+    }
+
+    fn everything_dies_with_a_killed_shim_and_no_end_is_recorded(who) {
+        let mut lab = Lab::new(who);
+        let seconds = format!("8888{}", who.uid());
+        let mut shim = lab.start(&format!("sleep {seconds} & setsid sleep {seconds} &"));
+        assert!(processes_with(&seconds).len() > 1);
+
+        shim.kill().unwrap();
+        let status = shim.wait().unwrap();
+
+        assert_eq!(status.signal(), Some(9));
+        eventually("all are dead", || processes_with(&seconds).is_empty());
+        assert_eq!(lab.exit(), None);
+        let lock = File::open(lab.path("box").join(LOCK_FILE)).unwrap();
+        lock.try_lock().unwrap();
+    }
+
+    fn a_second_shim_leaves_and_changes_nothing(who) {
+        let mut lab = Lab::new(who);
+        let mut first = lab.start("echo once >>/out/starts");
+        let record = lab.record();
+
+        let second = lab.spawn().wait().unwrap();
+
+        assert!(second.success(), "{second}");
+        assert_eq!(lab.record(), record);
+        assert_eq!(lab.exit(), None);
+        first.kill().unwrap();
+        first.wait().unwrap();
+        let third = lab.spawn().wait().unwrap();
+        assert!(third.success(), "{third}");
+        assert_eq!(lab.exit(), None);
+        let starts = std::fs::read_to_string(lab.path("out/starts")).unwrap();
+        assert_eq!(starts, "once\n");
+    }
+
+    fn a_missing_mount_source_is_named_and_nothing_runs(who) {
+        let mut lab = Lab::new(who);
+        let missing = lab.path("missing");
+        lab.bind(&missing, "/missing", Access::ReadOnly);
+        lab.script("true");
+
+        let exit = lab.run();
+
+        let Ended::NotStarted(why) = exit.ended else {
+            panic!("{exit:?}")
+        };
+        assert!(why.contains(missing.to_str().unwrap()), "{why}");
+        assert!(why.contains("No such file"), "{why}");
+        let log = std::fs::read_to_string(lab.path("box").join(SHIM_LOG)).unwrap();
+        assert!(log.contains(&why), "{log}");
+    }
+
+    fn a_missing_program_is_named(who) {
+        let mut lab = Lab::new(who);
+        lab.config.argv = vec!["/no/such/program".to_owned()];
+
+        let exit = lab.run();
+
+        let Ended::NotStarted(why) = exit.ended else {
+            panic!("{exit:?}")
+        };
+        assert!(why.contains("/no/such/program"), "{why}");
+    }
+}
+
+#[test]
+fn a_user_cannot_be_somebody_else_in_a_sandbox() {
+    let mut lab = Lab::new(crate::lab::Who::User);
+    lab.config.uid = 1000;
+    lab.script("true");
+
+    let exit = lab.run();
+
+    let Ended::NotStarted(why) = exit.ended else {
+        panic!("{exit:?}")
+    };
+    assert!(why.contains("run as user 1000"), "{why}");
+}
