@@ -9,7 +9,6 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-mod exec;
 mod files;
 mod lab;
 mod life;
