@@ -58,6 +58,24 @@ both! {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "content\nmore\n");
     }
 
+    fn what_is_mounted_below_is_there_and_as_read_only_as_what_is_above(who) {
+        let mut lab = Lab::new(who);
+        let folder = lab.folder("folder");
+        let below = lab.folder("folder/below");
+        lab.bind(&folder, "/readable", Access::ReadOnly);
+        lab.bind(&folder, "/writable", Access::ReadWrite);
+        lab.script(
+            "touch /writable/below/x && ls /readable/below; touch /readable/below/y 2>/dev/null && echo wrote; \
+             cp /bin/true /writable/below; /writable/below/true 2>/dev/null || echo noexec",
+        );
+        lab.write_config();
+
+        let status = lab.spawn_beside_mount(&below).wait().unwrap();
+
+        assert!(status.success(), "{status}");
+        assert_eq!(lab.output(), "x\nnoexec\n", "{:?}", lab.exit());
+    }
+
     /// A prepared link in a workspace must not have a mount point made somewhere on the host.
     fn a_link_at_a_mount_point_leads_nowhere_on_the_host(who) {
         let mut lab = Lab::new(who);

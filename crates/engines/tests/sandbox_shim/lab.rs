@@ -154,6 +154,21 @@ impl Lab {
         command.spawn().unwrap()
     }
 
+    /// Starts a shim where the host has a file system in memory on a folder, to which everybody may write.
+    pub(crate) fn spawn_beside_mount(&self, at: &Path) -> Child {
+        let script = "mount -t tmpfs -o noexec,mode=777 x \"$0\" && exec setpriv --reuid $1 --regid $1 --clear-groups \
+             \"$2\" \"$3\" \"$4\"";
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "--propagation", "private", "sh", "-c", script])
+            .arg(at)
+            .arg(self.who.uid().to_string())
+            .arg(self.program())
+            .arg(SHIM_ARG)
+            .arg(self.path("box"));
+        command.spawn().unwrap()
+    }
+
     /// Starts a shim, waits until it has left, and returns what it wrote of the end.
     pub(crate) fn run(&self) -> ExitRecord {
         self.write_config();

@@ -4,8 +4,9 @@
 //! Reads: `/proc/self/mountinfo`.
 //! Never: follows a symlink of the tree out of it: each name is resolved as it will be for the agent.
 
-use std::ffi::OsStr;
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -309,7 +310,11 @@ impl Tree {
         let doing = || format!("restrict {}", target.display());
         let here = self.open(target).doing(doing)?;
         let here = fs::read_link(link_to(&here)).doing(doing)?;
-        let mounts = fs::read("/proc/self/mountinfo").doing(doing)?;
+        // The kernel gives no size, and a small buffer takes many calls.
+        let mut mounts = Vec::with_capacity(64 << 10);
+        File::open("/proc/self/mountinfo")
+            .and_then(|mut file| file.read_to_end(&mut mounts))
+            .doing(doing)?;
         for (at, own) in parse_mounts(&mounts) {
             if at.starts_with(&here) {
                 remount(&at, flags(own))
@@ -389,7 +394,7 @@ fn unescape(text: &[u8]) -> PathBuf {
             }
         }
     }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
