@@ -136,6 +136,19 @@ both! {
         assert!(log.contains("dark-factory-init: "), "{log}");
     }
 
+    fn a_configuration_of_another_form_is_not_guessed_at(who) {
+        let mut lab = Lab::new(who);
+        lab.config.version = 2;
+        lab.script("true");
+
+        let exit = lab.run();
+
+        let Ended::NotStarted(why) = exit.ended else {
+            panic!("{exit:?}")
+        };
+        assert!(why.contains("its form is 2"), "{why}");
+    }
+
     fn a_missing_program_is_named(who) {
         let mut lab = Lab::new(who);
         lab.config.argv = vec!["/no/such/program".to_owned()];
