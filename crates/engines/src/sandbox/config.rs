@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub const SHIM_ARG: &str = "__sandbox-shim";
 /// After [`SHIM_ARG`]: executes a program in the running sandbox whose folder follows, after it an [`ExecRequest`] as
 /// JSON. The program has the caller's descriptors 0, 1 and 2; a terminal on 0 becomes its controlling terminal. The exit
-/// code is the program's, 128 and the signal if one ended it, and [`EXIT_NOT_EXECUTED`] with a line on stderr if it never
-/// ran.
+/// code is the program's, 128 and the signal if one ended it, and, with a line on stderr, 127 if there is no such program
+/// and [`EXIT_NOT_EXECUTED`] if it could not be executed.
 pub const EXEC_ARG: &str = "exec";
 /// Exit code: the program was not executed in the sandbox.
 pub const EXIT_NOT_EXECUTED: u8 = 126;

@@ -50,6 +50,23 @@ both! {
         assert!(outside.contains("Seccomp:\t2\n"), "{outside}");
     }
 
+    /// As the helper is: its descriptors and its memory are closed to the sandbox's user.
+    fn a_first_process_that_is_closed_to_others_is_no_hindrance(who) {
+        let mut lab = Lab::new(who);
+        let prctl = libc::SYS_prctl;
+        let script = format!("syscall({prctl}, 4, 0, 0, 0, 0); open F, '>', '/out/up'; close F; sleep 1000");
+        lab.config.argv = ["perl", "-e", &script].map(str::to_owned).to_vec();
+        lab.write_config();
+        let mut shim = lab.spawn();
+        eventually("it is up", || lab.path("out/up").exists());
+
+        let seen = said(&lab, "hostname; ls /proc/1/fd 2>/dev/null || echo closed");
+
+        assert_eq!(seen, "a-sandbox\nclosed\n");
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+    }
+
     fn a_program_has_the_environment_of_the_sandbox_and_its_own(who) {
         let mut lab = Lab::new(who);
         let mut shim = lab.start("");
@@ -152,6 +169,11 @@ both! {
         let mut shim = lab.start("ln -s /proc/self/exe /out/trap");
         let before = std::fs::read(lab.program()).unwrap();
 
+        let mut executor = lab.exec_command(&["sh", "-c", "echo >/out/runs; sleep 1000"]);
+        let mut executor = executor.spawn().unwrap();
+        eventually("it runs", || lab.path("out/runs").exists());
+        let program = std::fs::read_link(format!("/proc/{}/exe", executor.id())).unwrap();
+        assert!(program.starts_with("/memfd:dark-factory (deleted)"), "{program:?}");
         let output = lab.exec(&["/out/trap"]);
 
         assert!(!output.status.success(), "{output:?}");
@@ -160,5 +182,6 @@ both! {
         assert!(std::fs::read(lab.program()).unwrap() == before);
         shim.kill().unwrap();
         shim.wait().unwrap();
+        executor.wait().unwrap();
     }
 }

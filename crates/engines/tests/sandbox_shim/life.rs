@@ -1,5 +1,6 @@
 //! How a sandbox begins and ends.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -9,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::both;
-use crate::lab::{Lab, eventually};
+use crate::lab::{Lab, Who, eventually};
 
 /// Returns the host's processes whose command line has a word.
 fn processes_with(word: &str) -> Vec<i32> {
@@ -21,6 +22,14 @@ fn processes_with(word: &str) -> Vec<i32> {
         is_one.then_some(pid)
     })
     .collect()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is told by its environment where the helper is"
+)]
+fn helper_of_this_machine() -> OsString {
+    std::env::var_os("DARK_FACTORY_TEST_HELPER").unwrap()
 }
 
 both! {
@@ -110,6 +119,36 @@ both! {
         assert!(log.contains(&why), "{log}");
     }
 
+    fn the_helper_is_the_first_process(who) {
+        let mut lab = Lab::new(who);
+        let helper = lab.path("helper");
+        std::fs::copy(helper_of_this_machine(), &helper).unwrap();
+        lab.bind(&helper, "/.dark-factory/init", Access::ReadOnly);
+        let id = lab.config.attempt;
+        let argv = format!("/.dark-factory/init run --socket /out/nobody --id {id} --connect-timeout 0 -- true");
+        lab.config.argv = argv.split(' ').map(str::to_owned).collect();
+
+        let exit = lab.run();
+
+        // Nobody has handed a spool over to it.
+        assert_eq!(exit.ended, Ended::Code(120));
+        let log = std::fs::read_to_string(lab.path("box").join(SHIM_LOG)).unwrap();
+        assert!(log.contains("dark-factory-init: "), "{log}");
+    }
+
+    fn a_configuration_of_another_form_is_not_guessed_at(who) {
+        let mut lab = Lab::new(who);
+        lab.config.version = 2;
+        lab.script("true");
+
+        let exit = lab.run();
+
+        let Ended::NotStarted(why) = exit.ended else {
+            panic!("{exit:?}")
+        };
+        assert!(why.contains("its form is 2"), "{why}");
+    }
+
     fn a_missing_program_is_named(who) {
         let mut lab = Lab::new(who);
         lab.config.argv = vec!["/no/such/program".to_owned()];
@@ -125,7 +164,7 @@ both! {
 
 #[test]
 fn a_user_cannot_be_somebody_else_in_a_sandbox() {
-    let mut lab = Lab::new(crate::lab::Who::User);
+    let mut lab = Lab::new(Who::User);
     lab.config.uid = 1000;
     lab.script("true");
 
@@ -135,4 +174,27 @@ fn a_user_cannot_be_somebody_else_in_a_sandbox() {
         panic!("{exit:?}")
     };
     assert!(why.contains("run as user 1000"), "{why}");
+}
+
+/// Each of them has namespaces, mounts and a record of its own.
+#[test]
+fn fifty_live_at_once_and_none_sees_another() {
+    let mut labs: Vec<Lab> = (0..50)
+        .map(|n| Lab::new(if n % 2 == 0 { Who::Root } else { Who::User }))
+        .collect();
+    for (n, lab) in labs.iter_mut().enumerate() {
+        lab.script(&format!("echo /proc/[0-9]*; exit {n}"));
+        lab.write_config();
+    }
+
+    let shims: Vec<_> = labs.iter().map(Lab::spawn).collect();
+    for mut shim in shims {
+        assert!(shim.wait().unwrap().success());
+    }
+
+    for (n, lab) in labs.iter().enumerate() {
+        let code = i32::try_from(n).unwrap();
+        assert_eq!(lab.exit().unwrap().ended, Ended::Code(code));
+        assert_eq!(lab.output(), "/proc/1\n");
+    }
 }

@@ -6,12 +6,16 @@
 #![cfg(all(feature = "sandbox", target_os = "linux"))]
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+mod exec;
 mod files;
 mod lab;
 mod life;
+mod limits;
+mod network;
 mod privileges;
 
 /// Makes two tests of one: of a sandbox that root started, and of one that an ordinary user did.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 
 use crate::both;
-use crate::lab::Lab;
+use crate::lab::{Lab, Who};
 
 both! {
     fn there_are_no_capabilities_and_never_will_be(who) {
@@ -124,4 +124,65 @@ both! {
 
         assert_eq!(said, "refused\na-sandbox\n");
     }
+}
+
+/// Who is user 0 in a sandbox that root started is user 0 outside, without what makes it root.
+#[test]
+fn user_0_is_confined_as_everybody() {
+    let mut lab = Lab::new(Who::Root);
+    lab.config.uid = 0;
+    lab.config.gid = 0;
+    lab.give(&lab.path("out"), 0o755, 0);
+
+    let said = lab.output_of(
+        "id -u; grep -c '^Cap.*0000000000000000$' /proc/self/status; \
+         (echo x >/proc/sys/kernel/domainname) 2>/dev/null && echo wrote; mknod /tmp/disk b 8 0 2>/dev/null && echo made; \
+         chown 1 /tmp 2>/dev/null && echo gave; touch /usr/x 2>/dev/null && echo wrote; \
+         ls /etc/shadow /etc/ssl/private 2>/dev/null; unshare -m true 2>/dev/null && echo unshared; true",
+    );
+
+    assert_eq!(said, "0\n5\n");
+}
+
+/// A program of another architecture has other numbers for its system calls, which the list does not know.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_program_with_32_bit_system_calls_is_killed() {
+    let mut lab = Lab::new(Who::Root);
+    lab.file("out/program", "");
+    std::fs::write(lab.path("out/program"), exits_with_42_by_32_bit_calls()).unwrap();
+
+    let said = lab.output_of("cp program /out/p; chmod +x /out/p; /out/p; echo $?");
+
+    // 31 is SIGSYS; 126 is what a kernel without such calls says.
+    let code = said.lines().last().unwrap();
+    assert!(code == "159" || code == "126", "{said}");
+}
+
+/// A whole 32-bit program of two system calls' worth: `exit(42)`.
+#[cfg(target_arch = "x86_64")]
+fn exits_with_42_by_32_bit_calls() -> Vec<u8> {
+    const BASE: u32 = 0x0804_8000;
+    const HEADERS: u32 = 52 + 32;
+    // mov $1, %eax; mov $42, %ebx; int $0x80
+    let code = [0xb8, 1, 0, 0, 0, 0xbb, 42, 0, 0, 0, 0xcd, 0x80];
+    let size = HEADERS + 12;
+    let mut file = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let half = |file: &mut Vec<u8>, value: u16| file.extend(value.to_le_bytes());
+    let word = |file: &mut Vec<u8>, value: u32| file.extend(value.to_le_bytes());
+    // An executable of the 80386, form 1.
+    half(&mut file, 2);
+    half(&mut file, 3);
+    for value in [1, BASE + HEADERS, 52, 0, 0] {
+        word(&mut file, value);
+    }
+    for value in [52, 32, 1, 0, 0, 0] {
+        half(&mut file, value);
+    }
+    // One part, loaded as it is, to be read and executed.
+    for value in [1, 0, BASE, BASE, size, size, 5, 4096] {
+        word(&mut file, value);
+    }
+    file.extend(code);
+    file
 }

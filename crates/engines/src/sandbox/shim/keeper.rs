@@ -24,6 +24,9 @@ use super::error::{Doing as _, ShimError};
 use super::namespaces::Privilege;
 use super::{STAGE_ARG, cgroups, namespaces, process};
 
+/// The form of the configuration.
+const VERSION: u32 = 1;
+
 /// What a stage waits for before it does anything.
 pub(super) const GO: u8 = b'g';
 
@@ -35,6 +38,9 @@ pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Returns at once if the sandbox has a shim, or had one.
 pub(super) fn keep(folder: &Path) -> Result<(), ShimError> {
     process::close_inherited_descriptors();
+    // From its own folder it goes elsewhere.
+    let folder = &std::fs::canonicalize(folder)
+        .doing(|| format!("find the sandbox's folder {}", folder.display()))?;
     // Who leads a session already needs no other one.
     let _session = rustix::process::setsid();
     let Some(_lock) = lock(folder)? else {
@@ -44,7 +50,6 @@ pub(super) fn keep(folder: &Path) -> Result<(), ShimError> {
         return Ok(());
     }
     detach(folder)?;
-    let config = read_config(folder)?;
 
     let own = i32::try_from(std::process::id()).doing(|| "have a process id".to_owned())?;
     let mut record = ShimRecord {
@@ -54,18 +59,17 @@ pub(super) fn keep(folder: &Path) -> Result<(), ShimError> {
         init: None,
         init_started: None,
     };
-    let before = cgroups::oom_kills(&config.limits.cgroups);
-    let ended = live(folder, &config, &mut record).unwrap_or_else(|error| {
+    let (ended, oom_killed) = live(folder, &mut record).unwrap_or_else(|error| {
         // It is in the exit record too.
         let _said = writeln!(std::io::stderr(), "sandbox: {}", error.said());
-        Ended::NotStarted(error.said())
+        (Ended::NotStarted(error.said()), false)
     });
     if record.init.is_none() {
         write(folder, SHIM_FILE, &record)?;
     }
     let exit = ExitRecord {
         ended,
-        oom_killed: cgroups::oom_kills(&config.limits.cgroups) > before,
+        oom_killed,
         at: SystemClock.now(),
     };
     write(folder, EXIT_FILE, &exit)
@@ -114,7 +118,15 @@ pub(super) fn read_config(folder: &Path) -> Result<SandboxConfig, ShimError> {
     let path = folder.join(CONFIG_FILE);
     let doing = || format!("read {}", path.display());
     let text = std::fs::read(&path).doing(doing)?;
-    serde_json::from_slice(&text).doing(doing)
+    let config: SandboxConfig = serde_json::from_slice(&text).doing(doing)?;
+    if config.version != VERSION {
+        let other = format!(
+            "its form is {}, and {VERSION} is known here",
+            config.version
+        );
+        return Err(ShimError::new(doing(), other));
+    }
+    Ok(config)
 }
 
 fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), ShimError> {
@@ -124,12 +136,11 @@ fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), ShimEr
     write_durably(&path, &text).doing(doing)
 }
 
-/// Starts the sandbox, and returns how it ended.
-fn live(
-    folder: &Path,
-    config: &SandboxConfig,
-    record: &mut ShimRecord,
-) -> Result<Ended, ShimError> {
+/// Starts the sandbox, and returns how it ended, and whether the kernel killed something in it for lack of memory.
+fn live(folder: &Path, record: &mut ShimRecord) -> Result<(Ended, bool), ShimError> {
+    let config = &read_config(folder)?;
+    let groups = &config.limits.cgroups;
+    let oom_kills = cgroups::oom_kills(groups);
     let privilege = Privilege::own();
     namespaces::enter(config, privilege)?;
     let mut stage = spawn_stage(folder, privilege)?;
@@ -142,7 +153,7 @@ fn live(
         .wait()
         .doing(|| "wait for the sandbox's end".to_owned())?;
     running?;
-    Ok(ended(status))
+    Ok((ended(status), cgroups::oom_kills(groups) > oom_kills))
 }
 
 fn spawn_stage(folder: &Path, privilege: Privilege) -> Result<Child, ShimError> {

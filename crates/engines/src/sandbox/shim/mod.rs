@@ -15,6 +15,7 @@ mod host_root;
 mod keeper;
 mod landlock;
 mod loopback;
+mod mountinfo;
 mod mounts;
 mod namespaces;
 mod process;

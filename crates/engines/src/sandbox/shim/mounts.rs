@@ -1,13 +1,13 @@
 //! The tree of mounts that becomes the root of a sandbox.
 //!
 //! Owns: making folders, files and mounts in it.
-//! Reads: `/proc/self/mountinfo`.
+//! Reads: what is mounted.
 //! Never: follows a symlink of the tree out of it: each name is resolved as it will be for the agent.
 
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use dark_factory_executor::spec::Access;
@@ -18,6 +18,7 @@ use rustix::fs::{fstat, mkdirat, openat, openat2, readlinkat, symlinkat};
 use rustix::io::Errno;
 
 use super::error::{Doing as _, ShimError};
+use super::mountinfo;
 
 /// No file system type, source or data.
 const NONE: Option<&str> = None;
@@ -309,8 +310,7 @@ impl Tree {
         let doing = || format!("restrict {}", target.display());
         let here = self.open(target).doing(doing)?;
         let here = fs::read_link(link_to(&here)).doing(doing)?;
-        let mounts = fs::read("/proc/self/mountinfo").doing(doing)?;
-        for (at, own) in parse_mounts(&mounts) {
+        for (at, own) in mountinfo::read().doing(doing)? {
             if at.starts_with(&here) {
                 remount(&at, flags(own))
                     .doing(|| format!("restrict what is mounted on {}", at.display()))?;
@@ -351,68 +351,9 @@ fn ancestors(path: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Returns where something is mounted, and its flags.
-fn parse_mounts(mountinfo: &[u8]) -> Vec<(PathBuf, MsFlags)> {
-    let lines = mountinfo.split(|&byte| byte == b'\n');
-    lines
-        .filter_map(|line| {
-            let mut fields = line.split(|&byte| byte == b' ');
-            let at = fields.nth(4)?;
-            let options = fields.next()?.split(|&byte| byte == b',');
-            let flags = options.filter_map(|option| match option {
-                b"ro" => Some(MsFlags::MS_RDONLY),
-                b"nosuid" => Some(MsFlags::MS_NOSUID),
-                b"nodev" => Some(MsFlags::MS_NODEV),
-                b"noexec" => Some(MsFlags::MS_NOEXEC),
-                _ => None,
-            });
-            Some((unescape(at), flags.collect()))
-        })
-        .collect()
-}
-
-/// Undoes what the kernel does to spaces, tabs, line ends and backslashes: three octal digits behind a backslash.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, more)) = rest.split_first() {
-        let code = more.get(..3).filter(|_| first == b'\\');
-        let code = code.and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = more.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = more;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_read_with_their_flags_and_any_name() {
-        let text = b"36 35 98:0 / /mnt/a\\040b\\134c rw,nosuid,noexec,relatime shared:1 - ext4 /dev/sda rw\n\
-                     37 35 98:0 /x /ro ro,nodev - tmpfs t rw\n";
-
-        let mounts = parse_mounts(text);
-
-        let first = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        let second = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-        assert_eq!(
-            mounts,
-            [
-                (PathBuf::from("/mnt/a b\\c"), first),
-                (PathBuf::from("/ro"), second)
-            ]
-        );
-    }
 
     #[test]
     fn the_folders_above_come_first() {
