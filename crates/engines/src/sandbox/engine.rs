@@ -277,7 +277,7 @@ impl Engine for SandboxEngine {
     }
 
     fn endpoint(&self) -> String {
-        self.root.display().to_string()
+        ENGINE.to_owned()
     }
 
     async fn identity(&self) -> Result<Option<String>, EngineError> {

@@ -9,8 +9,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
+use std::pin::Pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use dark_factory_executor::engine::{
@@ -21,8 +23,8 @@ use futures_util::stream::{self, BoxStream};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::Mutex;
 
 use super::config::ExecRequest;
@@ -85,7 +87,7 @@ fn with_pipes(mut command: Command) -> io::Result<Executed> {
     let output = child.stdout.take().ok_or_else(missing)?;
     let error = child.stderr.take().ok_or_else(missing)?;
     Ok(Executed {
-        input: Box::new(input),
+        input: Box::new(Input(Some(input))),
         output: stream::select(
             pieces(output, Channel::Output),
             pieces(error, Channel::Error),
@@ -93,6 +95,39 @@ fn with_pipes(mut command: Command) -> io::Result<Executed> {
         .boxed(),
         program: program(child, None),
     })
+}
+
+/// The writing end of a pipe; shut down, it is closed.
+#[derive(Debug)]
+struct Input(Option<ChildStdin>);
+
+impl Input {
+    fn open(&mut self) -> io::Result<Pin<&mut ChildStdin>> {
+        let pipe = self.0.as_mut().map(Pin::new);
+        pipe.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl AsyncWrite for Input {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.open()?.poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Some(pipe) => Pin::new(pipe).poll_flush(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        drop(self.0.take());
+        Poll::Ready(Ok(()))
+    }
 }
 
 fn in_terminal(mut command: Command, size: TerminalSize) -> io::Result<Executed> {

@@ -1,9 +1,15 @@
 //! A sandbox's life: created, started, waited for, removed.
 
-use dark_factory_executor::engine::{Engine, EngineError, OomSeen, OwnedContainer, Recovered};
+use std::collections::BTreeMap;
+
+use dark_factory_executor::engine::{
+    Engine, EngineError, Execution, OnRestart, OomSeen, OwnedContainer, Recognized, Recovered,
+};
 use dark_factory_executor::spec::{LaunchSpec, Profile};
 use dark_factory_spool::End;
 use dark_factory_types::{OwnerId, Transport};
+
+use futures_util::StreamExt as _;
 
 use super::lab::{Lab, Spool};
 
@@ -178,6 +184,53 @@ async fn what_cannot_be_mounted_refuses_the_start_and_says_why() {
         matches!(&error, EngineError::StartRefused { reason, .. } if reason.contains("missing")),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn whether_this_machine_makes_sandboxes_is_tried_once_in_a_boot() {
+    let lab = Lab::new();
+    let notes = lab.project.path();
+    assert_eq!(lab.engine.recognize(notes).await.unwrap(), Recognized::No);
+
+    lab.engine.check(notes, notes).await.unwrap();
+
+    assert_eq!(lab.engine.recognize(notes).await.unwrap(), Recognized::Yes);
+    let found = lab.engine.probe(notes).await.unwrap();
+    assert_eq!(found.on_restart, OnRestart::Survive);
+    assert_eq!(std::fs::read_dir(&lab.root).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_copy_of_an_ended_sandbox_has_its_workspace_and_not_its_secrets() {
+    let lab = Lab::new();
+    let spec = LaunchSpec {
+        secrets: vec!["token".to_owned()],
+        ..lab.shell("echo left > left")
+    };
+    let dir = lab.attempt_with("p", &[("token".to_owned(), "hush".to_owned())]);
+    let handle = lab.create(&spec, &dir).await;
+    let ended = lab.engine.start(&spec, &handle, &dir).await.unwrap();
+    ended.wait().await.unwrap();
+
+    let reopened = lab.engine.reopen(&spec, &lab.owner, &dir, &handle, "copy");
+    let reopened = reopened.await.unwrap();
+    let execution = Execution {
+        argv: ["/bin/sh", "-c", "cat left; ls /run/secrets"]
+            .map(str::to_owned)
+            .into(),
+        env: BTreeMap::new(),
+        terminal: None,
+    };
+    let mut executed = reopened.workload.exec(&execution).await.unwrap();
+    let first = executed.output.next().await.unwrap().unwrap().1;
+
+    assert_eq!(first, b"left\n");
+    assert_ne!(executed.program.exit_code().await.unwrap(), 0);
+    lab.engine
+        .remove_owned(&lab.owner, &reopened.container)
+        .await
+        .unwrap();
+    assert_eq!(lab.engine.list_owned(&lab.owner).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
