@@ -12,9 +12,13 @@ use std::time::Duration;
 use dark_factory_engines::docker::agent_image::{AgentImages, default_images};
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity};
+#[cfg(target_os = "linux")]
+use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
-use dark_factory_executor::engine::EngineError;
+#[cfg(target_os = "linux")]
+use dark_factory_executor::engine::OnRestart;
+use dark_factory_executor::engine::{Engine, EngineError};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
@@ -35,6 +39,13 @@ pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
 
 /// The environment variable that names the engine to Docker's own tools.
 const DOCKER_HOST_ENV: &str = "DOCKER_HOST";
+
+/// The endpoint that names the embedded sandbox.
+const SANDBOX: &str = "sandbox";
+
+/// Folder of the state folder: the embedded sandbox's.
+#[cfg(target_os = "linux")]
+const SANDBOXES: &str = "sandboxes";
 
 /// The environment variable that says how long a full disk is waited out.
 const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
@@ -198,7 +209,7 @@ impl Context {
     /// Returns a supervisor with another state folder.
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
+        let supervisor = Supervisor::open(self.engine_in(state_dir)?, state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
             .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)))
             .with_guard(Arc::new(GuardProcess::of(
@@ -212,14 +223,51 @@ impl Context {
         })
     }
 
+    /// Returns whether the embedded sandbox is chosen.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        cfg!(target_os = "linux") && self.named_endpoint() == Some(SANDBOX)
+    }
+
+    /// Returns where the chosen engine is, as [`Self::identity`] takes it.
+    pub(crate) fn engine_name(&self) -> Result<String, CommandError> {
+        if self.is_sandbox() {
+            self.tool()?;
+            return Ok(SANDBOX.to_owned());
+        }
+        Ok(self.docker()?.to_string())
+    }
+
     /// Returns the chosen engine; it is not contacted yet.
-    pub(crate) fn engine(&self) -> Result<DockerEngine, CommandError> {
-        let clock = Arc::new(SystemClock);
-        Ok(DockerEngine::connect(
+    pub(crate) fn engine(&self) -> Result<Arc<dyn Engine>, CommandError> {
+        self.engine_in(&self.state_dir)
+    }
+
+    /// Returns the chosen engine; what is the state folder's own is in `state_dir`.
+    fn engine_in(&self, state_dir: &Path) -> Result<Arc<dyn Engine>, CommandError> {
+        #[cfg(target_os = "linux")]
+        if self.is_sandbox() {
+            self.tool()?;
+            return Ok(Arc::new(self.sandbox(state_dir)));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _only_linux_has_sandboxes = state_dir;
+        Ok(Arc::new(DockerEngine::connect(
             &self.docker()?,
             self.host.clone(),
-            clock,
-        ))
+            Arc::new(SystemClock),
+        )))
+    }
+
+    /// Returns the embedded sandbox of a state folder; each of its shims is this program.
+    #[cfg(target_os = "linux")]
+    fn sandbox(&self, state_dir: &Path) -> SandboxEngine {
+        SandboxEngine::new(
+            state_dir.join(SANDBOXES),
+            // Also if its file was replaced meanwhile.
+            ShimCommand::new("/proc/self/exe".into(), Vec::new()),
+            self.host.clone(),
+            Arc::new(SystemClock),
+        )
     }
 
     /// Returns the images of the Docker engine that flags and environment name.
@@ -253,6 +301,13 @@ impl Context {
         endpoint: Option<&str>,
     ) -> Result<EngineIdentity, EngineError> {
         let named = endpoint.or(self.named_endpoint());
+        #[cfg(target_os = "linux")]
+        if named == Some(SANDBOX) {
+            return Ok(EngineIdentity {
+                id: self.sandbox(&self.state_dir).identity().await?,
+                on_restart: OnRestart::Survive,
+            });
+        }
         let endpoint = DockerEndpoint::resolve(named, &self.host.env)?;
         let engine = DockerEngine::connect(&endpoint, self.host.clone(), Arc::new(SystemClock));
         engine.identity().await

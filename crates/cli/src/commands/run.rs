@@ -244,6 +244,10 @@ pub(crate) async fn carry_out(
 
 /// Refuses runs whose image nobody can pull and nobody has made, before the first is begun.
 async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandError> {
+    // A sandbox has no images; preparing it says what it has.
+    if context.is_sandbox() {
+        return Ok(());
+    }
     let images = context.images()?;
     for job in jobs {
         let image = &job.launch.spec().image;
