@@ -92,7 +92,7 @@ fn mounted(config: &SandboxConfig) -> Vec<String> {
 fn the_helper_is_around_the_agent_and_what_is_ours_is_read_only() {
     let config = lower(&spec()).unwrap();
 
-    let id = "000000000001-1";
+    let id = "100000000000-1";
     assert_eq!(
         config.argv,
         [
