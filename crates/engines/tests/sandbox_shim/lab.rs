@@ -154,6 +154,26 @@ impl Lab {
         command.spawn().unwrap()
     }
 
+    /// Starts a shim whose folder is on a disk of 64 KiB, in a mount namespace of its own: `/proc/PID/root` leads to it.
+    pub(crate) fn spawn_on_small_disk(&self) -> Child {
+        self.write_config();
+        let script = "mount -t tmpfs -o size=64k,mode=700,uid=$1,gid=$1 x \"$0\" && \
+             setpriv --reuid $1 --regid $1 --clear-groups cp \"$5\" \"$0\" && \
+             exec setpriv --reuid $1 --regid $1 --clear-groups \"$2\" \"$3\" \"$4\"";
+        let config = self.file("config.json", "");
+        fs::copy(self.path("box").join(CONFIG_FILE), &config).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "--propagation", "private", "sh", "-c", script])
+            .arg(self.path("box"))
+            .arg(self.who.uid().to_string())
+            .arg(self.program())
+            .arg(SHIM_ARG)
+            .arg(self.path("box"))
+            .arg(config);
+        command.spawn().unwrap()
+    }
+
     /// Starts a shim where the host has a file system in memory on a folder, to which everybody may write.
     pub(crate) fn spawn_beside_mount(&self, at: &Path) -> Child {
         let script = "mount -t tmpfs -o noexec,mode=777 x \"$0\" && exec setpriv --reuid $1 --regid $1 --clear-groups \
