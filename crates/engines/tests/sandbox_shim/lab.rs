@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use dark_factory_engines::sandbox::config::{
 use dark_factory_executor::spec::Access;
 use dark_factory_types::{ByteSize, OwnerId, RunId};
 use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
@@ -250,6 +253,21 @@ impl Lab {
             .arg(self.path("box"))
             .arg(serde_json::to_string(&request).unwrap());
         command
+    }
+}
+
+impl Drop for Lab {
+    /// Ends a sandbox that a failed test has left running.
+    fn drop(&mut self) {
+        let Some(record) = self.record() else { return };
+        let line = fs::read(format!("/proc/{}/cmdline", record.shim)).unwrap_or_default();
+        let folder = self.path("box");
+        if line
+            .split(|&byte| byte == 0)
+            .any(|word| word == folder.as_os_str().as_bytes())
+        {
+            let _ended = kill(Pid::from_raw(record.shim), Signal::SIGKILL);
+        }
     }
 }
 
