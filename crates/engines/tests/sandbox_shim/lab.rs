@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::fs::Permissions;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use dark_factory_engines::sandbox::config::{
 use dark_factory_executor::spec::Access;
 use dark_factory_types::{ByteSize, OwnerId, RunId};
 use jiff::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
@@ -154,6 +157,26 @@ impl Lab {
         command.spawn().unwrap()
     }
 
+    /// Starts a shim whose folder is on a disk of 64 KiB, in a mount namespace of its own: `/proc/PID/root` leads to it.
+    pub(crate) fn spawn_on_small_disk(&self) -> Child {
+        self.write_config();
+        let script = "mount -t tmpfs -o size=64k,mode=700,uid=$1,gid=$1 x \"$0\" && \
+             setpriv --reuid $1 --regid $1 --clear-groups cp \"$5\" \"$0\" && \
+             exec setpriv --reuid $1 --regid $1 --clear-groups \"$2\" \"$3\" \"$4\"";
+        let config = self.file("config.json", "");
+        fs::copy(self.path("box").join(CONFIG_FILE), &config).unwrap();
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "--propagation", "private", "sh", "-c", script])
+            .arg(self.path("box"))
+            .arg(self.who.uid().to_string())
+            .arg(self.program())
+            .arg(SHIM_ARG)
+            .arg(self.path("box"))
+            .arg(config);
+        command.spawn().unwrap()
+    }
+
     /// Starts a shim where the host has a file system in memory on a folder, to which everybody may write.
     pub(crate) fn spawn_beside_mount(&self, at: &Path) -> Child {
         let script = "mount -t tmpfs -o noexec,mode=777 x \"$0\" && exec setpriv --reuid $1 --regid $1 --clear-groups \
@@ -230,6 +253,21 @@ impl Lab {
             .arg(self.path("box"))
             .arg(serde_json::to_string(&request).unwrap());
         command
+    }
+}
+
+impl Drop for Lab {
+    /// Ends a sandbox that a failed test has left running.
+    fn drop(&mut self) {
+        let Some(record) = self.record() else { return };
+        let line = fs::read(format!("/proc/{}/cmdline", record.shim)).unwrap_or_default();
+        let folder = self.path("box");
+        if line
+            .split(|&byte| byte == 0)
+            .any(|word| word == folder.as_os_str().as_bytes())
+        {
+            let _ended = kill(Pid::from_raw(record.shim), Signal::SIGKILL);
+        }
     }
 }
 

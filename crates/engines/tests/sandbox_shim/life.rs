@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 
-use dark_factory_engines::sandbox::config::{Ended, LOCK_FILE, SHIM_LOG};
+use dark_factory_engines::sandbox::config::{Ended, ExitRecord, LOCK_FILE, SHIM_LOG, ShimRecord};
 use dark_factory_executor::spec::Access;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::fs::{Mode, OFlags, openat};
 
 use crate::both;
 use crate::lab::{Lab, Who, eventually};
@@ -81,6 +83,33 @@ both! {
         assert_eq!(lab.exit(), None);
         let lock = File::open(lab.path("box").join(LOCK_FILE)).unwrap();
         lock.try_lock().unwrap();
+    }
+
+    fn an_end_on_a_full_disk_is_recorded_once_there_is_room(who) {
+        let mut lab = Lab::new(who);
+        lab.script("echo ready; while ! test -e /out/end; do sleep 0.05; done; exit 7");
+        let mut shim = lab.spawn_on_small_disk();
+        eventually("it runs", || lab.output().contains("ready"));
+        let root = PathBuf::from(format!("/proc/{}/root", shim.id()));
+        let disk = root.join(lab.path("box").strip_prefix("/").unwrap());
+        let record = std::fs::read(disk.join("shim.json")).unwrap();
+        let record: ShimRecord = serde_json::from_slice(&record).unwrap();
+        std::fs::write(disk.join("big"), vec![b'x'; 100_000]).unwrap_err();
+
+        std::fs::write(lab.path("out/end"), "").unwrap();
+        let init = format!("/proc/{}", record.init.unwrap());
+        eventually("it has ended", || !Path::new(&init).exists());
+        eventually("its end is about to be written", || disk.join("exit.json.new").exists());
+        assert!(!disk.join("exit.json").exists());
+        // The way by the shim's root is gone with the shim.
+        let folder = File::open(&disk).unwrap();
+        std::fs::remove_file(disk.join("big")).unwrap();
+
+        let status = shim.wait().unwrap();
+        assert!(status.success(), "{status}");
+        let exit = openat(&folder, "exit.json", OFlags::RDONLY, Mode::empty()).unwrap();
+        let exit: ExitRecord = serde_json::from_reader(File::from(exit)).unwrap();
+        assert_eq!(exit.ended, Ended::Code(7));
     }
 
     fn a_second_shim_leaves_and_changes_nothing(who) {

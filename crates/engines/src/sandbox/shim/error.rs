@@ -5,6 +5,7 @@
 //! Never: decides what follows from it.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 
 /// A step that did not work.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,17 @@ impl ShimError {
             doing: doing.into(),
             source: source.into(),
         }
+    }
+
+    /// Returns whether the step works once there is room on a disk.
+    pub(super) fn is_full_disk(&self) -> bool {
+        let error = self.source.downcast_ref::<io::Error>();
+        error.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        })
     }
 
     /// Returns the step and the reason in one line.

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use dark_factory_executor::clock::{Clock as _, SystemClock};
 use dark_factory_executor::state_dir::write_durably;
@@ -26,6 +27,10 @@ use super::{STAGE_ARG, cgroups, namespaces, process};
 
 /// The form of the configuration.
 const VERSION: u32 = 1;
+
+/// How often, and how long each time, is waited for room on a full disk: ten minutes in all.
+const FULL_DISK_TRIES: u32 = 600;
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a stage waits for before it does anything.
 pub(super) const GO: u8 = b'g';
@@ -46,7 +51,10 @@ pub(super) fn keep(folder: &Path) -> Result<(), ShimError> {
     let Some(_lock) = lock(folder)? else {
         return Ok(());
     };
-    if folder.join(SHIM_FILE).exists() {
+    if [SHIM_FILE, EXIT_FILE]
+        .iter()
+        .any(|name| folder.join(name).exists())
+    {
         return Ok(());
     }
     detach(folder)?;
@@ -64,15 +72,15 @@ pub(super) fn keep(folder: &Path) -> Result<(), ShimError> {
         let _said = writeln!(std::io::stderr(), "sandbox: {}", error.said());
         (Ended::NotStarted(error.said()), false)
     });
-    if record.init.is_none() {
-        write(folder, SHIM_FILE, &record)?;
+    if !folder.join(SHIM_FILE).exists() {
+        write_patiently(folder, SHIM_FILE, &record)?;
     }
     let exit = ExitRecord {
         ended,
         oom_killed,
         at: SystemClock.now(),
     };
-    write(folder, EXIT_FILE, &exit)
+    write_patiently(folder, EXIT_FILE, &exit)
 }
 
 /// Takes the sandbox's lock; `None` if another shim has it.
@@ -127,6 +135,18 @@ pub(super) fn read_config(folder: &Path) -> Result<SandboxConfig, ShimError> {
         return Err(ShimError::new(doing(), other));
     }
     Ok(config)
+}
+
+/// Writes what nobody else knows: on a full disk it waits for room.
+fn write_patiently(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), ShimError> {
+    let mut tries = FULL_DISK_TRIES;
+    loop {
+        match write(folder, name, value) {
+            Err(error) if tries > 0 && error.is_full_disk() => tries -= 1,
+            written => return written,
+        }
+        std::thread::sleep(FULL_DISK_PAUSE);
+    }
 }
 
 fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), ShimError> {

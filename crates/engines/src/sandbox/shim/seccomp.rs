@@ -74,7 +74,6 @@ const REFUSED_HERE: &[libc::c_long] = &[
     libc::SYS__sysctl,
     libc::SYS_ioperm,
     libc::SYS_iopl,
-    libc::SYS_modify_ldt,
     libc::SYS_sysfs,
     libc::SYS_uselib,
     libc::SYS_ustat,
