@@ -171,7 +171,7 @@ impl SandboxEngine {
         let mut ended = pin!(shim.wait());
         loop {
             match sandbox.phase()? {
-                Phase::Running(living) if living.init.is_some() => return Ok(()),
+                Phase::Running(living) if living.is_made() => return Ok(()),
                 Phase::Running(_) | Phase::Created => {}
                 phase => return Err(refusal(sandbox, &phase)),
             }
@@ -196,7 +196,7 @@ impl SandboxEngine {
         let sandbox = self.sandbox(name);
         if let Err(error) = self.start_idle(&sandbox).await {
             sandbox.kill_to_the_end().await?;
-            sandbox.remove()?;
+            sandbox.remove().await?;
             return Err(error);
         }
         Ok(sandbox)
@@ -461,7 +461,7 @@ impl Engine for SandboxEngine {
             Some(_) => {}
         }
         sandbox.kill_to_the_end().await?;
-        sandbox.remove()
+        sandbox.remove().await
     }
 
     async fn list_owned_images(&self, _owner: &OwnerId) -> Result<Vec<OwnedImage>, EngineError> {

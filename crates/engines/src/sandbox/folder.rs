@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::config::{
-    CONFIG_FILE, EXIT_FILE, ExitRecord, SHIM_FILE, SHIM_LOG, SandboxConfig, ShimRecord,
+    CONFIG_FILE, EXIT_FILE, ExitRecord, SHIM_ARG, SHIM_FILE, SHIM_LOG, SandboxConfig, ShimRecord,
 };
 use super::process::Process;
 
@@ -58,6 +58,15 @@ pub(super) struct Living {
     pub(super) shim: Process,
     /// The sandbox's PID 1, if it has one by now, and still.
     pub(super) init: Option<Process>,
+}
+
+impl Living {
+    /// Returns whether the sandbox is made and closed: until then its PID 1 is a stage of the shim's program, with the
+    /// machine's files around it.
+    pub(super) fn is_made(&self) -> bool {
+        let init = self.init.as_ref();
+        init.is_some_and(|init| init.is_without_argument(SHIM_ARG))
+    }
 }
 
 /// What came of making a sandbox.

@@ -160,16 +160,19 @@ pub(super) fn kill(limits: &SandboxLimits) {
     }
 }
 
-/// Removes the groups of a sandbox; what is gone is no error, and neither is one with a process that is just dying.
-pub(super) fn remove(limits: &SandboxLimits) {
+/// Removes the groups of a sandbox, and returns whether they are gone: a group stays as long as something in it dies.
+pub(super) fn remove(limits: &SandboxLimits) -> bool {
+    let mut is_done = true;
     for group in &limits.cgroups {
         match fs::remove_dir(group) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(%error, group = %group.display(), "a control group stays");
+                is_done = false;
             }
             _ => {}
         }
     }
+    is_done
 }
 
 /// Returns the limits that this machine keeps, by trying.
@@ -195,7 +198,8 @@ pub(super) fn kept() -> Vec<LimitKind> {
             kept.push(kind);
         }
     }
-    remove(&plan);
+    // Nothing was ever in them.
+    let _gone = remove(&plan);
     // In a user namespace of its own, the processes of a user who is not root are counted by sandbox.
     if !getuid().is_root() && !kept.contains(&LimitKind::Pids) {
         kept.push(LimitKind::Pids);

@@ -53,7 +53,7 @@ pub(super) async fn try_one(engine: &SandboxEngine, now: Timestamp) -> Result<()
     match engine.launch_idle(&name, config).await {
         Ok(sandbox) => {
             sandbox.kill_to_the_end().await?;
-            sandbox.remove()
+            sandbox.remove().await
         }
         Err(EngineError::StartRefused { reason, .. }) => Err(EngineError::Unsupported {
             endpoint: engine.endpoint(),

@@ -51,6 +51,13 @@ impl Process {
         self.pid
     }
 
+    /// Returns whether it executes something by now that was not given this argument.
+    pub(super) fn is_without_argument(&self, argument: &str) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        !line.is_empty() && !words.any(|word| word == argument.as_bytes())
+    }
+
     /// Sends it a signal.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<Signalled> {
         match pidfd_send_signal(&self.descriptor, signal) {

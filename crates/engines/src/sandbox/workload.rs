@@ -16,7 +16,7 @@ use dark_factory_executor::engine::{
 use dark_factory_executor::spec::StopPolicy;
 use dark_factory_spool::KILL_EVERYTHING_NAMED;
 use rustix::process::Signal;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::config::{Ended, ExitRecord, SandboxConfig};
 use super::folder::{Folder, Living, Phase};
@@ -30,6 +30,9 @@ use super::{exec, usage};
 const HELPER_GRACE: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end what was killed.
 const KILL_GRACE: Duration = Duration::from_secs(30);
+/// How often, and how long each time, is waited for what takes a moment.
+const TRIES: u32 = 250;
+const PAUSE: Duration = Duration::from_millis(20);
 /// File: the last signal that somebody asked the engine to send.
 const SIGNAL_FILE: &str = "signal";
 /// The exit code of a sandbox whose PID 1 never ran, as Docker's command line has it.
@@ -156,7 +159,7 @@ impl Sandbox {
     }
 
     /// Removes the sandbox, which does not run; one that is gone is no error.
-    pub(super) fn remove(&self) -> Result<(), EngineError> {
+    pub(super) async fn remove(&self) -> Result<(), EngineError> {
         let doing = self.local("removing");
         match self.folder.phase().map_err(&doing)? {
             Phase::Absent => return Ok(()),
@@ -170,7 +173,13 @@ impl Sandbox {
         }
         if let Some(config) = self.folder.config().map_err(&doing)? {
             limits::kill(&config.limits);
-            limits::remove(&config.limits);
+            // What was killed is in its group for a moment longer.
+            for _ in 0..TRIES {
+                if limits::remove(&config.limits) {
+                    break;
+                }
+                sleep(PAUSE).await;
+            }
         }
         self.folder.remove().map_err(doing)
     }
@@ -188,6 +197,21 @@ impl SandboxWorkload {
         Box::new(Self {
             sandbox,
             handle: handle.clone(),
+        })
+    }
+
+    /// Returns the processes of the sandbox once it is made: nothing may be executed in one that is not.
+    async fn made(&self) -> Result<Living, EngineError> {
+        for _ in 0..TRIES {
+            let living = self.sandbox.living()?;
+            if living.is_made() {
+                return Ok(living);
+            }
+            sleep(PAUSE).await;
+        }
+        Err(EngineError::Failed {
+            operation: "execute a program in the sandbox".to_owned(),
+            source: "it is still being made".into(),
         })
     }
 
@@ -244,7 +268,7 @@ impl Workload for SandboxWorkload {
     }
 
     async fn exec(&self, execution: &Execution) -> Result<Executed, EngineError> {
-        let living = self.sandbox.living()?;
+        let living = self.made().await?;
         let config = self.sandbox.config()?;
         let motion = pausing::motion(&config.limits, &living);
         if motion.map_err(self.sandbox.local("looking at"))? == Motion::Frozen {
@@ -263,7 +287,7 @@ impl Workload for SandboxWorkload {
     }
 
     async fn remove(&self) -> Result<(), EngineError> {
-        self.sandbox.remove()
+        self.sandbox.remove().await
     }
 }
 
