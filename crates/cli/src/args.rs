@@ -67,7 +67,7 @@ impl Args {
 /// Flags of every command.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct Global {
-    /// Container engine: auto, docker or podman [default: the one that an endpoint names, else the first that answers]
+    /// Container engine: auto, docker, podman or sandbox [default: the one that an endpoint names, else the first that answers, else sandbox]
     #[arg(long, global = true, value_name = "ENGINE")]
     pub(crate) engine: Option<String>,
     /// The engine's endpoint: a Unix socket or tcp://HOST:PORT [default: DOCKER_HOST or CONTAINER_HOST, else the configuration's, else the engine's usual socket]

@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use dark_factory_engines::docker::agent_image::{AgentImages, default_images};
 use dark_factory_engines::docker::images::DockerImages;
-use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity};
+use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity, usual_sockets};
+#[cfg(target_os = "linux")]
+use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
-use dark_factory_executor::engine::EngineError;
+#[cfg(target_os = "linux")]
+use dark_factory_executor::engine::OnRestart;
+use dark_factory_executor::engine::{Engine, EngineError};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
@@ -37,6 +41,13 @@ pub(crate) const STATE_DIR_ENV: &str = "DARK_FACTORY_STATE_DIR";
 /// The environment variables that name an engine to the tools of Docker and of Podman.
 const DOCKER_HOST_ENV: &str = "DOCKER_HOST";
 const CONTAINER_HOST_ENV: &str = "CONTAINER_HOST";
+
+/// The endpoint that names the embedded sandbox.
+const SANDBOX: &str = "sandbox";
+
+/// Folder of the state folder: the embedded sandbox's.
+#[cfg(target_os = "linux")]
+const SANDBOXES: &str = "sandboxes";
 
 /// The environment variable that says how long a full disk is waited out.
 const DISK_PATIENCE_ENV: &str = "DARK_FACTORY_DISK_PATIENCE";
@@ -236,6 +247,7 @@ impl Context {
                 .and_then(|endpoint| endpoint.socket()),
             keys: self.keys(),
             capabilities: None,
+            path_images: self.is_sandbox(),
             allow_mounts: self.of_machine().allow_mounts,
         }
     }
@@ -248,7 +260,7 @@ impl Context {
     /// Returns a supervisor with another state folder.
     pub(crate) fn supervisor_in(&self, state_dir: &Path) -> Result<Supervisor, CommandError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let supervisor = Supervisor::open(Arc::new(self.engine()?), state_dir, HELPER, clock)?
+        let supervisor = Supervisor::open(self.engine_in(state_dir)?, state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
             .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)))
             .with_guard(Arc::new(GuardProcess::of(
@@ -262,14 +274,65 @@ impl Context {
         })
     }
 
+    /// Returns whether the embedded sandbox is chosen, or nothing is and no engine is where they usually are.
+    pub(crate) fn is_sandbox(&self) -> bool {
+        let is_chosen = match (self.choice(), self.named_endpoint()) {
+            (EngineChoice::Sandbox, _) => true,
+            (EngineChoice::Auto, Some(named)) => named == SANDBOX,
+            (EngineChoice::Auto, None) => {
+                let sockets = usual_sockets(&self.host.env);
+                !sockets.iter().any(|socket| may_listen(socket))
+            }
+            _ => false,
+        };
+        cfg!(target_os = "linux") && is_chosen
+    }
+
+    /// Returns whether somebody has named an engine, or where it is.
+    pub(crate) fn names_engine(&self) -> bool {
+        self.choice() != EngineChoice::Auto || self.endpoint.is_some()
+    }
+
+    /// Returns where the chosen engine is, as [`Self::identity`] takes it.
+    pub(crate) fn engine_name(&self) -> Result<String, CommandError> {
+        if self.is_sandbox() {
+            self.tool()?;
+            return Ok(SANDBOX.to_owned());
+        }
+        Ok(self.docker()?.to_string())
+    }
+
     /// Returns the chosen engine; it is not contacted yet.
-    pub(crate) fn engine(&self) -> Result<DockerEngine, CommandError> {
-        let clock = Arc::new(SystemClock);
-        Ok(DockerEngine::connect(
+    pub(crate) fn engine(&self) -> Result<Arc<dyn Engine>, CommandError> {
+        self.engine_in(&self.state_dir)
+    }
+
+    /// Returns the chosen engine; what is the state folder's own is in `state_dir`.
+    fn engine_in(&self, state_dir: &Path) -> Result<Arc<dyn Engine>, CommandError> {
+        #[cfg(target_os = "linux")]
+        if self.is_sandbox() {
+            self.tool()?;
+            return Ok(Arc::new(self.sandbox(state_dir)));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _only_linux_has_sandboxes = state_dir;
+        Ok(Arc::new(DockerEngine::connect(
             &self.docker()?,
             self.host.clone(),
-            clock,
-        ))
+            Arc::new(SystemClock),
+        )))
+    }
+
+    /// Returns the embedded sandbox of a state folder; each of its shims is this program.
+    #[cfg(target_os = "linux")]
+    fn sandbox(&self, state_dir: &Path) -> SandboxEngine {
+        SandboxEngine::new(
+            state_dir.join(SANDBOXES),
+            // Also if its file was replaced meanwhile.
+            ShimCommand::new("/proc/self/exe".into(), Vec::new()),
+            self.host.clone(),
+            Arc::new(SystemClock),
+        )
     }
 
     /// Returns the images of the Docker engine that flags and environment name.
@@ -303,6 +366,13 @@ impl Context {
         endpoint: Option<&str>,
     ) -> Result<EngineIdentity, EngineError> {
         let named = endpoint.or(self.named_endpoint());
+        #[cfg(target_os = "linux")]
+        if named == Some(SANDBOX) {
+            return Ok(EngineIdentity {
+                id: self.sandbox(&self.state_dir).identity().await?,
+                on_restart: OnRestart::Survive,
+            });
+        }
         let endpoint = self.chosen(named)?;
         let engine = DockerEngine::connect(&endpoint, self.host.clone(), Arc::new(SystemClock));
         engine.identity().await

@@ -65,7 +65,7 @@ pub(crate) async fn ask_daemon(
 
 /// Refuses a daemon that works with another engine than the one that this command names.
 pub(crate) async fn check_engine(context: &Context, daemon: &Status) -> Result<(), CommandError> {
-    let ours = context.docker()?.to_string();
+    let ours = context.engine_name()?;
     let Some(theirs) = daemon.endpoint.as_ref().filter(|theirs| **theirs != ours) else {
         return Ok(());
     };

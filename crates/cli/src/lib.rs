@@ -92,10 +92,23 @@ const OTHER_FILES: usize = 256;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if let Some(code) = shim() {
+        return code;
+    }
     let code = run();
     live::settle();
     terminal::settle();
     code
+}
+
+/// Is the shim of a sandbox, if this process was started as one: nothing else may have happened in it before.
+#[cfg(target_os = "linux")]
+fn shim() -> Option<ExitCode> {
+    use engines::sandbox::{config::SHIM_ARG, shim_main};
+
+    let mut args = std::env::args_os().skip(1);
+    (args.next()? == SHIM_ARG).then(|| shim_main(args))
 }
 
 /// Lets this process have as many files open as it may, and returns how many orphans that is enough for.

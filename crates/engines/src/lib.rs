@@ -15,3 +15,5 @@
 pub mod docker;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
+#[cfg(any(feature = "docker", all(feature = "sandbox", target_os = "linux")))]
+mod wrapping;

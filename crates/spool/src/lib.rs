@@ -44,6 +44,9 @@ pub const HANDOVER_VERSION: u8 = 2;
 /// It is `SIGRTMIN+1` as glibc and the Docker Engine count; other C libraries begin elsewhere, so only the number means
 /// the same everywhere.
 pub const KILL_EVERYTHING_SIGNAL: i32 = 35;
+/// Number of the signal that means the same: `SIGSTKFLT`, which nothing else sends, for senders that can name no real-time
+/// signal.
+pub const KILL_EVERYTHING_NAMED: i32 = 16;
 /// Exit status of the helper when no supervisor handed it a spool in time; the agent was not started.
 pub const EXIT_NO_SUPERVISOR: i32 = 120;
 /// Exit status of the helper when its own set-up failed; the agent was not started.

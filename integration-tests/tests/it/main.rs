@@ -48,6 +48,7 @@ mod requests;
 mod restarts;
 mod retry;
 mod run;
+mod sandbox;
 mod scene;
 mod seed_bugs;
 mod shells;

@@ -557,7 +557,7 @@ fn an_engine_that_was_named_is_used_or_nothing_is() {
     assert!(
         ended
             .stderr
-            .contains("--engine must be auto, docker or podman"),
+            .contains("--engine must be auto, docker, podman or sandbox"),
         "{}",
         ended.stderr
     );

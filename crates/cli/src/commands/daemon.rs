@@ -135,7 +135,7 @@ async fn serve(context: &Context, args: &DaemonStartArgs) -> Result<u8, CommandE
     let mut options = DaemonOptions::default();
     options.jobs = usize::from(jobs(context, args)?);
     options.retention = retention(context, args.retention)?;
-    options.endpoint = Some(context.docker()?.to_string());
+    options.endpoint = Some(context.engine_name()?);
     let mut is_first = true;
     loop {
         let supervisor = context.supervisor()?;

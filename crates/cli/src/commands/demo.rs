@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use dark_factory_executor::engine::LimitKind;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::resolve;
 use dark_factory_executor::settings::{Settings, Sourced};
@@ -33,11 +34,16 @@ use crate::terminal::{self, Lines};
 /// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
 const IMAGE: &str = "dark-factory-demo";
 const FOLDER_PREFIX: &str = "dark-factory-demo-";
+/// What is said where no container engine is used.
+const IN_SANDBOX: &str = "engine: the embedded sandbox of this machine; it shares the machine's kernel, as containers do, \
+                          and no daemon, image or registry is needed";
 /// Who owns the project where the demo is run by root.
 const ROOT_DEMO_OWNER: u32 = 1000;
 
-/// The prompt files, and how each is expected to end.
-const PROMPTS: [(&str, &str, OutcomeKind); 3] = [
+/// A prompt file: its name, its text, and how it is expected to end.
+type Scene = (&'static str, &'static str, OutcomeKind);
+
+const BEGIN: [Scene; 2] = [
     (
         "greeting.md",
         include_str!("../demo/greeting.md"),
@@ -48,12 +54,18 @@ const PROMPTS: [(&str, &str, OutcomeKind); 3] = [
         include_str!("../demo/impossible.md"),
         OutcomeKind::Failed,
     ),
-    (
-        "hungry.md",
-        include_str!("../demo/hungry.md"),
-        OutcomeKind::OutOfMemory,
-    ),
 ];
+const OVER_MEMORY: Scene = (
+    "hungry.md",
+    include_str!("../demo/hungry.md"),
+    OutcomeKind::OutOfMemory,
+);
+/// Instead of [`OVER_MEMORY`], where the engine keeps no limit of memory.
+const OVER_TIME: Scene = (
+    "endless.md",
+    include_str!("../demo/endless.md"),
+    OutcomeKind::TimedOut,
+);
 
 pub(crate) async fn demo(
     context: &Context,
@@ -68,24 +80,39 @@ pub(crate) async fn demo(
         .tempdir()
         .map_err(|error| CommandError::internal("make a temporary folder", error))?;
     let supervisor = Arc::new(context.supervisor_in(&folder.path().join("state"))?);
-    supervisor
+    let capabilities = supervisor
         .probe()
         .await
         .map_err(|error| CommandError::from(error).in_one_line())?;
-    let images = context.images()?;
-    let stage = Stage::set(context, folder.path())?;
-    images.import_image(&stage.image, image_archive()?).await?;
+    let third = match capabilities.limits.contains(&LimitKind::Memory) {
+        true => OVER_MEMORY,
+        false => OVER_TIME,
+    };
+    let [first, second] = BEGIN;
+    let stage = Stage::set(context, folder.path(), [first, second, third])?;
+    let images = match context.is_sandbox() {
+        true => {
+            tell::progress(IN_SANDBOX);
+            unpack(Path::new(&stage.image))?;
+            None
+        }
+        false => {
+            let images = context.images()?;
+            images.import_image(&stage.image, image_archive()?).await?;
+            Some(images)
+        }
+    };
 
     let result = stage.play(&supervisor, format).await;
 
     if args.keep {
         let kept = folder.keep();
-        tell::progress(&format!(
-            "kept: {} and the image {}",
-            kept.display(),
-            stage.image
-        ));
-    } else {
+        let image = match images {
+            Some(_) => format!(" and the image {}", stage.image),
+            None => String::new(),
+        };
+        tell::progress(&format!("kept: {}{image}", kept.display()));
+    } else if let Some(images) = images {
         images.remove_image(&stage.image).await?;
     }
     match result? {
@@ -103,18 +130,27 @@ enum Ending {
     Otherwise,
 }
 
+/// Makes the image as a folder, which a sandbox takes for one.
+fn unpack(folder: &Path) -> Result<(), CommandError> {
+    let archive = image_archive()?;
+    let unpacked =
+        fs::create_dir(folder).and_then(|()| tar::Archive::new(archive.as_slice()).unpack(folder));
+    unpacked.map_err(|error| CommandError::internal("unpack an image of our own", error))
+}
+
 /// A demo's project and image.
 struct Stage<'a> {
     context: &'a Context,
     project: PathBuf,
     state_dir: PathBuf,
     image: String,
+    scenes: [Scene; 3],
 }
 
 impl<'a> Stage<'a> {
-    fn set(context: &'a Context, folder: &Path) -> Result<Self, CommandError> {
+    fn set(context: &'a Context, folder: &Path, scenes: [Scene; 3]) -> Result<Self, CommandError> {
         let project = folder.join("project");
-        make_project(&project)
+        make_project(&project, &scenes)
             .map_err(|error| CommandError::internal("make the demo's project", error))?;
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let tag = name.trim_start_matches(FOLDER_PREFIX);
@@ -122,7 +158,11 @@ impl<'a> Stage<'a> {
             context,
             project,
             state_dir: folder.join("state"),
-            image: format!("{IMAGE}:{tag}"),
+            image: match context.is_sandbox() {
+                true => folder.join("image").display().to_string(),
+                false => format!("{IMAGE}:{tag}"),
+            },
+            scenes,
         })
     }
 
@@ -156,7 +196,7 @@ impl<'a> Stage<'a> {
             .map(str::to_owned),
         ];
         let mut ending = Ending::AsExpected;
-        for (name, text, expected) in PROMPTS {
+        for (name, text, expected) in self.scenes {
             let before = snapshot(&self.project);
             let jobs = vec![self.job(name, text)?];
             let show = Show {
@@ -213,10 +253,10 @@ impl<'a> Stage<'a> {
 }
 
 /// Makes a small git project, owned by the caller, or by an ordinary user if the caller is root.
-fn make_project(project: &Path) -> io::Result<()> {
+fn make_project(project: &Path, scenes: &[Scene]) -> io::Result<()> {
     fs::create_dir_all(project.join("prompts"))?;
     fs::write(project.join("greeting.txt"), "Hey, world!\n")?;
-    for (name, text, _) in PROMPTS {
+    for (name, text, _) in scenes {
         fs::write(project.join("prompts").join(name), text)?;
     }
     for arguments in [

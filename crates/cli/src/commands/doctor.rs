@@ -15,7 +15,7 @@ use dark_factory_agents::agent;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::doctor::{self, Bench, Finding, Status, Trial};
-use dark_factory_executor::engine::{Description, Engine, EngineError};
+use dark_factory_executor::engine::{Description, EngineError};
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::Resolved;
 use dark_factory_executor::spec::{Profile, PullPolicy, User};
@@ -143,7 +143,7 @@ impl Examination<'_> {
         let launch = Launch::find(self.context, self.args, self.folder.path());
         let project = launch.project.as_deref();
         let description = self.engine(ledger).await;
-        let supervisor = match self.context.docker() {
+        let supervisor = match self.context.engine_name() {
             Ok(_) => supervisor.map_err(Finding::from),
             // Told of above; it says nothing about the state folder.
             Err(_) => Err(Finding::skipped("no engine is named")),
@@ -191,7 +191,7 @@ impl Examination<'_> {
                 return None;
             }
         };
-        let mut contact = doctor::contact(&engine, &named_by).await;
+        let mut contact = doctor::contact(engine.as_ref(), &named_by).await;
         if let Some(advice) = &mut contact.engine.advice
             && let Some(socket) = local::rootless_socket(self.context)
         {

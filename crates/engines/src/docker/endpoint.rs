@@ -137,6 +137,14 @@ impl DockerEndpoint {
     }
 }
 
+/// Returns where an engine may be without anybody saying so.
+pub fn usual_sockets(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let podman = podman_sockets(env);
+    std::iter::once(PathBuf::from(DEFAULT_SOCKET))
+        .chain(podman)
+        .collect()
+}
+
 /// Returns where Podman may be without anybody saying so.
 fn podman_sockets(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
     let session = set(env, SESSION_ENV).map(|folder| Path::new(folder).join("podman/podman.sock"));

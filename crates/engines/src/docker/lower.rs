@@ -8,25 +8,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::{ContainerCreateBody, ImageConfig, Mount, MountType};
-use dark_factory_executor::egress::{EgressDemand, token_env};
-use dark_factory_executor::host::{HostView, PathKind};
+use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{
-    Access, AttemptDir, CONTAINER_ATTEMPT, CONTAINER_EGRESS, CONTAINER_INIT, CONTAINER_PROMPT,
-    CONTAINER_SECRETS, CONTAINER_SOCKET, GitVisibility, HARDENED_HOME, LABEL_ATTEMPT, LABEL_OWNER,
-    LABEL_PROJECT, LABEL_PROMPT, LaunchSpec, Profile, User, WORKSPACE_TARGET,
+    Access, AttemptDir, HARDENED_HOME, LABEL_PROJECT, LaunchSpec, Profile, User, WORKSPACE_TARGET,
 };
-use dark_factory_spool::EGRESS_PORT;
 use dark_factory_types::{AttemptId, NetworkMode, OwnerId, Transport};
 
 use super::launch::{
-    Bind, ContainerLaunchOpts, LaunchError, LogDriver, NetworkDemand, PROMPT_MOUNT_TARGET,
-    Privileges, RootFilesystem, TmpfsMount, create_body,
+    Bind, ContainerLaunchOpts, LaunchError, LogDriver, NetworkDemand, Privileges, RootFilesystem,
+    TmpfsMount, create_body,
 };
-
-/// Size of `/tmp` and of the home, each, where memory is not limited.
-const TMPFS_SIZE: u64 = 2 << 30;
-/// The least that a file with content takes of it.
-const PAGE: u64 = 4096;
+use crate::wrapping::{
+    GitCover, TmpfsRoom, egress_env, git_cover, git_target, helper, labels, our_mounts, tmpfs_room,
+};
+pub use crate::wrapping::{Wrapping, wrapping};
 
 /// Returns the options of the container for an attempt, as both renderers of [`super::launch`] take them.
 ///
@@ -38,11 +33,6 @@ pub fn launch_opts(
     owner: &OwnerId,
     host: &HostView,
 ) -> ContainerLaunchOpts {
-    let mut labels = spec.labels.clone();
-    labels.remove(LABEL_PROJECT);
-    labels.insert(LABEL_PROMPT.to_owned(), spec.prompt.clone());
-    labels.insert(LABEL_OWNER.to_owned(), owner.to_string());
-    labels.insert(LABEL_ATTEMPT.to_owned(), attempt.to_string());
     let (entrypoint, command) = match spec.command.split_first() {
         Some((program, arguments)) => (program.clone(), arguments.to_vec()),
         None => (String::new(), Vec::new()),
@@ -52,7 +42,7 @@ pub fn launch_opts(
         container_image: spec.image.clone(),
         project_name: spec.project.clone(),
         env: spec.env.clone(),
-        extra_labels: labels,
+        extra_labels: labels(spec, attempt, owner),
         entrypoint,
         command,
         run_as_user: spec.user.to_string(),
@@ -147,28 +137,18 @@ fn mount_workspace(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec, host: &Hos
         target: workspace.target.clone(),
         access: Access::ReadWrite,
     });
-    if workspace.git == GitVisibility::Visible {
-        return;
-    }
-    let target = format!("{}/.git", workspace.target.trim_end_matches('/'));
-    let is_file = match host.kind(&workspace.source.join(".git")) {
-        // Mounting over nothing would make a `.git` on the host.
-        PathKind::Missing => return,
-        PathKind::File => true,
-        PathKind::Folder => false,
-        PathKind::Unreadable => workspace.git_is_file,
-    };
-    if is_file {
-        opts.binds.push(Bind {
+    let target = git_target(workspace);
+    match git_cover(workspace, host) {
+        GitCover::None => {}
+        GitCover::File => opts.binds.push(Bind {
             source: "/dev/null".into(),
             target,
             access: Access::ReadWrite,
-        });
-    } else {
-        opts.tmpfs.push(TmpfsMount {
+        }),
+        GitCover::Folder => opts.tmpfs.push(TmpfsMount {
             path: target,
             options: "rw,size=1k".to_owned(),
-        });
+        }),
     }
 }
 
@@ -181,13 +161,8 @@ fn mount_extra(opts: &mut ContainerLaunchOpts, spec: &LaunchSpec) {
 }
 
 /// Returns `/tmp` and the home; programs may run from both, because builds and installers do that.
-///
-/// What is in them counts as the container's memory, and so do their inodes: each may fill half of it, with no more
-/// files than it has pages, and then says that it is full rather than having the agent killed.
 fn tmpfs(spec: &LaunchSpec) -> Vec<TmpfsMount> {
-    let size = spec.limits.memory.map_or(TMPFS_SIZE, |size| size.0 / 2);
-    // Zero would be no limit.
-    let files = (size / PAGE).max(1);
+    let TmpfsRoom { size, files } = tmpfs_room(spec);
     let owner = match spec.user {
         User::Ids { uid, gid } => format!("uid={uid},gid={gid},mode=700"),
         User::Named(_) | User::Image => "mode=1777".to_owned(),
@@ -219,29 +194,6 @@ fn log_driver(transport: Transport) -> LogDriver {
         options: options
             .into_iter()
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-    }
-}
-
-/// What the engine puts around the container of [`launch_opts`], for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrapping {
-    /// Our helper's command line, which becomes the entrypoint, up to what the container would have run without it;
-    /// empty where output is read by attaching.
-    pub entrypoint: Vec<String>,
-    /// Paths in the container at which something of ours is mounted read-only.
-    pub mounts: Vec<String>,
-}
-
-/// Returns what the engine puts around the container of an attempt, last.
-pub fn wrapping(spec: &LaunchSpec, attempt: AttemptId) -> Wrapping {
-    Wrapping {
-        entrypoint: match spec.transport {
-            Transport::Spool => helper(spec, attempt),
-            Transport::Attach => Vec::new(),
-        },
-        mounts: mount_targets(spec)
-            .map(|(target, _)| target.to_owned())
             .collect(),
     }
 }
@@ -279,9 +231,13 @@ pub(super) fn request(
         labels.remove(LABEL_PROJECT);
     }
     body.host_config.get_or_insert_default().mounts = Some(mounts(spec, dir)?);
-    if EgressDemand::is_needed(spec) {
-        let own = body.env.get_or_insert_default();
-        own.extend(egress_env(spec, dir.attempt()));
+    let own = egress_env(spec, dir.attempt());
+    if !own.is_empty() {
+        let env = body.env.get_or_insert_default();
+        env.extend(
+            own.into_iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
     }
     if spec.network != NetworkMode::Open {
         // The isolation of network mode `none` in about half the time: the engine then sets up no network at all.
@@ -312,42 +268,9 @@ fn mounts(spec: &LaunchSpec, dir: &AttemptDir) -> Result<Vec<Mount>, LowerError>
             ..Mount::default()
         })
     };
-    mount_targets(spec)
-        .map(|(target, source)| mount(&source.of(dir), target))
+    our_mounts(spec, dir)
+        .map(|(target, source)| mount(&source, target))
         .collect()
-}
-
-/// What is mounted from an attempt's folder, or is the helper.
-enum OurSource {
-    Folder,
-    Helper,
-    Prompt,
-    Secrets,
-}
-
-impl OurSource {
-    fn of(&self, dir: &AttemptDir) -> PathBuf {
-        match self {
-            Self::Folder => dir.mount(),
-            Self::Helper => dir.init().to_owned(),
-            Self::Prompt => dir.prompt(),
-            Self::Secrets => dir.secrets(),
-        }
-    }
-}
-
-fn mount_targets(spec: &LaunchSpec) -> impl Iterator<Item = (&'static str, OurSource)> {
-    let helper = spec.transport == Transport::Spool;
-    let prompt = spec.profile == Profile::Seed;
-    let secrets = !spec.secrets.is_empty();
-    [
-        (true, CONTAINER_ATTEMPT, OurSource::Folder),
-        (helper, CONTAINER_INIT, OurSource::Helper),
-        (prompt, PROMPT_MOUNT_TARGET, OurSource::Prompt),
-        (secrets, CONTAINER_SECRETS, OurSource::Secrets),
-    ]
-    .into_iter()
-    .filter_map(|(is_there, target, source)| is_there.then_some((target, source)))
 }
 
 /// Returns what the engine would run: what the request says, else what the image says.
@@ -366,68 +289,6 @@ fn argv(body: &ContainerCreateBody, image: &ImageConfig) -> Vec<String> {
         .flatten()
         .cloned()
         .collect()
-}
-
-/// Returns what tells programs of the only way out; what the user sets goes before it.
-fn egress_env(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
-    let token = token_env(spec, attempt).into_iter();
-    let token = token.map(|(name, value)| format!("{name}={value}"));
-    if spec.network == NetworkMode::Open {
-        return token.collect();
-    }
-    let proxy = format!("http://127.0.0.1:{EGRESS_PORT}");
-    let local = "localhost,127.0.0.1,::1".to_owned();
-    let variables = [
-        ("HTTP_PROXY", &proxy),
-        ("HTTPS_PROXY", &proxy),
-        ("NO_PROXY", &local),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.clone()));
-    // Some programs know only the one spelling, others only the other.
-    let lower = variables
-        .clone()
-        .map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let all = variables.into_iter().chain(lower);
-    all.filter(|(name, _)| !spec.env.contains_key(name))
-        .map(|(name, value)| format!("{name}={value}"))
-        .chain(token)
-        .collect()
-}
-
-/// Returns the helper's command line, up to the agent's argv.
-///
-/// The prompt is the agent's stdin, except for the seed's image: its entrypoint looks for the prompt elsewhere, and
-/// an agent that finds it on stdin too would read it twice.
-fn helper(spec: &LaunchSpec, attempt: AttemptId) -> Vec<String> {
-    let id = attempt.to_string();
-    let mut helper = vec![
-        CONTAINER_INIT,
-        "run",
-        "--socket",
-        CONTAINER_SOCKET,
-        "--id",
-        &id,
-    ];
-    if spec.profile == Profile::Hardened || !spec.command.is_empty() {
-        helper.extend(["--stdin", CONTAINER_PROMPT]);
-    }
-    let log_limit = spec.limits.log.map(|limit| limit.0.to_string());
-    if let Some(limit) = &log_limit {
-        helper.extend(["--log-limit", limit]);
-    }
-    let file_size = spec.limits.file_size.map(|size| size.0.to_string());
-    if let Some(size) = &file_size {
-        helper.extend(["--file-size", size]);
-    }
-    let open_files = spec.limits.open_files.map(|files| files.to_string());
-    if let Some(files) = &open_files {
-        helper.extend(["--open-files", files]);
-    }
-    if EgressDemand::is_needed(spec) {
-        helper.extend(["--egress", CONTAINER_EGRESS]);
-    }
-    helper.push("--");
-    helper.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

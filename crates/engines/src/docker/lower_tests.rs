@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use dark_factory_executor::spec::{
-    Disposal, Limits, Mount as SpecMount, PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, Workspace,
+    Disposal, GitVisibility, LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROMPT, Limits, Mount as SpecMount,
+    PullPolicy, SPEC_VERSION, SeedSpec, StopPolicy, Workspace,
 };
 use dark_factory_types::{ByteSize, CpuCount, RunId};
 use tempfile::TempDir;

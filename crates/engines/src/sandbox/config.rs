@@ -13,6 +13,13 @@ use serde::{Deserialize, Serialize};
 
 /// Hidden first argument with which a program becomes the shim of the sandbox whose folder follows.
 pub const SHIM_ARG: &str = "__sandbox-shim";
+/// After [`SHIM_ARG`]: executes a program in the running sandbox whose folder follows, after it an [`ExecRequest`] as
+/// JSON. The program has the caller's descriptors 0, 1 and 2; a terminal on 0 becomes its controlling terminal. The exit
+/// code is the program's, 128 and the signal if one ended it, and, with a line on stderr, 127 if there is no such program
+/// and [`EXIT_NOT_EXECUTED`] if it could not be executed.
+pub const EXEC_ARG: &str = "exec";
+/// Exit code: the program was not executed in the sandbox.
+pub const EXIT_NOT_EXECUTED: u8 = 126;
 /// File: [`SandboxConfig`], written before the sandbox is started and never changed.
 pub const CONFIG_FILE: &str = "config.json";
 /// File: locked by the shim as long as it lives.
@@ -89,6 +96,8 @@ pub struct Tmpfs {
     pub target: PathBuf,
     /// The most that it holds.
     pub size: ByteSize,
+    /// The most files that it holds.
+    pub files: u64,
     /// Permission bits of its root.
     pub mode: u32,
 }
@@ -109,10 +118,33 @@ pub struct SandboxLimits {
     /// Folders of control groups that were made for it, with their limits set: the shim joins each before it starts
     /// anything, and removes none.
     pub cgroups: Vec<PathBuf>,
-    /// Where no control group keeps memory: the most address space of one process.
-    pub address_space: Option<ByteSize>,
+    /// What the engine writes into files of those groups before it starts the shim, which does not read this.
+    #[serde(default)]
+    pub settings: Vec<CgroupSetting>,
+    /// Where no control group keeps memory: the most private memory of one process (`RLIMIT_DATA`: unlike address
+    /// space, it does not count what runtimes only reserve).
+    pub data: Option<ByteSize>,
     /// Where no control group keeps processes: the most processes of its user.
     pub processes: Option<u64>,
+}
+
+/// One line of a control group's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSetting {
+    /// The file.
+    pub file: PathBuf,
+    /// What is written into it.
+    pub value: String,
+}
+
+/// A program to execute in a running sandbox, as the sandbox's user and confined as its PID 1 is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The program, looked for in the `PATH` of its environment, and its arguments.
+    pub argv: Vec<String>,
+    /// What its environment has beyond the sandbox's own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
 }
 
 /// The living shim.

@@ -5,3 +5,22 @@
 //! Never: decides an outcome.
 
 pub mod config;
+mod engine;
+mod exec;
+mod folder;
+mod images;
+mod limits;
+mod lower;
+mod pausing;
+mod probe;
+mod process;
+mod reopen;
+mod shim;
+mod shim_command;
+mod unpack;
+mod usage;
+mod workload;
+
+pub use engine::SandboxEngine;
+pub use shim::shim_main;
+pub use shim_command::ShimCommand;

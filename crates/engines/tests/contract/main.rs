@@ -33,3 +33,5 @@ mod spool;
 mod stopping;
 
 mod docker;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+mod sandbox;

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dark_factory_agents::Agent;
@@ -103,6 +103,8 @@ pub struct ResolveContext {
     pub keys: KeySources,
     /// What the engine can do, if it was asked: what it cannot do is refused. Unasked, it refuses by itself.
     pub capabilities: Option<Capabilities>,
+    /// Whether the engine takes a folder or an archive of this machine, by its absolute path, for an image.
+    pub path_images: bool,
     /// Dangerous paths that the machine's owner lets be mounted: each is written like the source of a mount, and stands
     /// for itself alone, not for what is in it or around it.
     pub allow_mounts: Vec<Sourced<String>>,
@@ -118,6 +120,7 @@ impl ResolveContext {
             engine_socket: None,
             keys: KeySources::default(),
             capabilities: None,
+            path_images: false,
             allow_mounts: Vec::new(),
         }
     }
@@ -511,6 +514,7 @@ fn image(
         Profile::Seed => None,
     };
     match (&settings.image, default) {
+        (Some(image), _) if context.path_images && is_path(image) => Ok(image.value.clone()),
         (Some(image), _) => checked_image(image).map(|()| image.value.clone()),
         (None, Some(image)) => Ok(image.clone()),
         (None, None) => Err(ResolveError::NoImage {
@@ -518,6 +522,10 @@ fn image(
             note: agent.image_note(),
         }),
     }
+}
+
+fn is_path(image: &Sourced<String>) -> bool {
+    Path::new(&image.value).is_absolute()
 }
 
 fn checked_image(image: &Sourced<String>) -> Result<(), ResolveError> {
@@ -549,9 +557,11 @@ pub(crate) fn faults(settings: &Settings) -> Vec<ResolveError> {
         container_path("workspace", settings.workspace.as_ref(), target::mountable),
         container_path("workdir", settings.workdir.as_ref(), target::absolute),
     ];
+    // Some engines take a path for an image.
+    let image = settings.image.as_ref().filter(|image| !is_path(image));
     let one = [
         agent::chosen(settings.agent.as_ref()).map(drop),
-        settings.image.as_ref().map_or(Ok(()), checked_image),
+        image.map_or(Ok(()), checked_image),
         least(settings),
         labels(&settings.labels).map(drop),
     ];

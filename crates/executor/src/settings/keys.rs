@@ -284,7 +284,7 @@ keys! {
         "what Ctrl-C does to the runs of `run`",
         |r, n, slot| r.one(n, slot, text::parse_on_interrupt);
     Machine tool.engine = "engine": Shape::Choice(&["auto", "docker", "podman"]), text::ENGINE,
-        "the container engine; auto is the one that an endpoint names, else the first that answers",
+        "the container engine; auto is the one that an endpoint names, else the first that answers, else the sandbox",
         |r, n, slot| r.one(n, slot, text::parse_engine);
     Machine tool.host = "host": Shape::Text, TEXT, "the engine's endpoint: a Unix socket or tcp://HOST:PORT",
         |r, n, slot| r.text(n, slot);

@@ -231,6 +231,8 @@ pub enum EngineChoice {
     Docker,
     /// Podman, and no other.
     Podman,
+    /// The embedded sandbox, which is no program of its own.
+    Sandbox,
 }
 
 impl EngineChoice {

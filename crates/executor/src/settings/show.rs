@@ -152,7 +152,7 @@ words! {
     PullPolicy { Never: "never", Missing: "missing", Always: "always" }
     Transport { Spool: "spool", Attach: "attach" }
     Profile { Hardened: "hardened", Seed: "seed" }
-    EngineChoice { Auto: "auto", Docker: "docker", Podman: "podman" }
+    EngineChoice { Auto: "auto", Docker: "docker", Podman: "podman", Sandbox: "sandbox" }
     OnInterrupt { Stop: "stop", Detach: "detach" }
     Credentials { Broker: "broker", Mount: "mount", None: "none" }
     GitVisibility { Hidden: "true", Visible: "false" }

@@ -42,7 +42,7 @@ pub(super) const PROFILE: &str = "hardened, seed, or the name of a [profile.NAME
 pub(super) const JOBS: &str = "a whole number from 1 to 64";
 pub(super) const COUNT: &str = "a whole number from 1";
 pub(super) const ON_INTERRUPT: &str = "stop or detach";
-pub(super) const ENGINE: &str = "auto, docker or podman";
+pub(super) const ENGINE: &str = "auto, docker, podman or sandbox";
 pub(super) const PROJECT_NAME: &str = "a name that is not empty";
 pub(super) const TRANSPORT: &str = "spool or attach";
 pub(super) const CREDENTIALS: &str = "broker, mount or none";
@@ -177,6 +177,7 @@ parsers! {
         "auto" => Some(EngineChoice::Auto),
         "docker" => Some(EngineChoice::Docker),
         "podman" => Some(EngineChoice::Podman),
+        "sandbox" => Some(EngineChoice::Sandbox),
         _ => None,
     };
     /// Parses the name of a project.

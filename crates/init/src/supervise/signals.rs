@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use dark_factory_spool::KILL_EVERYTHING_SIGNAL;
+use dark_factory_spool::{KILL_EVERYTHING_NAMED, KILL_EVERYTHING_SIGNAL};
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
@@ -97,7 +97,7 @@ impl Signals {
         if !believed {
             return None;
         }
-        if number == KILL_EVERYTHING_SIGNAL {
+        if [KILL_EVERYTHING_SIGNAL, KILL_EVERYTHING_NAMED].contains(&number) {
             return Some(Notice::KillEverything);
         }
         // Other real-time signals have no safe name and are not passed on.

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 use dark_factory_init::spew;
-use dark_factory_spool::{End, Intervention, KILL_EVERYTHING_SIGNAL};
+use dark_factory_spool::{End, Intervention, KILL_EVERYTHING_NAMED, KILL_EVERYTHING_SIGNAL};
 
 use crate::supervisor::{Launch, Running, patiently, script, shell};
 
@@ -71,16 +71,18 @@ fn the_signal_before_a_kill_is_the_first_intervention() {
 }
 
 #[test]
-fn a_kill_of_everything_is_an_intervention() {
-    let running = Launch::new(&script("print ready; sleep 60")).start();
-    running.wait_for_output("ready");
+fn a_kill_of_everything_is_an_intervention_by_either_signal() {
+    for signal in [KILL_EVERYTHING_SIGNAL, KILL_EVERYTHING_NAMED] {
+        let running = Launch::new(&script("print ready; sleep 60")).start();
+        running.wait_for_output("ready");
 
-    running.signal(KILL_EVERYTHING_SIGNAL);
+        running.signal(signal);
 
-    assert_eq!(
-        running.finish().exit().intervention,
-        Some(Intervention::Kill)
-    );
+        assert_eq!(
+            running.finish().exit().intervention,
+            Some(Intervention::Kill)
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::mounts::{GitCover, Mounts, SkippedMount, Volume};
 use super::opts::{ContainerLaunchOpts, HOST_GATEWAY, NetworkDemand, Privileges, RootFilesystem};
 
 /// Where the prompt's file is in a container of the seed's image.
-pub const PROMPT_MOUNT_TARGET: &str = "/tmp/prompt.md";
+pub const PROMPT_MOUNT_TARGET: &str = crate::wrapping::SEED_PROMPT;
 
 /// The arguments of `docker`, the first of which is `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]

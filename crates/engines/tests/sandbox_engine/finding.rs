@@ -1,0 +1,140 @@
+//! Finding sandboxes again, whatever happened meanwhile to whoever began them.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+
+use dark_factory_executor::engine::{Engine, EngineError, Recovered};
+use dark_factory_executor::spec::StopPolicy;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::lab::{Lab, Spool, engine};
+
+/// What a shell does until the test says so.
+const UNTIL_GO: &str = "while ! test -e /workspace/go; do sleep 0.02; done";
+
+/// Returns the id of a process of a sandbox: the shim, or its PID 1.
+fn process(lab: &Lab, name: &str, which: &str) -> Pid {
+    let record = std::fs::read(lab.root.join(name).join("shim.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let id = i32::try_from(record[which].as_i64().unwrap()).unwrap();
+    Pid::from_raw(id).unwrap()
+}
+
+#[tokio::test]
+async fn another_engine_finds_a_sandbox_in_every_state() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.shell(&format!("echo hello; {UNTIL_GO}")), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+
+    let state = engine(&lab.root).recover(&handle).await.unwrap();
+    assert!(matches!(state, Recovered::Created(_)), "{state:?}");
+
+    drop(lab.engine.start(&spec, &handle, &dir).await.unwrap());
+    let other = engine(&lab.root);
+    let state = other.recover(&handle).await.unwrap();
+    let Recovered::Running(workload) = state else {
+        panic!("{state:?}");
+    };
+    assert!(other.list_owned(&lab.owner).await.unwrap()[0].is_running);
+    std::fs::write(lab.project.path().join("go"), "").unwrap();
+    let exit = workload.wait().await.unwrap();
+
+    let state = engine(&lab.root).recover(&handle).await.unwrap();
+    let Recovered::Exited(found, workload) = state else {
+        panic!("{state:?}");
+    };
+    assert_eq!(found, exit);
+    assert!(Spool::read(&dir).is_complete());
+    workload.remove().await.unwrap();
+    let state = engine(&lab.root).recover(&handle).await.unwrap();
+    assert!(matches!(state, Recovered::Gone), "{state:?}");
+}
+
+#[tokio::test]
+async fn one_whose_shim_was_killed_is_gone_with_all_that_was_in_it() {
+    let lab = Lab::new();
+    let script = "(while :; do echo x >> /workspace/ticks; sleep 0.02; done) & wait";
+    let (workload, dir) = lab.start(&lab.shell(script)).await;
+    lab.wait_for("ticks").await;
+    let handle = workload.handle().clone();
+    let init = process(&lab, &handle.container, "init");
+
+    kill_process(process(&lab, &handle.container, "shim"), Signal::KILL).unwrap();
+
+    assert!(matches!(
+        workload.wait().await.unwrap_err(),
+        EngineError::NoSuchContainer { .. }
+    ));
+    assert!(matches!(
+        lab.engine.recover(&handle).await.unwrap(),
+        Recovered::Gone
+    ));
+    let dies = async {
+        while rustix::process::test_kill_process(init).is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), dies)
+        .await
+        .unwrap();
+    assert!(!Spool::read(&dir).is_complete());
+    let left = lab.engine.list_owned(&lab.owner).await.unwrap();
+    assert!(!left[0].is_running);
+    lab.engine.remove_owned(&lab.owner, &left[0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_whose_first_process_was_killed_has_ended_by_that_signal() {
+    let lab = Lab::new();
+    let (workload, _dir) = lab
+        .start(&lab.spec("write /workspace/begun; sleep 120"))
+        .await;
+    lab.wait_for("begun").await;
+
+    let init = process(&lab, &workload.handle().container, "init");
+    kill_process(init, Signal::KILL).unwrap();
+
+    assert_eq!(workload.wait().await.unwrap().code, 137);
+}
+
+#[tokio::test]
+async fn a_shim_that_comes_late_starts_nothing_again() {
+    let lab = Lab::new();
+    let (workload, dir) = lab.start(&lab.spec("print once")).await;
+    workload.wait().await.unwrap();
+
+    let late = Command::new(env!("CARGO_BIN_EXE_sandbox-shim"))
+        .arg("__sandbox-shim")
+        .arg(lab.root.join(&workload.handle().container))
+        .stdin(Stdio::null())
+        .process_group(0)
+        .status()
+        .unwrap();
+
+    assert!(late.success());
+    assert_eq!(Spool::read(&dir).text(), "once\n");
+}
+
+#[tokio::test]
+async fn a_sandbox_outlives_the_one_who_waits_for_it() {
+    let lab = Lab::new();
+    let (workload, dir) = lab
+        .start(&lab.shell(&format!("touch begun; {UNTIL_GO}; echo to the end")))
+        .await;
+    lab.wait_for("begun").await;
+    let handle = workload.handle().clone();
+
+    let waiting = tokio::time::timeout(std::time::Duration::from_millis(50), workload.wait());
+    assert!(waiting.await.is_err());
+    drop(workload);
+    std::fs::write(lab.project.path().join("go"), "").unwrap();
+    let (Recovered::Running(workload) | Recovered::Exited(_, workload)) =
+        lab.engine.recover(&handle).await.unwrap()
+    else {
+        panic!("it was left alone");
+    };
+
+    assert_eq!(workload.wait().await.unwrap().code, 0);
+    assert_eq!(Spool::read(&dir).text(), "to the end\n");
+    workload.stop(&StopPolicy::default()).await.unwrap();
+}
