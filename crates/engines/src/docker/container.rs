@@ -12,21 +12,22 @@ use bollard::models::{
     ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status,
 };
 use bollard::query_parameters::{
-    InspectContainerOptions, KillContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, WaitContainerOptionsBuilder,
+    KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    WaitContainerOptionsBuilder,
 };
 use dark_factory_executor::engine::{EndedBy, EngineError, EngineExit, Fate, Handle, OomSeen};
 use dark_factory_types::{AttemptId, ByteSize, Transport};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::causes::{self, Witness};
 use super::client::{
     ATTACH, Client, Fault, INSPECT, KILL, MEASURE, PAUSE, REMOVE, START, UNPAUSE, WAIT,
 };
-use super::dialect::{Conflict, Dialect, Preparation, Traceless};
+use super::dialect::{self, Conflict, Dialect, Preparation, Traceless};
 use super::identity::missing;
 
 /// How long to wait before an engine that did not answer is asked again.
@@ -68,7 +69,9 @@ pub(super) struct Container {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Looked {
-    state: Option<ContainerState>,
+    /// A [`ContainerState`], in the engine's own words.
+    #[serde(default)]
+    state: Value,
 }
 
 /// How large a container is.
@@ -146,17 +149,20 @@ impl Container {
     /// Returns the state that the engine knows.
     pub(super) async fn state(&self) -> Result<ContainerState, EngineError> {
         let path = format!("/containers/{}/json", self.id);
-        let found: Looked = match self.client.ask(INSPECT, &path).await {
+        let mut found: Looked = match self.client.ask(INSPECT, &path).await {
             Ok(found) => found,
             Err(fault) => return Err(self.error(fault).await),
         };
-        found
-            .state
+        dialect::in_dockers_words(&mut found.state);
+        let failed = |source| EngineError::Failed {
+            operation: INSPECT.name.to_owned(),
+            source,
+        };
+        let state: Option<ContainerState> =
+            serde_json::from_value(found.state).map_err(|error| failed(error.into()))?;
+        state
             .filter(|state| state.status.is_some())
-            .ok_or_else(|| EngineError::Failed {
-                operation: INSPECT.name.to_owned(),
-                source: "its answer does not say what state the container is in".into(),
-            })
+            .ok_or_else(|| failed("its answer does not say what state the container is in".into()))
     }
 
     /// Measures the container's own layer.
@@ -547,13 +553,17 @@ pub(super) async fn inspect(
     client: &Client,
     name: &str,
 ) -> Result<ContainerInspectResponse, Fault> {
-    let docker = client.docker().await?;
-    client
-        .call(
-            INSPECT,
-            docker.inspect_container(name, None::<InspectContainerOptions>),
-        )
-        .await
+    let path = format!("/containers/{name}/json");
+    let mut found: Value = client.ask(INSPECT, &path).await?;
+    if let Some(state) = found.get_mut("State") {
+        dialect::in_dockers_words(state);
+    }
+    serde_json::from_value(found).map_err(|error| {
+        Fault::Other(EngineError::Failed {
+            operation: INSPECT.name.to_owned(),
+            source: error.into(),
+        })
+    })
 }
 
 /// Returns the exit of which nothing but the code is known.

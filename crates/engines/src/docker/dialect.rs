@@ -13,6 +13,8 @@
 //! | attach to what cannot be started | is answered | 409: it is prepared first |
 //! | wait for what was never started | code 0 | code -1 |
 //! | `tmpfs` with an owner or a number of inodes | kept | refused |
+//! | `tmpfs` where there is something | empty | with a copy of it, unless told otherwise |
+//! | the state of an ended container | `exited` | `stopped` for a moment, then `exited` |
 //! | a read-only root | nothing beside it | with writable `/run` and `/var/tmp` |
 //! | the tag of an import | counts | is left out, unless it is part of the repository |
 //! | the name of an image | as it was given | in full: `docker.io/library/…`, `localhost/…` |
@@ -24,6 +26,7 @@ use std::collections::HashMap;
 
 use bollard::models::ContainerCreateBody;
 use dark_factory_executor::engine::OnRestart;
+use serde_json::Value;
 
 /// The header by which Podman says which version its own API has.
 const LIBPOD_HEADER: &str = "libpod-api-version";
@@ -31,6 +34,9 @@ const LIBPOD_HEADER: &str = "libpod-api-version";
 /// What Podman makes writable in a container whose root is not, and what keeps it from that.
 const WRITABLE_BY_ITSELF: [&str; 2] = ["/run", "/var/tmp"];
 const SHUT: &str = "ro,nosuid,nodev,noexec,size=4096";
+
+/// Option of a memory file system: it begins empty, as Docker's do.
+const EMPTY: &str = "notmpcopyup";
 
 /// An engine that speaks Docker's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,13 +196,23 @@ impl Dialect {
     }
 }
 
+/// Puts a container's state into the words that Docker has for it.
+pub(super) fn in_dockers_words(state: &mut Value) {
+    if let Some(status) = state.get_mut("Status")
+        // It has ended, and what it leaves is not put away yet.
+        && status == "stopped"
+    {
+        *status = "exited".into();
+    }
+}
+
 /// Returns the options of a memory file system without those that Podman refuses.
 ///
-/// One that is not given to its user is open to everybody in the container, who is that user. The number of files is
+/// What an image or a mount has in its place is not copied into it. One that is not given to its user is open to everybody in the container, who is that user. The number of files is
 /// bounded by the memory that they take.
 fn plain_tmpfs(options: &str) -> String {
     let is_owned = options.split(',').any(|option| option.starts_with("uid="));
-    let kept = options.split(',').filter_map(|option| {
+    let kept = options.split(',').chain([EMPTY]).filter_map(|option| {
         match option.split_once('=').map_or(option, |(name, _)| name) {
             "uid" | "gid" | "nr_inodes" => None,
             "mode" if is_owned => Some("mode=1777"),
@@ -250,8 +266,8 @@ mod tests {
         };
 
         let podman = tmpfs(Dialect::Podman);
-        assert_eq!(podman["/tmp"], "rw,exec,size=8,mode=1777");
-        assert_eq!(podman["/home"], "rw,size=8,mode=1777");
+        assert_eq!(podman["/tmp"], "rw,exec,size=8,mode=1777,notmpcopyup");
+        assert_eq!(podman["/home"], "rw,size=8,mode=1777,notmpcopyup");
         assert!(podman["/run"].starts_with("ro,") && podman["/var/tmp"].starts_with("ro,"));
         assert_eq!(
             tmpfs(Dialect::Docker)["/home"],

@@ -26,15 +26,21 @@ pub struct EngineIdentity {
 pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineError> {
     // Boxed, because it is part of every future that may meet a 404, and rarely runs.
     let ask = || Box::pin(async { Ok::<Said, EngineError>(client.ask(INFO, "/info").await?) });
-    let (info, again) = tokio::try_join!(ask(), ask())?;
+    let (info, id) = match client.dialect() {
+        Dialect::Docker => {
+            let (info, again) = tokio::try_join!(ask(), ask())?;
+            let id = lasting(&info, &again);
+            (info, id)
+        }
+        Dialect::Podman => {
+            let info = ask().await?;
+            let folder = info.folder.as_ref();
+            let id = folder.map(|folder| format!("podman {folder}"));
+            (info, id)
+        }
+    };
     Ok(EngineIdentity {
-        id: match client.dialect() {
-            Dialect::Docker => lasting(&info, &again),
-            Dialect::Podman => info
-                .folder
-                .as_ref()
-                .map(|folder| format!("podman {folder}")),
-        },
+        id,
         on_restart: client.dialect().on_restart(info.live_restore),
     })
 }

@@ -13,7 +13,7 @@ use dark_factory_types::ByteSize;
 use futures_util::StreamExt;
 
 use super::client::USAGE;
-use super::container::Container;
+use super::container::{Container, Phase, phase};
 
 /// What the kernel could drop at once, by its name under cgroup v1 and v2.
 const DROPPABLE: [&str; 2] = ["total_inactive_file", "inactive_file"];
@@ -30,13 +30,26 @@ pub(super) async fn usage(container: &Container) -> Result<Usage, EngineError> {
     let answer = async { answers.next().await.transpose() };
     let stats = match client.call(USAGE, answer).await {
         Ok(Some(stats)) => stats,
-        Ok(None) => return Err(client.cut(USAGE)),
-        Err(fault) => return Err(container.error(fault).await),
+        Ok(None) => return Err(or_gone(container, client.cut(USAGE)).await),
+        Err(fault) => {
+            let error = container.error(fault).await;
+            return Err(or_gone(container, error).await);
+        }
     };
     // One that has ended is measured too, as having nothing.
     read(&stats).ok_or_else(|| EngineError::NoSuchContainer {
         name: container.name.clone(),
     })
+}
+
+/// Returns the error for a container that was not measured: Podman measures none that has ended.
+async fn or_gone(container: &Container, error: EngineError) -> EngineError {
+    match container.state().await {
+        Ok(state) if phase(&state) == Phase::Ended => EngineError::NoSuchContainer {
+            name: container.name.clone(),
+        },
+        _ => error,
+    }
 }
 
 /// Reads an answer; `None` if nothing was measured.

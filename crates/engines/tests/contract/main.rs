@@ -28,10 +28,12 @@ mod owning;
 mod pausing;
 mod recovery;
 mod site;
+mod socket;
 #[path = "../common/spool.rs"]
 mod spool;
 mod stopping;
 
 mod docker;
+mod podman;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 mod sandbox;
