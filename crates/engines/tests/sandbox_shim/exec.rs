@@ -122,10 +122,10 @@ both! {
             .map(|word| format!("'{}'", word.to_str().unwrap()))
             .collect();
 
-        // The terminal is made outside, by somebody else.
+        // The terminal is made outside, by somebody else, and is nobody's yet: not that of a shell in between.
         let mut terminal = Command::new("script");
         let output = terminal
-            .args(["-qec", &words.join(" "), "/dev/null"])
+            .args(["-qec", &format!("exec {}", words.join(" ")), "/dev/null"])
             .output()
             .unwrap();
 
