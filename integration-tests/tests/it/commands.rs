@@ -29,7 +29,11 @@ fn a_run_can_be_watched_from_its_beginning_to_its_end() {
     let running = Watched::of(&mut workshop.script(&["--json"], script));
     wait_for(&workshop.project.path().join("begun"));
 
-    let open = without_engine(&mut workshop.command(&["ps", "--json"])).one();
+    // The agent may be quicker than the record of its start.
+    let open = eventually("the start to be recorded", || {
+        let open = without_engine(&mut workshop.command(&["ps", "--json"])).one();
+        (open["state"] != "starting").then_some(open)
+    });
     let id = text(&open, "run_id");
     let table = without_engine(&mut workshop.command(&["ps"])).stdout;
     let inspected = without_engine(&mut workshop.command(&["inspect", "--json", id])).one();

@@ -104,7 +104,7 @@ fn every_test_that_the_security_page_names_exists() {
         .filter(|(file, name)| {
             let source = fs::read_to_string(file).unwrap_or_default();
             let is_there = match name {
-                Some(name) => source.contains(&format!("fn {name}()")),
+                Some(name) => source.contains(&format!("fn {name}(")),
                 None => source.contains("test]\n"),
             };
             !is_there

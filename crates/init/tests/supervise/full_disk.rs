@@ -269,8 +269,8 @@ fn pipes_larger_than_the_system_allows_leave_room_for_the_exit_record_on_a_full_
     assert_eq!(exit.eof, [false, false]);
     let recorded: u64 = exit.totals.iter().sum();
     assert!(recorded < printed.iter().sum());
-    // The rest of the disk is not left empty.
-    assert!(recorded > DISK - (128 << 10), "{recorded}");
+    // The rest of the disk is not left empty: the smaller the pieces were, the more of it the records of them took.
+    assert!(recorded > DISK - DISK / 8, "{recorded}");
 }
 
 #[test]
