@@ -26,6 +26,8 @@ pub struct EngineIdentity {
 pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineError> {
     // Boxed, because it is part of every future that may meet a 404, and rarely runs.
     let ask = || Box::pin(async { Ok::<Said, EngineError>(client.ask(INFO, "/info").await?) });
+    // Who answers is known once it has answered.
+    client.docker().await?;
     let (info, id) = match client.dialect() {
         Dialect::Docker => {
             let (info, again) = tokio::try_join!(ask(), ask())?;
