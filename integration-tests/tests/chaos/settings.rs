@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Played at the same time, unless told otherwise.
 const JOBS: usize = 4;
 /// All schedules together, unless told otherwise: with a margin to the five minutes that they may take.
-const TIME: Duration = Duration::from_secs(240);
+const TIME: Duration = Duration::from_secs(180);
 
 /// The seed, unless told otherwise.
 const SEED: u64 = 41;
