@@ -67,6 +67,8 @@ pub(crate) struct Context {
     disk_patience: Option<Duration>,
     /// What the command line says of this machine: where keys and APIs are, what may be mounted.
     machine: ToolSettings,
+    /// At which sockets an engine can be expected: asked once, so that one command has one engine.
+    listening: Arc<Mutex<BTreeMap<PathBuf, bool>>>,
     /// What was said about configuration: several files of one command have the same.
     told: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -103,6 +105,7 @@ impl Context {
                 .map(|host| Sourced::flag("--host", host)),
             disk_patience,
             machine: flags::machine(global)?,
+            listening: Arc::default(),
             told: Arc::default(),
         };
         if context.engine.is_none() {
@@ -281,7 +284,7 @@ impl Context {
             (EngineChoice::Auto, Some(named)) => named == SANDBOX,
             (EngineChoice::Auto, None) => {
                 let sockets = usual_sockets(&self.host.env);
-                !sockets.iter().any(|socket| may_listen(socket))
+                !sockets.iter().any(|socket| self.may_listen(socket))
             }
             _ => false,
         };
@@ -392,7 +395,18 @@ impl Context {
 
     /// Returns where the chosen engine is: at an endpoint, else where it usually is.
     fn chosen(&self, named: Option<&str>) -> Result<DockerEndpoint, EngineError> {
-        DockerEndpoint::choose(self.choice(), named, &self.host.env, may_listen)
+        let listens = |socket: &Path| self.may_listen(socket);
+        DockerEndpoint::choose(self.choice(), named, &self.host.env, listens)
+    }
+
+    fn may_listen(&self, socket: &Path) -> bool {
+        let mut known = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known
+            .entry(socket.to_owned())
+            .or_insert_with(|| may_listen(socket))
     }
 }
 

@@ -208,8 +208,8 @@ pub(super) fn in_dockers_words(state: &mut Value) {
 
 /// Returns the options of a memory file system without those that Podman refuses.
 ///
-/// What an image or a mount has in its place is not copied into it. One that is not given to its user is open to everybody in the container, who is that user. The number of files is
-/// bounded by the memory that they take.
+/// What an image or a mount has in its place is not copied into it. One that is not given to its user is open to
+/// everybody in the container, who is that user. The number of files is bounded by the memory that they take.
 fn plain_tmpfs(options: &str) -> String {
     let is_owned = options.split(',').any(|option| option.starts_with("uid="));
     let kept = options.split(',').chain([EMPTY]).filter_map(|option| {

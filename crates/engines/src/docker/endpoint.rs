@@ -97,8 +97,7 @@ impl DockerEndpoint {
             EngineChoice::Podman => Some(Dialect::Podman),
             _ => None,
         };
-        let podman = podman_sockets(env);
-        let mut podman = podman.iter().filter(|socket| listens(socket));
+        let first = |sockets: Vec<PathBuf>| sockets.into_iter().find(|socket| listens(socket));
         let socket = match (named, only) {
             (Some(named), _) => {
                 return Ok(Self {
@@ -108,11 +107,10 @@ impl DockerEndpoint {
             }
             (None, Some(Dialect::Docker)) => None,
             (None, Some(Dialect::Podman)) => {
-                let found = podman.next().cloned();
+                let found = first(podman_sockets(env));
                 found.or_else(|| Some(PathBuf::from(PODMAN_SOCKET)))
             }
-            (None, None) if listens(Path::new(DEFAULT_SOCKET)) => None,
-            (None, None) => podman.next().cloned(),
+            (None, None) => first(usual_sockets(env)),
         };
         let path = socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
         Ok(Self {

@@ -21,6 +21,8 @@ mod exits;
 mod images;
 mod lab;
 mod launch;
+#[path = "../common/launch.rs"]
+mod launched;
 mod limits;
 mod mounts;
 mod output;

@@ -4,31 +4,27 @@
 //! Reads: the lab.
 //! Never: knows which engine it is.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use dark_factory_executor::engine::{Engine, EngineExit, Handle, LimitKind, Recovered, Workload};
-use dark_factory_executor::spec::{
-    AttemptDir, Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION,
-    SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
-};
+use dark_factory_executor::spec::{AttemptDir, LaunchSpec, StopPolicy};
 use dark_factory_executor::state_dir::{HelperExe, StateDir};
-use dark_factory_types::{Budget, NetworkMode, OwnerId, RunId, Transport};
+use dark_factory_types::OwnerId;
 use tempfile::TempDir;
 
-use crate::lab::{Lab, helper};
+use crate::lab::Lab;
+use crate::launched::{self as launch, helper, random};
 use crate::spool::Spool;
 
 /// How long an agent may take to come as far as it should.
 const PATIENCE: Duration = Duration::from_secs(120);
 const GLANCE: Duration = Duration::from_millis(20);
 
-static HELPER: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(helper()).unwrap());
+static HELPER: LazyLock<Vec<u8>> = LazyLock::new(helper);
 
 /// Everything of one behaviour; what it made goes with it.
 #[derive(Debug)]
@@ -94,51 +90,19 @@ impl Site {
     }
 
     pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
-        let attempt = RunId::from_random_bits(random()).attempt(1);
-        self.state
-            .make_attempt(attempt, prompt.into(), secrets, b"{}")
-            .unwrap()
+        launch::attempt(&self.state, prompt, secrets)
     }
 
     /// Returns the spec of a hardened workload that runs a script.
     pub(crate) fn spec(&self, script: &str) -> LaunchSpec {
-        let (uid, gid) = self.lab.user();
         LaunchSpec {
-            version: SPEC_VERSION,
-            file: "/project/001.md".to_owned(),
             project: "contract".to_owned(),
-            prompt: "001".to_owned(),
-            container: None,
-            agent: "command".to_owned(),
-            profile: Profile::Hardened,
-            image: self.lab.image(),
-            pull: PullPolicy::Never,
-            command: vec![self.lab.agent(), "-e".to_owned(), script.to_owned()],
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-            labels: BTreeMap::new(),
-            workspace: Workspace {
-                source: self.project.path().to_owned(),
-                target: WORKSPACE_TARGET.to_owned(),
-                git: GitVisibility::Visible,
-                git_is_file: false,
-            },
-            mounts: Vec::new(),
-            workdir: WORKSPACE_TARGET.to_owned(),
-            user: User::Ids { uid, gid },
-            limits: Limits::default(),
-            network: NetworkMode::None,
-            providers: Vec::new(),
-            budget: Budget::default(),
-            stop: StopPolicy::default(),
-            engine_identity: None,
-            disposal: Disposal::Remove,
-            tell_limits: false,
-            secret_sources: BTreeMap::new(),
-            env_from_host: BTreeSet::new(),
-            completion_grace: None,
-            transport: Transport::Spool,
-            seed: SeedSpec::default(),
+            ..launch::hardened(
+                self.project.path(),
+                self.lab.user(),
+                self.lab.image(),
+                vec![self.lab.agent(), "-e".to_owned(), script.to_owned()],
+            )
         }
     }
 
@@ -227,8 +191,4 @@ pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
         tokio::time::timeout(PATIENCE, so).await.is_ok(),
         "waited in vain until {what}"
     );
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

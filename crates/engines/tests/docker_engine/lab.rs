@@ -1,8 +1,7 @@
 //! What a test needs: an engine, an image of the scripted agent, a project, a state folder; and their removal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,20 +12,18 @@ use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
 use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::spec::{
-    AttemptDir, Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy, SPEC_VERSION,
-    SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
-};
+use dark_factory_executor::spec::{AttemptDir, LaunchSpec};
 use dark_factory_executor::state_dir::{HelperExe, StateDir};
-use dark_factory_types::{NetworkMode, OwnerId, RunId, Transport};
+use dark_factory_types::{OwnerId, Transport};
 use tempfile::TempDir;
 
+#[path = "../common/launch.rs"]
+mod launch;
 #[path = "../common/spool.rs"]
 mod spool;
 
+pub(crate) use launch::{helper, random};
 pub(crate) use spool::Spool;
-
-const HELPER_VARIABLE: &str = "DARK_FACTORY_TEST_HELPER";
 
 /// Everything of one test; its containers and its image go when it is dropped.
 pub(crate) struct Lab {
@@ -98,54 +95,17 @@ impl Lab {
     }
 
     pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
-        let attempt = RunId::from_random_bits(random()).attempt(1);
-        self.state
-            .make_attempt(attempt, prompt.into(), secrets, b"{}")
-            .unwrap()
+        launch::attempt(&self.state, prompt, secrets)
     }
 
     /// Returns the spec of a hardened container that runs a script as user 1000.
     pub(crate) fn spec(&self, script: &str) -> LaunchSpec {
-        LaunchSpec {
-            version: SPEC_VERSION,
-            file: "/project/001.md".to_owned(),
-            project: "docker-engine-tests".to_owned(),
-            prompt: "001".to_owned(),
-            container: None,
-            agent: "command".to_owned(),
-            profile: Profile::Hardened,
-            image: self.image.clone(),
-            pull: PullPolicy::Never,
-            command: ["/bin/agent", "-e", script].map(str::to_owned).to_vec(),
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-            labels: BTreeMap::new(),
-            workspace: Workspace {
-                source: self.project.path().to_owned(),
-                target: WORKSPACE_TARGET.to_owned(),
-                git: GitVisibility::Visible,
-                git_is_file: false,
-            },
-            mounts: Vec::new(),
-            workdir: WORKSPACE_TARGET.to_owned(),
-            user: User::Ids {
-                uid: 1000,
-                gid: 1000,
-            },
-            limits: Limits::default(),
-            network: NetworkMode::None,
-            providers: Vec::new(),
-            budget: dark_factory_types::Budget::default(),
-            stop: StopPolicy::default(),
-            engine_identity: None,
-            disposal: Disposal::Remove,
-            tell_limits: false,
-            secret_sources: BTreeMap::new(),
-            env_from_host: BTreeSet::new(),
-            completion_grace: None,
-            transport: Transport::Spool,
-            seed: SeedSpec::default(),
-        }
+        launch::hardened(
+            self.project.path(),
+            (1000, 1000),
+            self.image.clone(),
+            ["/bin/agent", "-e", script].map(str::to_owned).to_vec(),
+        )
     }
 
     pub(crate) fn attached(&self, script: &str) -> LaunchSpec {
@@ -228,20 +188,4 @@ pub(crate) async fn wait_for_file(path: &Path) {
     tokio::time::timeout(Duration::from_secs(60), there)
         .await
         .unwrap();
-}
-
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test is told by its environment where the helper is"
-)]
-pub(crate) fn helper() -> Vec<u8> {
-    let path = std::env::var_os(HELPER_VARIABLE).unwrap_or_else(|| {
-        panic!("{HELPER_VARIABLE} does not name the static helper; run the tests with `cargo xtask test`")
-    });
-    fs::read(&path)
-        .unwrap_or_else(|error| panic!("{HELPER_VARIABLE} names {}: {error}", path.display()))
 }

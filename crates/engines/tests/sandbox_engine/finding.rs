@@ -112,7 +112,7 @@ async fn a_shim_that_comes_late_starts_nothing_again() {
         .unwrap();
 
     assert!(late.success());
-    assert_eq!(Spool::read(&dir).text(), "once\n");
+    assert_eq!(Spool::read(&dir).stdout(), b"once\n");
 }
 
 #[tokio::test]

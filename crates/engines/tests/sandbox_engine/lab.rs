@@ -1,8 +1,5 @@
 //! What a test needs: an engine, a project, a state folder; and their removal.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,18 +9,19 @@ use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
 use dark_factory_executor::clock::SystemClock;
 use dark_factory_executor::engine::{Engine, EngineExit, Handle, Workload};
 use dark_factory_executor::host::HostView;
-use dark_factory_executor::spec::{
-    AttemptDir, CONTAINER_INIT, Disposal, GitVisibility, LaunchSpec, Limits, Profile, PullPolicy,
-    SPEC_VERSION, SeedSpec, StopPolicy, User, WORKSPACE_TARGET, Workspace,
-};
-use dark_factory_executor::spool::SpoolReader;
+use dark_factory_executor::spec::{AttemptDir, CONTAINER_INIT, LaunchSpec};
 use dark_factory_executor::state_dir::{HelperExe, StateDir};
-use dark_factory_spool::{ExecFailed, ExitRecord, Kind};
-use dark_factory_types::{Budget, NetworkMode, OwnerId, RunId, Transport};
+use dark_factory_types::OwnerId;
 use rustix::process::getuid;
 use tempfile::TempDir;
 
-const HELPER_VARIABLE: &str = "DARK_FACTORY_TEST_HELPER";
+#[path = "../common/launch.rs"]
+mod launch;
+#[path = "../common/spool.rs"]
+mod spool;
+
+use launch::{helper, random};
+pub(crate) use spool::Spool;
 
 /// Everything of one test; its sandboxes go when it is dropped.
 pub(crate) struct Lab {
@@ -68,10 +66,7 @@ impl Lab {
     }
 
     pub(crate) fn attempt_with(&self, prompt: &str, secrets: &[(String, String)]) -> AttemptDir {
-        let attempt = RunId::from_random_bits(random()).attempt(1);
-        self.state
-            .make_attempt(attempt, prompt.into(), secrets, b"{}")
-            .unwrap()
+        launch::attempt(&self.state, prompt, secrets)
     }
 
     /// Returns the spec of a sandbox in which the scripted agent runs a script.
@@ -85,46 +80,12 @@ impl Lab {
     }
 
     pub(crate) fn command(&self, command: &[&str]) -> LaunchSpec {
-        LaunchSpec {
-            version: SPEC_VERSION,
-            file: "/project/001.md".to_owned(),
-            project: "sandbox-engine-tests".to_owned(),
-            prompt: "001".to_owned(),
-            container: None,
-            agent: "command".to_owned(),
-            profile: Profile::Hardened,
-            image: "host".to_owned(),
-            pull: PullPolicy::Never,
-            command: command.iter().map(|word| (*word).to_owned()).collect(),
-            env: BTreeMap::new(),
-            secrets: Vec::new(),
-            labels: BTreeMap::new(),
-            workspace: Workspace {
-                source: self.project.path().to_owned(),
-                target: WORKSPACE_TARGET.to_owned(),
-                git: GitVisibility::Visible,
-                git_is_file: false,
-            },
-            mounts: Vec::new(),
-            workdir: WORKSPACE_TARGET.to_owned(),
-            user: User::Ids {
-                uid: self.uid,
-                gid: self.uid,
-            },
-            limits: Limits::default(),
-            network: NetworkMode::None,
-            providers: Vec::new(),
-            budget: Budget::default(),
-            stop: StopPolicy::default(),
-            engine_identity: None,
-            disposal: Disposal::Remove,
-            tell_limits: false,
-            secret_sources: BTreeMap::new(),
-            env_from_host: BTreeSet::new(),
-            completion_grace: None,
-            transport: Transport::Spool,
-            seed: SeedSpec::default(),
-        }
+        launch::hardened(
+            self.project.path(),
+            (self.uid, self.uid),
+            "host".to_owned(),
+            command.iter().map(|word| (*word).to_owned()).collect(),
+        )
     }
 
     pub(crate) async fn create(&self, spec: &LaunchSpec, dir: &AttemptDir) -> Handle {
@@ -180,48 +141,6 @@ impl Drop for Lab {
     }
 }
 
-/// Everything that a spool holds.
-#[derive(Debug, Default)]
-pub(crate) struct Spool {
-    pub(crate) starts: usize,
-    pub(crate) exit: Option<ExitRecord>,
-    pub(crate) exec_failed: Option<ExecFailed>,
-    streams: [Vec<u8>; 2],
-}
-
-impl Spool {
-    pub(crate) fn read(dir: &AttemptDir) -> Self {
-        let mut spool = Self::default();
-        let mut reader = SpoolReader::open(dir, Some(dir.attempt())).unwrap();
-        while let Some(record) = reader.next_record().unwrap() {
-            match record.header.kind {
-                Kind::Start => spool.starts += 1,
-                Kind::Data => spool.streams[record.header.stream.index()].extend(record.payload),
-                Kind::Eof | Kind::Full | Kind::Room | Kind::Gap => {}
-                Kind::Exit => spool.exit = ExitRecord::decode(record.payload),
-                Kind::ExecFailed => spool.exec_failed = ExecFailed::decode(record.payload),
-            }
-        }
-        spool
-    }
-
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.streams[0].clone()).unwrap()
-    }
-
-    pub(crate) fn stderr(&self) -> String {
-        String::from_utf8(self.streams[1].clone()).unwrap()
-    }
-
-    /// Returns whether there is an exit record that vouches for every byte.
-    pub(crate) fn is_complete(&self) -> bool {
-        let lengths = self.streams.each_ref().map(|stream| stream.len() as u64);
-        self.exit
-            .as_ref()
-            .is_some_and(|exit| exit.totals == lengths && exit.eof == [true; 2])
-    }
-}
-
 pub(crate) fn engine(root: &Path) -> SandboxEngine {
     SandboxEngine::new(
         root.to_owned(),
@@ -232,20 +151,4 @@ pub(crate) fn engine(root: &Path) -> SandboxEngine {
         },
         Arc::new(SystemClock),
     )
-}
-
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test is told by its environment where the helper is"
-)]
-fn helper() -> Vec<u8> {
-    let path = std::env::var_os(HELPER_VARIABLE).unwrap_or_else(|| {
-        panic!("{HELPER_VARIABLE} does not name the static helper; run the tests with `cargo xtask test`")
-    });
-    fs::read(&path)
-        .unwrap_or_else(|error| panic!("{HELPER_VARIABLE} names {}: {error}", path.display()))
 }

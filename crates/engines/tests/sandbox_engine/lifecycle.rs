@@ -168,6 +168,7 @@ async fn starting_twice_is_one_run() {
     assert_eq!(ended.wait().await.unwrap().code, 0);
     let spool = Spool::read(&dir);
     assert_eq!((spool.starts, spool.text().as_str()), (1, "hello\n"));
+    assert_eq!(spool.gaps, Vec::<String>::new());
 }
 
 #[tokio::test]
