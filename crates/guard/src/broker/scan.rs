@@ -4,6 +4,8 @@
 //! Reads: its bytes, in pieces of any size.
 //! Never: holds more of it than one short value and the names that lead there.
 
+use std::borrow::Cow;
+
 use memchr::memchr2;
 
 /// The longest name or value that is kept, in bytes; longer ones are passed over.
@@ -58,8 +60,46 @@ pub(crate) struct Scan {
     frames: Vec<Frame>,
     /// The names that lead to where we are, with a dot between; lists have none.
     path: String,
-    token: Vec<u8>,
+    token: Token,
+}
+
+/// A name or a value on its way.
+#[derive(Debug, Default)]
+struct Token {
+    bytes: Vec<u8>,
+    /// Whether it is too long to be kept.
     is_clipped: bool,
+}
+
+impl Token {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.is_clipped = false;
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.bytes.len() + bytes.len() > TOKEN {
+            self.is_clipped = true;
+        } else if !self.is_clipped {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    /// Returns what is written, if all of it was kept and it is text.
+    fn written(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes)
+            .ok()
+            .filter(|_| !self.is_clipped)
+    }
+
+    /// Returns what it says, as the text that it is.
+    fn text(&self) -> Option<Cow<'_, str>> {
+        let written = self.written()?;
+        match written.contains('\\') {
+            true => serde_json::from_str(&format!("\"{written}\"")).ok(),
+            false => Some(written.into()),
+        }
+    }
 }
 
 impl Default for Scan {
@@ -68,8 +108,7 @@ impl Default for Scan {
             state: State::Value,
             frames: Vec::new(),
             path: String::new(),
-            token: Vec::new(),
-            is_clipped: false,
+            token: Token::default(),
         }
     }
 }
@@ -81,7 +120,6 @@ impl Scan {
         self.frames.clear();
         self.path.clear();
         self.token.clear();
-        self.is_clipped = false;
     }
 
     /// Takes the next bytes; each value that ends in them is given with its path.
@@ -95,7 +133,7 @@ impl Scan {
                 } => {
                     let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
                     if end > 0 {
-                        self.keep(&bytes[..end]);
+                        self.token.keep(&bytes[..end]);
                         bytes = &bytes[end..];
                         continue;
                     }
@@ -105,7 +143,7 @@ impl Scan {
                             false => self.value_ends(found),
                         }
                     } else {
-                        self.keep(&[byte]);
+                        self.token.keep(&[byte]);
                         self.state = State::Text {
                             is_name,
                             is_escaped: true,
@@ -116,7 +154,7 @@ impl Scan {
                     is_name,
                     is_escaped: true,
                 } => {
-                    self.keep(&[byte]);
+                    self.token.keep(&[byte]);
                     self.state = State::Text {
                         is_name,
                         is_escaped: false,
@@ -128,7 +166,7 @@ impl Scan {
                     self.bare_ends(found);
                     self.structure(byte);
                 }
-                State::Bare => self.keep(&[byte]),
+                State::Bare => self.token.keep(&[byte]),
                 _ => self.structure(byte),
             }
             bytes = rest;
@@ -175,7 +213,7 @@ impl Scan {
             },
             (State::Value, b'-' | b'0'..=b'9' | b'a'..=b'z') => {
                 let state = self.begin(State::Bare);
-                self.keep(&[byte]);
+                self.token.keep(&[byte]);
                 state
             }
             _ => State::Lost,
@@ -184,20 +222,11 @@ impl Scan {
 
     fn begin(&mut self, state: State) -> State {
         self.token.clear();
-        self.is_clipped = false;
         state
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.token.len() + bytes.len() > TOKEN {
-            self.is_clipped = true;
-        } else if !self.is_clipped {
-            self.token.extend_from_slice(bytes);
-        }
-    }
-
     fn value_ends(&mut self, found: &mut dyn FnMut(&str, Leaf<'_>)) {
-        if let Some(text) = self.text() {
+        if let Some(text) = self.token.text() {
             found(&self.path, Leaf::Text(&text));
         }
         self.state = State::After;
@@ -210,28 +239,15 @@ impl Scan {
             self.path.push('.');
         }
         // A name that would read as a path is none that we look for.
-        match self.text().filter(|name| !name.contains('.')) {
+        match self.token.text().filter(|name| !name.contains('.')) {
             Some(name) => self.path.push_str(&name),
             None => self.path.push('?'),
         }
         self.state = State::Colon;
     }
 
-    fn text(&self) -> Option<String> {
-        if self.is_clipped {
-            return None;
-        }
-        let text = std::str::from_utf8(&self.token).ok()?;
-        if text.contains('\\') {
-            return serde_json::from_str(&format!("\"{text}\"")).ok();
-        }
-        Some(text.to_owned())
-    }
-
     fn bare_ends(&mut self, found: &mut dyn FnMut(&str, Leaf<'_>)) {
-        if let Ok(text) = std::str::from_utf8(&self.token)
-            && !self.is_clipped
-        {
+        if let Some(text) = self.token.written() {
             found(&self.path, Leaf::Bare(text));
         }
         self.state = State::After;
