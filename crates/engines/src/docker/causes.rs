@@ -26,6 +26,8 @@ use super::dialect::Memory;
 
 /// How long the engine may be silent before it has told all that it remembers of a container whose end it forgot.
 const SILENCE: Duration = Duration::from_millis(500);
+/// Since when an engine is asked for what it remembers: a container is started once, so all of it is about one run.
+const EVER: &str = "1";
 /// Events that an engine may remember at most before some may have been forgotten: it keeps 256, and more may come
 /// while we ask.
 const MEMORY: usize = 200;
@@ -73,15 +75,20 @@ enum Event {
     },
 }
 
+/// What an engine remembers of a container that has ended, since its start, in order; or why it does not say.
+#[derive(Debug)]
+pub(super) struct Remembered(Result<Vec<Event>, EngineError>);
+
 /// Returns how a container with this state ended, and why, as far as the engine tells.
 pub(super) async fn exit(
     client: &Client,
     id: &str,
     state: &ContainerState,
+    remembered: Remembered,
     witness: Witness,
 ) -> EngineExit {
     let code = state.exit_code.unwrap_or_default();
-    let (events, ended_by) = match ask(client, id, state, code, witness).await {
+    let (events, ended_by) = match why(client, id, code, remembered, witness).await {
         Ok(known) => known,
         Err(error) => {
             tracing::debug!(container = id, %error, "the engine does not say why the container ended");
@@ -98,21 +105,17 @@ pub(super) async fn exit(
     }
 }
 
-async fn ask(
+async fn why(
     client: &Client,
     id: &str,
-    state: &ContainerState,
     code: i64,
+    Remembered(events): Remembered,
     witness: Witness,
 ) -> Result<(Vec<Event>, EndedBy), EngineError> {
+    let events = events?;
     if client.dialect().memory() == Memory::OfNothing {
-        return Ok((Vec::new(), EndedBy::Unknown));
+        return Ok((events, EndedBy::Unknown));
     }
-    let started: Option<Timestamp> = state.started_at.as_deref().and_then(|at| at.parse().ok());
-    let Some(started) = started else {
-        return Ok((Vec::new(), EndedBy::Unknown));
-    };
-    let events = remembered(client, id, started).await?;
     let is_same_engine = events.contains(&Event::Started);
     if !is_same_engine
         && engine_down(code, &events, witness) == EndedBy::EngineDown
@@ -125,22 +128,25 @@ async fn ask(
     Ok((events, ended_by))
 }
 
-/// Returns what the engine remembers of a container that has ended, since its start, in order.
+/// Asks an engine what it remembers of a container that has ended.
 ///
 /// The container's end is the last of it: an engine that answered that a container has ended has noted that, and
 /// notes a signal before the end that it led to. So there is no waiting for events that may be on their way.
-async fn remembered(
-    client: &Client,
-    id: &str,
-    started: Timestamp,
-) -> Result<Vec<Event>, EngineError> {
+pub(super) async fn remembered(client: &Client, id: &str) -> Remembered {
+    Remembered(match client.dialect().memory() {
+        Memory::OfNothing => Ok(Vec::new()),
+        Memory::OfCauses => events(client, id).await,
+    })
+}
+
+async fn events(client: &Client, id: &str) -> Result<Vec<Event>, EngineError> {
     let docker = client.docker().await?;
     let filters = HashMap::from([
         ("type".to_owned(), vec!["container".to_owned()]),
         ("container".to_owned(), vec![id.to_owned()]),
     ]);
     let options = EventsOptionsBuilder::default()
-        .since(&seconds(started))
+        .since(EVER)
         .filters(&filters)
         .build();
     let mut stream = docker.events(Some(options));
@@ -207,7 +213,7 @@ async fn memory(
     now: Timestamp,
 ) -> Result<Vec<EventMessage>, bollard::errors::Error> {
     let options = EventsOptionsBuilder::default()
-        .since("1")
+        .since(EVER)
         .until(&seconds(now))
         .build();
     docker.events(Some(options)).try_collect().await

@@ -297,9 +297,11 @@ impl Container {
     /// Cancel-safe.
     pub(super) async fn exit(&self, witness: Witness) -> Result<EngineExit, EngineError> {
         let code = self.ended().await?;
-        match self.state().await {
+        let (state, remembered) =
+            tokio::join!(self.state(), causes::remembered(&self.client, &self.id));
+        match state {
             Ok(state) if phase(&state) == Phase::Ended => {
-                Ok(causes::exit(&self.client, &self.id, &state, witness).await)
+                Ok(causes::exit(&self.client, &self.id, &state, remembered, witness).await)
             }
             // Whoever removed it did so after the engine had told the code; and a start that comes late, from a process
             // that died meanwhile, begins nothing of the attempt's.

@@ -470,7 +470,10 @@ impl Engine for DockerEngine {
             Phase::Created => Recovered::Created(DockerWorkload::found(container, handle, None)),
             Phase::Running => Recovered::Running(DockerWorkload::running(container, handle, None)),
             Phase::Ended => {
-                let exit = causes::exit(&self.client, &container.id, &state, Witness::Absent).await;
+                let remembered = causes::remembered(&self.client, &container.id).await;
+                let absent = Witness::Absent;
+                let exit =
+                    causes::exit(&self.client, &container.id, &state, remembered, absent).await;
                 Recovered::Exited(exit, DockerWorkload::found(container, handle, None))
             }
         })

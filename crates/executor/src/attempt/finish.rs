@@ -80,11 +80,17 @@ impl Drive<'_> {
     ///
     /// Until that is done the attempt is not marked as removed, so whoever finds it writes the files once more.
     async fn keep_report(&self) -> Result<(), ExecutorError> {
-        let text = [self.dir.report_md()];
-        let json = [self.dir.report_json(), self.dir.path().to_owned()];
+        let [text, json, folder] = [
+            self.dir.report_md(),
+            self.dir.report_json(),
+            self.dir.path().to_owned(),
+        ]
+        .map(|path| [path]);
+        // In any order: until the last of them nothing is removed, and one that is there without the others is torn.
         tokio::try_join!(
             self.write_patiently(move || sync_all(&text)),
             self.write_patiently(move || sync_all(&json)),
+            self.write_patiently(move || sync_all(&folder)),
             self.patiently(|| self.store.sync()),
         )?;
         Ok(())
