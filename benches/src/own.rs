@@ -1,13 +1,13 @@
 //! Our own part of a run: what is left of it without the engine's calls.
 //!
-//! Owns: an engine that keeps the time of its calls.
+//! Owns: an engine that keeps the time of its calls, and when its container was started.
 //! Reads: nothing.
 //! Never: counts the waiting for an agent.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dark_factory::executor::engine::{
@@ -24,41 +24,87 @@ use crate::api;
 use crate::measure::{cpu, median};
 use crate::rig::Rig;
 
-/// Nanoseconds in calls to an engine.
-type Spent = Arc<AtomicU64>;
+/// What an engine's calls took.
+#[derive(Debug, Default)]
+struct Calls {
+    /// Nanoseconds in them.
+    nanos: AtomicU64,
+    /// What had been spent when the container was started.
+    started: OnceLock<Moment>,
+}
+
+type Spent = Arc<Calls>;
+
+impl Calls {
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one run")]
+    fn millis(&self) -> f64 {
+        self.nanos.load(Ordering::Relaxed) as f64 / 1e6
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: Instant,
+    cpu: Duration,
+    /// Milliseconds in calls to the engine until then.
+    in_calls: f64,
+}
+
+/// Milliseconds of this process: outside of engine calls, and of CPU.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Part {
+    fn between(from: Moment, to: Moment) -> Self {
+        Self {
+            wall: (to.at - from.at).as_secs_f64() * 1e3 - (to.in_calls - from.in_calls),
+            cpu: (to.cpu - from.cpu).as_secs_f64() * 1e3,
+        }
+    }
+}
+
+fn moment(in_calls: f64) -> Result<Moment> {
+    Ok(Moment {
+        at: Instant::now(),
+        cpu: cpu(UsageWho::RUSAGE_SELF)?,
+        in_calls,
+    })
+}
 
 pub(crate) async fn bench(rig: &Rig, rounds: usize) -> Result<()> {
     // Where nothing is waited for, a write to it made durable is only work.
     let memory = TempDir::new_in("/dev/shm")?;
-    let mut disk = Vec::new();
-    let mut in_memory = Vec::new();
-    let mut own_cpu = Vec::new();
+    let mut parts =
+        ["launch, to the started container", "whole run"].map(|what| (what, Vec::new()));
     for round in 0..=rounds {
-        let (on_disk, _) = ours(rig, &rig.state()).await?;
-        let (without_disk, our_cpu) = ours(rig, memory.path()).await?;
-        let api_cpu = bare(rig).await?;
-        if round > 0 {
-            disk.push(on_disk);
-            in_memory.push(without_disk);
-            own_cpu.push(our_cpu - api_cpu);
+        let on_disk = ours(rig, &rig.state()).await?;
+        let without_disk = ours(rig, memory.path()).await?;
+        let api = bare(rig).await?;
+        for (place, (_, rows)) in parts.iter_mut().enumerate() {
+            // The first round warms up.
+            if round > 0 {
+                let disk = on_disk[place].wall - without_disk[place].wall;
+                let cpu = without_disk[place].cpu - api[place].cpu;
+                rows.push([on_disk[place].wall, disk, cpu]);
+            }
         }
     }
-    println!(
-        "\nour own part of a run outside engine calls, {rounds} rounds: {:.2} ms wall, {:.2} ms of it waiting for the \
-         disk; {:.2} ms CPU more than the bare API calls (goal 1 ms each)",
-        median(disk.iter().copied()),
-        median(
-            disk.iter()
-                .zip(&in_memory)
-                .map(|(disk, memory)| disk - memory)
-        ),
-        median(own_cpu),
-    );
+    println!("\nour own part outside engine calls, {rounds} rounds (goal of a launch: 1 ms each)");
+    for (what, rows) in parts {
+        let [wall, disk, cpu] = [0, 1, 2].map(|column| median(rows.iter().map(|row| row[column])));
+        println!(
+            "  {what}: {wall:.2} ms wall, {disk:.2} ms of it waiting for the disk; {cpu:.2} ms CPU more than the bare API \
+             calls"
+        );
+    }
     Ok(())
 }
 
-/// Runs an agent that does nothing; returns milliseconds outside engine calls, and milliseconds of CPU of this process.
-async fn ours(rig: &Rig, state: &Path) -> Result<(f64, f64)> {
+/// Runs an agent that does nothing; returns the launch's part and the whole run's.
+async fn ours(rig: &Rig, state: &Path) -> Result<[Part; 2]> {
     let spent = Spent::default();
     let engine = TimedEngine(rig.engine()?, Arc::clone(&spent));
     let supervisor = rig.supervisor(Arc::new(engine), state)?;
@@ -68,35 +114,35 @@ async fn ours(rig: &Rig, state: &Path) -> Result<(f64, f64)> {
         &["/bin/agent", "-e", "exit 0"],
     )?;
     let control = supervisor.control("the bench");
-    let (start, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF)?);
+    let begin = moment(0.0)?;
     supervisor.check().await?;
     let submitted = supervisor.submit(&resolved).await?;
     supervisor
         .run(submitted, Vec::new(), &control, &|_| {})
         .await?;
-    let wall = start.elapsed().as_secs_f64() * 1e3;
-    let cpu = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64() * 1e3;
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one run")]
-    let engine = spent.load(Ordering::Relaxed) as f64 / 1e6;
-    Ok((wall - engine, cpu))
+    let end = moment(spent.millis())?;
+    let started = *spent.started.get().ok_or("the container was not started")?;
+    Ok([Part::between(begin, started), Part::between(begin, end)])
 }
 
-/// Does the same by the API alone; returns milliseconds of CPU of this process.
-async fn bare(rig: &Rig) -> Result<f64> {
+/// Does the same by the API alone.
+async fn bare(rig: &Rig) -> Result<[Part; 2]> {
     let resolved = rig.resolved(
         &rig.image,
         NetworkMode::None,
         &["/bin/agent", "-e", "exit 0"],
     )?;
     let body = api::body(rig, &resolved)?;
-    let before = cpu(UsageWho::RUSAGE_SELF)?;
+    let begin = moment(0.0)?;
     let created = api::create(&rig.api, body).await?;
     let id = created.id.clone();
     api::start(&rig.api, &id).await?;
+    let started = moment(0.0)?;
     api::drain(created, |_| Ok(())).await?;
     api::wait(&rig.api, &id).await?;
     api::remove(&rig.api, &id).await?;
-    Ok((cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64() * 1e3)
+    let end = moment(0.0)?;
+    Ok([Part::between(begin, started), Part::between(begin, end)])
 }
 
 /// Adds the time of a call.
@@ -104,7 +150,7 @@ async fn timed<T>(spent: &Spent, call: impl Future<Output = T>) -> T {
     let start = Instant::now();
     let result = call.await;
     let took = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    spent.fetch_add(took, Ordering::Relaxed);
+    spent.nanos.fetch_add(took, Ordering::Relaxed);
     result
 }
 
@@ -169,6 +215,9 @@ impl<E: Engine> Engine for TimedEngine<E> {
         dir: &AttemptDir,
     ) -> std::result::Result<Box<dyn Workload>, EngineError> {
         let workload = timed(&self.1, self.0.start(spec, handle, dir)).await?;
+        if let Ok(started) = moment(self.1.millis()) {
+            self.1.started.get_or_init(|| started);
+        }
         Ok(Box::new(TimedWorkload(workload, Arc::clone(&self.1))))
     }
 
