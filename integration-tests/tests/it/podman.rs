@@ -344,7 +344,8 @@ fn a_name_that_is_taken_by_something_else_is_left_alone() {
     // Its first attempt ends before there is a container; then the name of the second is taken.
     let first = Ended::of(&mut scene.run("exit 1"));
     assert_eq!(first.code, 1, "{}", first.stderr);
-    let taken = text(&scene.only_run(), "container").replace("-1", "-2");
+    let first = text(&scene.only_run(), "container");
+    let taken = format!("{}-2", first.strip_suffix("-1").unwrap());
     scene.docker(&[
         "create",
         "--name",

@@ -38,7 +38,7 @@ fn a_retry_is_a_new_attempt_with_the_prompt_and_the_launch_that_were_recorded() 
     let second = retried.one();
     assert_eq!(second["run_id"], first["run_id"]);
     let [first, second] = [&first, &second].map(|run| text(run, "dir"));
-    assert_eq!(second, first.replace("-1", "-2"));
+    assert_eq!(second.strip_suffix("-2"), first.strip_suffix("-1"));
     let raw = |dir: &str| fs::read_to_string(Path::new(dir).join("raw.jsonl")).unwrap();
     assert_eq!(raw(&second), "Do what the command says.\nme\n");
     assert_eq!(raw(&second), raw(&first));
@@ -144,7 +144,10 @@ fn ctrl_c_does_to_a_retry_what_the_configuration_says() {
     let code = retry.wait().unwrap().code();
 
     assert_eq!(code, Some(130));
-    assert_eq!(scene.only_run()["state"], "running");
+    // The agent is quicker than the record of its start, which the daemon makes up for.
+    eventually("the run goes on", || {
+        (scene.only_run()["state"] == "running").then_some(())
+    });
     scene.project.write("go", "");
     assert_eq!(command(&scene, &["wait", &run]).code, 0);
 }
