@@ -190,6 +190,10 @@ impl<E: Engine> Engine for TimedEngine<E> {
         timed(&self.1, self.0.check(probe_dir, notes)).await
     }
 
+    async fn capabilities(&self) -> std::result::Result<Capabilities, EngineError> {
+        timed(&self.1, self.0.capabilities()).await
+    }
+
     async fn ensure_image(
         &self,
         image: &str,

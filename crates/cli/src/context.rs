@@ -255,6 +255,15 @@ impl Context {
         }
     }
 
+    /// Returns what resolving a launch needs to know: also what the engine can do, where that takes no engine to answer.
+    pub(crate) fn launch_context(&self, state_dir: PathBuf) -> ResolveContext {
+        ResolveContext {
+            #[cfg(target_os = "linux")]
+            capabilities: self.is_sandbox().then(SandboxEngine::abilities),
+            ..self.resolve_context(state_dir)
+        }
+    }
+
     /// Returns a supervisor on the chosen engine; the engine is not contacted yet.
     pub(crate) fn supervisor(&self) -> Result<Supervisor, CommandError> {
         self.supervisor_in(&self.state_dir)
@@ -328,7 +337,7 @@ impl Context {
 
     /// Returns the embedded sandbox of a state folder; each of its shims is this program.
     #[cfg(target_os = "linux")]
-    fn sandbox(&self, state_dir: &Path) -> SandboxEngine {
+    pub(crate) fn sandbox(&self, state_dir: &Path) -> SandboxEngine {
         SandboxEngine::new(
             state_dir.join(SANDBOXES),
             // Also if its file was replaced meanwhile.

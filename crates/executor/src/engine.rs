@@ -57,6 +57,8 @@ pub enum EngineError {
         endpoint: String,
         /// What is missing.
         reason: String,
+        /// What to do about it, if that is known.
+        advice: Option<String>,
     },
     /// The image is not there, and the pull policy forbids pulling it.
     #[error("image {image} is not on the engine, and the pull policy is never")]
@@ -205,6 +207,9 @@ pub struct Capabilities {
     /// What else a launch may ask for and this engine does not have; resolving refuses it.
     #[serde(default)]
     pub lacks: Vec<Feature>,
+    /// The only user and group that agents can be, where the engine lacks [`Feature::OtherUsers`].
+    #[serde(default)]
+    pub only_user: Option<(u32, u32)>,
 }
 
 /// Something that a launch may ask for, and that not every engine has.
@@ -215,11 +220,13 @@ pub enum Feature {
     Attach,
     /// The seed's profile: privileges over the network, and the image's own user and entrypoint.
     SeedProfile,
+    /// A user other than the one whom the engine belongs to.
+    OtherUsers,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Attach, Self::SeedProfile];
+    pub const ALL: [Self; 3] = [Self::Attach, Self::SeedProfile, Self::OtherUsers];
 }
 
 impl fmt::Display for Feature {
@@ -227,6 +234,7 @@ impl fmt::Display for Feature {
         f.write_str(match self {
             Self::Attach => "transport attach",
             Self::SeedProfile => "profile seed",
+            Self::OtherUsers => "user other than yours",
         })
     }
 }
@@ -556,6 +564,16 @@ pub trait Engine: Send + Sync + fmt::Debug {
     ///
     /// [`EngineError::Unreachable`], [`EngineError::PermissionDenied`] or [`EngineError::Unsupported`].
     async fn describe(&self) -> Result<Description, EngineError>;
+
+    /// Returns what the engine can do, as the latest [`Engine::recognize`] or [`Engine::check`] of this object found it; it
+    /// is asked only if neither did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::describe`].
+    async fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        Ok(self.describe().await?.capabilities)
+    }
 
     /// Makes sure that the image is there, and says which one it is.
     ///

@@ -341,6 +341,7 @@ impl EngineError {
                  CONTAINER_HOST"
                     .to_owned(),
             ),
+            Self::Unsupported { advice, .. } => advice.clone(),
             Self::OtherEngine { .. } => {
                 Some("name the engine that has it with --host or DOCKER_HOST; nothing was changed".to_owned())
             }

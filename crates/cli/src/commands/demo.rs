@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use dark_factory_executor::engine::LimitKind;
+use dark_factory_executor::engine::{Capabilities, LimitKind};
 use dark_factory_executor::prompt::Prompt;
-use dark_factory_executor::resolve::resolve;
+use dark_factory_executor::resolve::{ResolveContext, resolve};
 use dark_factory_executor::settings::{Settings, Sourced};
 use dark_factory_executor::supervisor::Supervisor;
 use dark_factory_types::{OutcomeKind, exit_code};
@@ -34,9 +34,6 @@ use crate::terminal::{self, Lines};
 /// The demo's image, a tag for each demo; its only file is the helper, named as the agent that it stands in for.
 const IMAGE: &str = "dark-factory-demo";
 const FOLDER_PREFIX: &str = "dark-factory-demo-";
-/// What is said where no container engine is used.
-const IN_SANDBOX: &str = "engine: the embedded sandbox of this machine; it shares the machine's kernel, as containers do, \
-                          and no daemon, image or registry is needed";
 /// Who owns the project where the demo is run by root.
 const ROOT_DEMO_OWNER: u32 = 1000;
 
@@ -89,10 +86,11 @@ pub(crate) async fn demo(
         false => OVER_TIME,
     };
     let [first, second] = BEGIN;
-    let stage = Stage::set(context, folder.path(), [first, second, third])?;
+    let in_sandbox = in_sandbox(&capabilities);
+    let stage = Stage::set(context, folder.path(), capabilities, [first, second, third])?;
     let images = match context.is_sandbox() {
         true => {
-            tell::progress(IN_SANDBOX);
+            tell::progress(&in_sandbox);
             unpack(Path::new(&stage.image))?;
             None
         }
@@ -124,6 +122,24 @@ pub(crate) async fn demo(
     }
 }
 
+/// Returns what is said where no container engine is used: which one it is then, and what it does not keep apart.
+fn in_sandbox(capabilities: &Capabilities) -> String {
+    let kept = |limit: &LimitKind| capabilities.limits.contains(limit);
+    let not_kept: Vec<String> = LimitKind::ALL
+        .iter()
+        .filter(|limit| !kept(limit))
+        .map(ToString::to_string)
+        .collect();
+    let not_kept = match not_kept.as_slice() {
+        [] => String::new(),
+        names => format!(", and keeps no limit of {} here", names.join(" and ")),
+    };
+    format!(
+        "engine: the embedded sandbox of this machine: no daemon, image or registry; it shares the machine's kernel, as \
+         containers do{not_kept}"
+    )
+}
+
 /// Whether every prompt ended as expected.
 enum Ending {
     AsExpected,
@@ -144,11 +160,17 @@ struct Stage<'a> {
     project: PathBuf,
     state_dir: PathBuf,
     image: String,
+    capabilities: Capabilities,
     scenes: [Scene; 3],
 }
 
 impl<'a> Stage<'a> {
-    fn set(context: &'a Context, folder: &Path, scenes: [Scene; 3]) -> Result<Self, CommandError> {
+    fn set(
+        context: &'a Context,
+        folder: &Path,
+        capabilities: Capabilities,
+        scenes: [Scene; 3],
+    ) -> Result<Self, CommandError> {
         let project = folder.join("project");
         make_project(&project, &scenes)
             .map_err(|error| CommandError::internal("make the demo's project", error))?;
@@ -162,6 +184,7 @@ impl<'a> Stage<'a> {
                 true => folder.join("image").display().to_string(),
                 false => format!("{IMAGE}:{tag}"),
             },
+            capabilities,
             scenes,
         })
     }
@@ -243,7 +266,10 @@ impl<'a> Stage<'a> {
             image: Some(Sourced::flag("--image", self.image.clone())),
             ..Settings::default()
         };
-        let resolve_context = self.context.resolve_context(self.state_dir.clone());
+        let resolve_context = ResolveContext {
+            capabilities: Some(self.capabilities.clone()),
+            ..self.context.resolve_context(self.state_dir.clone())
+        };
         let resolved = resolve(&prompt, &flags, &self.context.host, &resolve_context)?;
         Ok(Job {
             name: name.to_owned(),

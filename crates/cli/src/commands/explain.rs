@@ -317,9 +317,10 @@ fn probed(spec: &LaunchSpec, survey: &Result<Survey, String>) -> Vec<String> {
             ];
         }
     };
+    let version = &survey.capabilities.version;
     let mut lines = vec![match survey.cpus {
-        Some(cpus) => format!("engine: Docker {}, {cpus} CPUs", survey.version),
-        None => format!("engine: Docker {}, CPUs not told", survey.version),
+        Some(cpus) => format!("engine: Docker {version}, {cpus} CPUs"),
+        None => format!("engine: Docker {version}, CPUs not told"),
     }];
     let limits = &spec.limits;
     for (name, kind, is_set) in [
@@ -327,7 +328,7 @@ fn probed(spec: &LaunchSpec, survey: &Result<Survey, String>) -> Vec<String> {
         ("cpus", LimitKind::Cpus, limits.cpus.is_some()),
         ("pids", LimitKind::Pids, limits.pids.is_some()),
     ] {
-        if is_set && !survey.limits.contains(&kind) {
+        if is_set && !survey.capabilities.limits.contains(&kind) {
             lines.push(format!(
                 "limit of {name}: the engine's host does not keep it"
             ));

@@ -31,7 +31,7 @@ pub(crate) async fn retry(
         launch: Launch::Again(retry),
     }];
     if args.detach {
-        return queue(context, &supervisor, &jobs, format).await;
+        return queue(context, &supervisor, jobs, format).await;
     }
     let manner = Manner {
         at_once: 1,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dark_factory_agents::neutralise;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::daemon::Ask;
-use dark_factory_executor::engine::EngineError;
+use dark_factory_executor::engine::{Capabilities, EngineError};
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{RUN_JOBS, ResolveContext, Resolved, resolve_layers};
@@ -60,6 +60,13 @@ impl Launch {
         match self {
             Self::New(resolved) => resolved,
             Self::Again(retry) => &retry.resolved,
+        }
+    }
+
+    fn resolved_mut(&mut self) -> &mut Resolved {
+        match self {
+            Self::New(resolved) => resolved,
+            Self::Again(retry) => &mut retry.resolved,
         }
     }
 
@@ -175,7 +182,7 @@ pub(crate) async fn run(
     let at_once = tool.jobs.map_or(RUN_JOBS, |jobs| jobs.value);
     let supervisor = Arc::new(context.supervisor()?);
     if args.detach {
-        return queue(context, &supervisor, &jobs, format).await;
+        return queue(context, &supervisor, jobs, format).await;
     }
     let events = match (args.quiet, at_once) {
         (true, _) => Events::Hidden,
@@ -201,7 +208,7 @@ pub(crate) async fn run(
 pub(crate) async fn carry_out(
     context: &Context,
     supervisor: &Arc<Supervisor>,
-    jobs: Vec<Job>,
+    mut jobs: Vec<Job>,
     manner: Manner,
 ) -> Result<u8, CommandError> {
     let Manner {
@@ -211,7 +218,7 @@ pub(crate) async fn carry_out(
         format,
         lines,
     } = manner;
-    supervisor.check().await?;
+    fit(context, &mut jobs, &supervisor.check().await?)?;
     check_images(context, &jobs).await?;
     let control = supervisor.control("Ctrl-C");
     let interrupts = Interrupts::listen(match on_interrupt {
@@ -240,6 +247,28 @@ pub(crate) async fn carry_out(
         // If the engine is gone instead, the run that found it so says more, and its code counts.
         Ended::Skipped => exit_code::CANCELLED,
     })))
+}
+
+/// Refuses runs that ask for what the engine cannot do, all of them, and leaves out defaults that it does not keep.
+pub(crate) fn fit(
+    context: &Context,
+    jobs: &mut [Job],
+    capabilities: &Capabilities,
+) -> Result<(), CommandError> {
+    let mut errors: Vec<CommandError> = Vec::new();
+    for job in jobs {
+        match job.launch.resolved_mut().fit(capabilities) {
+            Ok(warnings) => warnings
+                .iter()
+                .filter(|warning| context.is_news(warning))
+                .for_each(|warning| tell::warning(warning)),
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(CommandError::all(errors))
 }
 
 /// Refuses runs whose image nobody can pull and nobody has made, before the first is begun.
@@ -276,7 +305,7 @@ async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandErro
 pub(crate) async fn queue(
     context: &Context,
     supervisor: &Supervisor,
-    jobs: &[Job],
+    mut jobs: Vec<Job>,
     format: Format,
 ) -> Result<u8, CommandError> {
     // One that cannot be asked is said below, once the runs are safe.
@@ -289,13 +318,15 @@ pub(crate) async fn queue(
             tell::warning(&error.sentence());
         }
         probed => {
-            detach::tell_of_restarts(probed?.on_restart);
-            check_images(context, jobs).await?;
+            let capabilities = probed?;
+            fit(context, &mut jobs, &capabilities)?;
+            detach::tell_of_restarts(capabilities.on_restart);
+            check_images(context, &jobs).await?;
         }
     }
     let mut codes = Vec::new();
     let mut runs = Vec::new();
-    for job in jobs {
+    for job in &jobs {
         let attempt = match job.launch.queue(supervisor).await {
             Ok(attempt) => attempt,
             Err(error) => {
@@ -355,7 +386,7 @@ async fn let_go(
 /// Reads and resolves every file; all that is wrong is printed, not only the first.
 pub(crate) fn prepare(context: &Context, args: &RunArgs) -> Result<Vec<Job>, CommandError> {
     let flags = settings(args)?;
-    let resolve_context = context.resolve_context(context.state_dir.clone());
+    let resolve_context = context.launch_context(context.state_dir.clone());
     let disposal = if args.keep {
         Disposal::Keep
     } else {
@@ -420,7 +451,9 @@ pub(crate) fn prepare_one(
         let placed = prompt.warnings.iter();
         match placed.clone().find(|placed| placed.to_string() == *warning) {
             Some(placed) => tell::warning_in_file(placed),
-            None => tell::warning(warning),
+            // What is so for every file is said once.
+            None if context.is_news(warning) => tell::warning(warning),
+            None => {}
         }
     }
     for notice in &resolved.notices {

@@ -293,6 +293,7 @@ impl Client {
         let unsupported = |reason| EngineError::Unsupported {
             endpoint: self.endpoint(),
             reason,
+            advice: None,
         };
         let pong = self.call(NEGOTIATE, ping).await?;
         if let Some(listener) = pong.listener {

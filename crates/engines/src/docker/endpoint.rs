@@ -60,6 +60,7 @@ impl DockerEndpoint {
         let unsupported = |reason: &str| EngineError::Unsupported {
             endpoint: text.to_owned(),
             reason: reason.to_owned(),
+            advice: None,
         };
         match text.split_once("://") {
             Some(("unix", path)) if path.starts_with('/') => {

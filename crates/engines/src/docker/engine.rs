@@ -35,10 +35,10 @@ use super::attach::Reader;
 use super::causes::{self, Witness};
 use super::client::{CREATE, Client, Fault, LIST};
 use super::container::{Container, Phase, inspect, phase};
-use super::dialect::Conflict;
-use super::endpoint::DockerEndpoint;
-use super::identity::{EngineIdentity, identity};
-use super::memory::{self, Note};
+use super::dialect::{Conflict, Dialect};
+use super::endpoint::{Address, DockerEndpoint};
+use super::identity::{EngineIdentity, acquaint, capabilities, identity};
+use super::memory::{self, Note, Place, Whole};
 use super::probe::Survey;
 use super::workload::DockerWorkload;
 use super::{images, lower, probe, reopen};
@@ -69,6 +69,8 @@ pub struct DockerEngine {
     clock: Arc<dyn Clock>,
     /// What was noted of the engine, and need not be asked.
     note: Arc<Mutex<Option<Note>>>,
+    /// What it can do, as it was last looked at.
+    found: Arc<Mutex<Option<Capabilities>>>,
 }
 
 impl fmt::Debug for DockerEngine {
@@ -91,6 +93,7 @@ impl DockerEngine {
             host,
             clock,
             note: Arc::default(),
+            found: Arc::default(),
         }
     }
 
@@ -115,6 +118,32 @@ impl DockerEngine {
     /// Returns what was noted of the engine.
     fn note(&self) -> MutexGuard<'_, Option<Note>> {
         self.note.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what was found that the engine can do.
+    fn found(&self) -> MutexGuard<'_, Option<Capabilities>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what an engine can do that may be another one next time; one that takes long to say so is asked once a boot.
+    async fn slow_capabilities(&self, notes: &Path) -> Result<Capabilities, EngineError> {
+        let place = match (self.client.dialect(), self.client.address()) {
+            (Dialect::Podman, Address::Unix(socket)) => {
+                Place::of(Path::new(socket), self.clock.moment().boot)
+            }
+            _ => None,
+        };
+        let known = place.as_ref().and_then(|place| Whole::read(notes, place));
+        if let Some(known) = known {
+            return Ok(known.capabilities);
+        }
+        let found = capabilities(&self.client).await?;
+        if let Some(place) = place
+            && let Err(error) = Whole::write(notes, place, &found)
+        {
+            tracing::debug!(%error, "the engine will be asked again what it can do");
+        }
+        Ok(found)
     }
 
     /// Returns the engine's lasting id, asked for only where it is not known.
@@ -388,6 +417,7 @@ impl Engine for DockerEngine {
             Some(_) => Recognized::Yes,
             None => Recognized::No,
         };
+        *self.found() = note.as_ref().map(|note| note.capabilities.clone());
         *self.note() = note;
         Ok(recognized)
     }
@@ -396,13 +426,19 @@ impl Engine for DockerEngine {
         // Before it is asked: whoever answers later is not the one that is noted.
         self.client.docker().await?;
         let Some(mark) = self.client.mark() else {
-            return probe::check(&self.client, probe_dir).await;
+            let ((), capabilities) = tokio::try_join!(
+                probe::check(&self.client, probe_dir),
+                Box::pin(self.slow_capabilities(notes))
+            )?;
+            *self.found() = Some(capabilities);
+            return Ok(());
         };
-        let ((), identity) = tokio::try_join!(
+        let ((), (identity, capabilities)) = tokio::try_join!(
             probe::check(&self.client, probe_dir),
-            Box::pin(identity(&self.client))
+            Box::pin(acquaint(&self.client))
         )?;
-        let note = Note::new(mark, notes, identity.id);
+        *self.found() = Some(capabilities.clone());
+        let note = Note::new(mark, notes, identity.id, capabilities);
         if let Some(Err(error)) = note.as_ref().map(|note| note.write(notes)) {
             tracing::debug!(%error, "the engine will be asked again");
         }
@@ -412,6 +448,14 @@ impl Engine for DockerEngine {
 
     async fn describe(&self) -> Result<Description, EngineError> {
         probe::describe(&self.client).await
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        let found = self.found().clone();
+        match found {
+            Some(capabilities) => Ok(capabilities),
+            None => Box::pin(capabilities(&self.client)).await,
+        }
     }
 
     async fn ensure_image(

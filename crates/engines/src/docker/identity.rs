@@ -1,10 +1,12 @@
-//! Which engine it is that answers at an endpoint.
+//! Which engine it is that answers at an endpoint, and what it can do.
 //!
-//! Owns: the engine's own id, and what a 404 means where another engine says it.
+//! Owns: the engine's own id, which of its words are which of our capabilities, and what a 404 means where another engine says it.
 //! Reads: what the engine says of itself.
 //! Never: keeps an id: another engine may answer at the same endpoint next time; see `memory` for who may.
 
-use dark_factory_executor::engine::{EngineError, OnRestart};
+use bollard::ClientVersion;
+use bollard::models::SystemInfo;
+use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind, OnRestart};
 use serde::Deserialize;
 
 use super::client::{Client, INFO};
@@ -24,10 +26,24 @@ pub struct EngineIdentity {
 
 /// Asks an engine who it is (6 ms on an idle 20.10).
 pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineError> {
+    Ok(acquaint(client).await?.0)
+}
+
+/// Asks an engine what it can do.
+pub(super) async fn capabilities(client: &Client) -> Result<Capabilities, EngineError> {
+    let said: Said = client.ask(INFO, "/info").await?;
+    let api = client.docker().await?.client_version();
+    Ok(said.capabilities(api, client.dialect()))
+}
+
+/// Asks an engine who it is and what it can do.
+pub(super) async fn acquaint(
+    client: &Client,
+) -> Result<(EngineIdentity, Capabilities), EngineError> {
     // Boxed, because it is part of every future that may meet a 404, and rarely runs.
     let ask = || Box::pin(async { Ok::<Said, EngineError>(client.ask(INFO, "/info").await?) });
     // Who answers is known once it has answered.
-    client.docker().await?;
+    let api = client.docker().await?.client_version();
     let (info, id) = match client.dialect() {
         Dialect::Docker => {
             let (info, again) = tokio::try_join!(ask(), ask())?;
@@ -41,21 +57,74 @@ pub(super) async fn identity(client: &Client) -> Result<EngineIdentity, EngineEr
             (info, id)
         }
     };
-    Ok(EngineIdentity {
+    let capabilities = info.capabilities(api, client.dialect());
+    let identity = EngineIdentity {
         id,
-        on_restart: client.dialect().on_restart(info.live_restore),
-    })
+        on_restart: capabilities.on_restart,
+    };
+    Ok((identity, capabilities))
 }
 
-/// What tells one engine from another.
+/// What tells one engine from another, and what it can do.
 #[derive(Debug, Default, Deserialize)]
-struct Said {
+pub(super) struct Said {
     #[serde(rename = "ID")]
     id: Option<String>,
     #[serde(rename = "DockerRootDir")]
     folder: Option<String>,
     #[serde(rename = "LiveRestoreEnabled")]
     live_restore: Option<bool>,
+    #[serde(rename = "ServerVersion")]
+    version: Option<String>,
+    #[serde(rename = "MemoryLimit")]
+    memory: Option<bool>,
+    #[serde(rename = "SwapLimit")]
+    swap: Option<bool>,
+    #[serde(rename = "CpuCfsPeriod")]
+    cpu_period: Option<bool>,
+    #[serde(rename = "CpuCfsQuota")]
+    cpu_quota: Option<bool>,
+    #[serde(rename = "PidsLimit")]
+    pids: Option<bool>,
+}
+
+impl Said {
+    /// Returns what an engine that speaks this version of the API can do.
+    pub(super) fn capabilities(&self, api: ClientVersion, dialect: Dialect) -> Capabilities {
+        let has = |flags: &[Option<bool>]| flags.iter().all(|flag| *flag == Some(true));
+        let limits = [
+            (LimitKind::Memory, has(&[self.memory, self.swap])),
+            (LimitKind::Cpus, has(&[self.cpu_period, self.cpu_quota])),
+            (LimitKind::Pids, has(&[self.pids])),
+        ];
+        Capabilities {
+            version: self.version.clone().unwrap_or_default(),
+            api_version: api.to_string(),
+            limits: limits
+                .into_iter()
+                .filter_map(|(limit, is_kept)| is_kept.then_some(limit))
+                .collect(),
+            on_restart: dialect.on_restart(self.live_restore),
+            lacks: Vec::new(),
+            only_user: None,
+        }
+    }
+}
+
+impl From<&SystemInfo> for Said {
+    fn from(info: &SystemInfo) -> Self {
+        Self {
+            id: info.id.clone(),
+            folder: info.docker_root_dir.clone(),
+            live_restore: info.live_restore_enabled,
+            version: info.server_version.clone(),
+            memory: info.memory_limit,
+            swap: info.swap_limit,
+            cpu_period: info.cpu_cfs_period,
+            cpu_quota: info.cpu_cfs_quota,
+            pids: info.pids_limit,
+        }
+    }
 }
 
 /// Returns the error for a container that the engine does not know: it is gone, but only if this is the engine that

@@ -1,21 +1,22 @@
 //! What is known of an engine from an earlier process, so that it is not asked before every run.
 //!
-//! Owns: one small file in the state folder, and what makes it void.
+//! Owns: two small files in the state folder, and what makes each void.
 //! Reads: the engine's socket, and the process that listens there.
-//! Never: counts for an engine that is not, for certain, the same process behind the same socket.
+//! Never: says who an engine is that is not, for certain, the same process behind the same socket.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use dark_factory_executor::engine::{Capabilities, LimitKind};
 use dark_factory_executor::state_dir::write_whole;
 use serde::{Deserialize, Serialize};
 
 /// The file's name in the state folder.
 const FILE: &str = "engine.json";
 /// Version of [`Note`].
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The engine's own process, as the kernel names it.
 const PROCESS: &str = "dockerd";
 /// Where the engine writes down its process, beside a socket that somebody else made for it.
@@ -30,6 +31,8 @@ pub(super) struct Note {
     folder: [u64; 2],
     /// Who it is; `None` if it has no id that lasts.
     identity: Option<String>,
+    /// What it can do.
+    pub(super) capabilities: Capabilities,
 }
 
 /// What changes whenever another engine answers, or the same one anew.
@@ -71,12 +74,18 @@ impl Mark {
 
 impl Note {
     /// Makes the note of an engine that sees a state folder; `None` if the folder cannot be looked at.
-    pub(super) fn new(mark: Mark, state: &Path, identity: Option<String>) -> Option<Self> {
+    pub(super) fn new(
+        mark: Mark,
+        state: &Path,
+        identity: Option<String>,
+        capabilities: Capabilities,
+    ) -> Option<Self> {
         Some(Self {
             version: VERSION,
             mark,
             folder: inode(state)?,
             identity,
+            capabilities,
         })
     }
 
@@ -95,6 +104,64 @@ impl Note {
     /// Returns who the engine is, if it has a lasting id, and if this is still the engine with that mark.
     pub(super) fn identity(&self, now: &Mark) -> Option<String> {
         self.identity.clone().filter(|_| self.mark == *now)
+    }
+}
+
+/// File: [`Whole`].
+const WHOLE_FILE: &str = "engine-limits.json";
+
+/// An engine that takes long to say what it can do, and was found to keep every limit.
+///
+/// The service behind its socket may be another process each time, so this says not who it is; but its host is the same
+/// until the next boot. One that lacks something is asked each time: it may have been mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Whole {
+    version: u32,
+    place: Place,
+    pub(super) capabilities: Capabilities,
+}
+
+/// Where an engine answers, until the next boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    socket: PathBuf,
+    /// Device and inode of the socket.
+    inode: [u64; 2],
+    boot: String,
+}
+
+impl Place {
+    /// Returns the place of the engine at a socket; `None` if that cannot be looked at.
+    pub(super) fn of(socket: &Path, boot: String) -> Option<Self> {
+        Some(Self {
+            socket: socket.to_owned(),
+            inode: inode(socket)?,
+            boot,
+        })
+    }
+}
+
+impl Whole {
+    /// Reads what is known of the engine at a place.
+    pub(super) fn read(state: &Path, place: &Place) -> Option<Self> {
+        let whole: Self = serde_json::from_slice(&fs::read(state.join(WHOLE_FILE)).ok()?).ok()?;
+        (whole.version == VERSION && whole.place == *place).then_some(whole)
+    }
+
+    /// Writes down what was found of the engine at a place, if it lacks nothing.
+    pub(super) fn write(state: &Path, place: Place, capabilities: &Capabilities) -> io::Result<()> {
+        let is_whole = LimitKind::ALL
+            .iter()
+            .all(|limit| capabilities.limits.contains(limit));
+        if !is_whole || !capabilities.lacks.is_empty() {
+            return Ok(());
+        }
+        let whole = Self {
+            version: VERSION,
+            place,
+            capabilities: capabilities.clone(),
+        };
+        write_whole(&state.join(WHOLE_FILE), &serde_json::to_vec(&whole)?)
     }
 }
 
@@ -128,7 +195,20 @@ fn start_in(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use dark_factory_executor::engine::OnRestart;
+
     use super::*;
+
+    fn capabilities() -> Capabilities {
+        Capabilities {
+            version: "1".to_owned(),
+            api_version: "1.41".to_owned(),
+            limits: vec![LimitKind::Pids],
+            on_restart: OnRestart::End,
+            lacks: Vec::new(),
+            only_user: None,
+        }
+    }
 
     fn mark(folder: &Path) -> Mark {
         Mark {
@@ -145,7 +225,8 @@ mod tests {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = folder.path();
         let mark = mark(path);
-        let note = Note::new(mark.clone(), path, Some("id /data".to_owned())).unwrap();
+        let id = Some("id /data".to_owned());
+        let note = Note::new(mark.clone(), path, id, capabilities()).unwrap();
         note.write(path).unwrap();
 
         assert_eq!(Note::read(path, &mark), Some(note.clone()));
@@ -180,6 +261,32 @@ mod tests {
         assert_eq!(Note::read(other.path(), &mark), None);
         forget(path);
         assert_eq!(Note::read(path, &mark), None);
+    }
+
+    #[test]
+    fn an_engine_without_a_mark_is_known_until_the_next_boot_if_it_keeps_every_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let socket = path.join("podman.sock");
+        fs::write(&socket, "").unwrap();
+        let place = |boot: &str| Place::of(&socket, boot.to_owned()).unwrap();
+        let whole = Capabilities {
+            limits: LimitKind::ALL.to_vec(),
+            ..capabilities()
+        };
+        let read = |boot: &str| Whole::read(path, &place(boot)).map(|whole| whole.capabilities);
+
+        Whole::write(path, place("this"), &capabilities()).unwrap();
+        let of_lacking = read("this");
+        Whole::write(path, place("this"), &whole).unwrap();
+
+        assert_eq!(of_lacking, None);
+        assert_eq!(read("this"), Some(whole));
+        assert_eq!(read("next"), None);
+        // Another socket at the same path; the first one's inode is still taken.
+        fs::rename(&socket, path.join("old.sock")).unwrap();
+        fs::write(&socket, "").unwrap();
+        assert_eq!(read("this"), None);
     }
 
     #[test]

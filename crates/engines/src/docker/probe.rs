@@ -10,21 +10,20 @@ use std::path::{Path, PathBuf};
 use bollard::ClientVersion;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, SystemInfo};
 use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptionsBuilder};
-use dark_factory_executor::engine::{Capabilities, Description, EngineError, LimitKind};
+use dark_factory_executor::engine::{Capabilities, Description, EngineError};
 
 use super::client::{Client, Fault, INFO, PROBE, REMOVE};
 use super::dialect::Dialect;
+use super::identity::Said;
 use super::images;
 
 /// What an engine says of itself and of an image to whoever only asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// The engine's version.
-    pub version: String,
+    /// What it can do.
+    pub capabilities: Capabilities,
     /// The CPUs of its host.
     pub cpus: Option<NonZeroUsize>,
-    /// The limits that the host can keep.
-    pub limits: Vec<LimitKind>,
     /// The id of the image, if the engine has it.
     pub image: Option<String>,
 }
@@ -35,8 +34,7 @@ pub(super) async fn survey(client: &Client, image: &str) -> Result<Survey, Engin
     let info = client.call(INFO, docker.info()).await?;
     let image = images::inspect(client, image).await?;
     Ok(Survey {
-        limits: limits(&info),
-        version: info.server_version.unwrap_or_default(),
+        capabilities: capabilities(&info, docker.client_version(), client.dialect()),
         cpus: info
             .ncpu
             .and_then(|cpus| NonZeroUsize::new(usize::try_from(cpus).ok()?)),
@@ -75,13 +73,7 @@ pub(super) async fn describe(client: &Client) -> Result<Description, EngineError
 }
 
 fn capabilities(info: &SystemInfo, api: ClientVersion, dialect: Dialect) -> Capabilities {
-    Capabilities {
-        version: info.server_version.clone().unwrap_or_default(),
-        api_version: api.to_string(),
-        limits: limits(info),
-        on_restart: dialect.on_restart(info.live_restore_enabled),
-        lacks: Vec::new(),
-    }
+    Said::from(info).capabilities(api, dialect)
 }
 
 /// Returns how the engine works; what it does not say is left out.
@@ -109,24 +101,6 @@ fn facts(info: &SystemInfo) -> Vec<(&'static str, String)> {
 fn security_name(option: &str) -> &str {
     let name = option.split(',').next().unwrap_or(option);
     name.strip_prefix("name=").unwrap_or(name)
-}
-
-fn limits(info: &SystemInfo) -> Vec<LimitKind> {
-    let has = |flags: &[Option<bool>]| flags.iter().all(|flag| *flag == Some(true));
-    [
-        (
-            LimitKind::Memory,
-            has(&[info.memory_limit, info.swap_limit]),
-        ),
-        (
-            LimitKind::Cpus,
-            has(&[info.cpu_cfs_period, info.cpu_cfs_quota]),
-        ),
-        (LimitKind::Pids, has(&[info.pids_limit])),
-    ]
-    .into_iter()
-    .filter_map(|(limit, is_kept)| is_kept.then_some(limit))
-    .collect()
 }
 
 /// Looks whether the engine sees a folder that we just made, without having or needing an image.

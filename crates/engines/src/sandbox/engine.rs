@@ -26,7 +26,7 @@ use tokio::process::Child;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::config::{Ended, SandboxConfig};
+use super::config::{Ended, Root, SandboxConfig};
 use super::folder::{self, Folder, Made, Phase};
 use super::lower::{self, Surroundings};
 use super::shim_command::ShimCommand;
@@ -73,6 +73,69 @@ impl SandboxEngine {
             host,
             clock,
         }
+    }
+
+    /// Returns what sandboxes can do on this machine: which limits are kept is found out by making control groups, which
+    /// are gone at once.
+    pub fn abilities() -> Capabilities {
+        probe::capabilities()
+    }
+
+    /// Returns how sandboxes work on this machine, as pairs of a name and a value.
+    pub fn facts() -> Vec<(&'static str, String)> {
+        probe::facts(&limits::kept())
+    }
+
+    /// Returns what would let more limits be kept on this machine, for people.
+    pub fn limits_advice() -> String {
+        limits::advice()
+    }
+
+    /// Returns what the sandbox of an attempt would be, and makes nothing.
+    ///
+    /// An image that is an archive is shown as the root file system that it is unpacked to when it is first used; what it
+    /// says of itself is not read.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::CreateRefused`] or [`EngineError::Pull`], as [`Engine::create`] would return them.
+    pub fn preview(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+    ) -> Result<SandboxConfig, EngineError> {
+        let reference = Path::new(&spec.image);
+        let is_archive = reference.is_absolute() && reference.is_file();
+        let image = match is_archive {
+            true => lower::Image::plain(Root::Folder(reference.to_owned())),
+            false => images::image(&self.root, &spec.image)?,
+        };
+        self.lowered(spec, owner, dir, image)
+    }
+
+    /// Returns what a sandbox is, on an image that is there.
+    fn lowered(
+        &self,
+        spec: &LaunchSpec,
+        owner: &OwnerId,
+        dir: &AttemptDir,
+        image: lower::Image,
+    ) -> Result<SandboxConfig, EngineError> {
+        let name = spec.container_name(dir.attempt());
+        let around = Surroundings {
+            host: &self.host,
+            image,
+            only_user: probe::only_user(),
+            limits: limits::plan(&spec.limits),
+            empty: self.sandbox(&name).folder.empty(),
+            now: self.clock.now(),
+        };
+        let config = lower::config(spec, owner, dir, around);
+        config.map_err(|refusal| EngineError::CreateRefused {
+            name,
+            reason: refusal.to_string(),
+        })
     }
 
     fn sandbox(&self, name: &str) -> Sandbox {
@@ -300,9 +363,10 @@ impl Engine for SandboxEngine {
     }
 
     async fn describe(&self) -> Result<Description, EngineError> {
+        let capabilities = probe::capabilities();
         Ok(Description {
-            capabilities: probe::capabilities(),
-            facts: probe::facts(),
+            facts: probe::facts(&capabilities.limits),
+            capabilities,
             data_dir: Some(self.root.clone()),
             time: Some(self.clock.now()),
         })
@@ -332,19 +396,7 @@ impl Engine for SandboxEngine {
         let image = spawn_blocking(move || images::image(&root, &reference))
             .await
             .map_err(|error| local("reading the image", io::Error::other(error)))??;
-        let around = Surroundings {
-            host: &self.host,
-            image,
-            limits: limits::plan(&spec.limits),
-            empty: self.sandbox(&name).folder.empty(),
-            now: self.clock.now(),
-        };
-        let config = lower::config(spec, owner, dir, around).map_err(|refusal| {
-            EngineError::CreateRefused {
-                name: name.clone(),
-                reason: refusal.to_string(),
-            }
-        })?;
+        let config = self.lowered(spec, owner, dir, image)?;
         self.make(&name, config).await?;
         Ok(Handle {
             engine: ENGINE.to_owned(),

@@ -208,6 +208,59 @@ pub(super) fn kept() -> Vec<LimitKind> {
     kept
 }
 
+/// Returns how each limit is kept, for people, where those of `kept` are.
+pub(super) fn means(kept: &[LimitKind]) -> [(LimitKind, String); 3] {
+    means_below(kept, &parents())
+}
+
+fn means_below(kept: &[LimitKind], parents: &[Parent]) -> [(LimitKind, String); 3] {
+    LimitKind::ALL.map(|kind| {
+        let controller = match kind {
+            LimitKind::Memory => "memory",
+            LimitKind::Cpus => "cpu",
+            LimitKind::Pids => "pids",
+        };
+        let has = |parent: &&Parent| parent.controllers.iter().any(|name| name == controller);
+        let means = match (parents.iter().find(has), kind) {
+            (Some(parent), _) if kept.contains(&kind) => {
+                let version = match parent.version {
+                    Version::One => 1,
+                    Version::Two => 2,
+                };
+                format!("by control groups of version {version}")
+            }
+            (_, LimitKind::Pids) if kept.contains(&kind) => {
+                "by rlimit, in a user namespace".to_owned()
+            }
+            _ => "not kept".to_owned(),
+        };
+        (kind, means)
+    })
+}
+
+/// Returns what would let this process make control groups.
+pub(super) fn advice() -> String {
+    let is_second = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| {
+        let of_second = |line: &str| {
+            let kind = line.split_once(" - ");
+            kind.is_some_and(|(_, kind)| kind.starts_with("cgroup2 "))
+        };
+        let of_first = |line: &str| {
+            let kind = line.split_once(" - ");
+            kind.is_some_and(|(_, kind)| kind.starts_with("cgroup ") && kind.contains("memory"))
+        };
+        mounts.lines().any(of_second) && !mounts.lines().any(of_first)
+    });
+    match is_second {
+        true => "control groups must be handed on to us: start us by `systemd-run --user --scope -p Delegate=yes`, or as \
+                 a service of systemd with Delegate=yes"
+            .to_owned(),
+        false => "control groups of version 1 are for root alone: run us as root, or boot with control groups of \
+                  version 2 (`systemd.unified_cgroup_hierarchy=1`) and have them handed on to us"
+            .to_owned(),
+    }
+}
+
 fn with_path(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -328,6 +381,29 @@ fn hierarchy(line: &str, own: &str) -> Option<Hierarchy> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_a_limit_is_said() {
+        let parent = |version, controller: &str| Parent {
+            version,
+            controllers: vec![controller.to_owned()],
+            folder: "/g".into(),
+        };
+        let parents = [parent(Version::One, "memory"), parent(Version::Two, "cpu")];
+
+        let all = means_below(&LimitKind::ALL, &parents);
+        let none = means_below(&[], &parents);
+
+        assert_eq!(
+            all.map(|(_, means)| means),
+            [
+                "by control groups of version 1",
+                "by control groups of version 2",
+                "by rlimit, in a user namespace",
+            ]
+        );
+        assert!(none.iter().all(|(_, means)| means == "not kept"));
+    }
 
     #[test]
     fn hierarchies_are_found_with_our_place_in_each() {

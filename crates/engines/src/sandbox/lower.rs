@@ -51,6 +51,8 @@ impl Image {
 pub(super) struct Surroundings<'a> {
     pub(super) host: &'a HostView,
     pub(super) image: Image,
+    /// Who everybody in the sandbox is, where nobody else can be.
+    pub(super) only_user: Option<(u32, u32)>,
     pub(super) limits: SandboxLimits,
     /// A folder that is and stays empty.
     pub(super) empty: PathBuf,
@@ -71,6 +73,16 @@ pub(super) enum Refusal {
     /// A name means something to whoever reads the image's files.
     #[error("a sandbox's user is a number: write `user: UID:GID`")]
     NamedUser,
+    /// Without root, a sandbox has no ids but those of whoever makes it.
+    #[error(
+        "without root a sandbox has no user but {uid}:{gid}: leave `user` out, or use another engine"
+    )]
+    OtherUser {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
     /// There is nothing to run.
     #[error("the image has no command and none was given")]
     NoCommand,
@@ -96,6 +108,12 @@ pub(super) fn config(
     }
     if spec.transport == Transport::Attach {
         return Err(Refusal::Attach);
+    }
+    if let Some(only) = around.only_user
+        && only != (uid, gid)
+    {
+        let (uid, gid) = only;
+        return Err(Refusal::OtherUser { uid, gid });
     }
     check_name(&spec.container_name(dir.attempt()))?;
     let command = match spec.command.is_empty() {

@@ -57,11 +57,20 @@ fn spec() -> LaunchSpec {
 }
 
 fn lower_in(spec: &LaunchSpec, image: Image) -> Result<SandboxConfig, Refusal> {
+    lower_by(spec, image, None)
+}
+
+fn lower_by(
+    spec: &LaunchSpec,
+    image: Image,
+    only_user: Option<(u32, u32)>,
+) -> Result<SandboxConfig, Refusal> {
     let attempt = RunId::from_random_bits(1).attempt(1);
     let dir = AttemptDir::new(attempt, "/state/a".into(), "/state/init/x".into());
     let around = Surroundings {
         host: &HostView::default(),
         image,
+        only_user,
         limits: SandboxLimits::default(),
         empty: "/empty".into(),
         now: Timestamp::UNIX_EPOCH,
@@ -261,5 +270,16 @@ fn what_a_sandbox_cannot_do_is_refused() {
     ];
     for (refusal, spec) in table {
         assert_eq!(lower(&spec), Err(refusal));
+    }
+}
+
+#[test]
+fn without_root_there_is_no_user_but_the_own_one() {
+    let by = |only| lower_by(&spec(), Image::plain(Root::Host), Some(only));
+
+    assert!(by((1000, 1001)).is_ok());
+    for only in [(4242, 1001), (1000, 4242)] {
+        let (uid, gid) = only;
+        assert_eq!(by(only), Err(Refusal::OtherUser { uid, gid }));
     }
 }

@@ -21,6 +21,7 @@ mod unpack;
 mod usage;
 mod workload;
 
+pub use crate::wrapping::{Wrapping, wrapping};
 pub use engine::SandboxEngine;
 pub use shim::shim_main;
 pub use shim_command::ShimCommand;

@@ -10,17 +10,17 @@ use std::path::Path;
 
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::engine::{
-    Capabilities, Engine, EngineError, Feature, OnRestart, Recognized,
+    Capabilities, Engine, EngineError, Feature, LimitKind, OnRestart, Recognized,
 };
 use dark_factory_types::{OwnerId, RunId};
 use jiff::Timestamp;
-use rustix::process::{getgid, getuid};
+use rustix::process::{getegid, geteuid, getgid, getuid};
 use uuid::Uuid;
 
 use super::config::{Network, Root, SandboxConfig, SandboxLimits};
 use super::engine::SandboxEngine;
-use super::limits;
 use super::lower::CONFIG_VERSION;
+use super::{limits, shim};
 
 /// File: the boot in which a sandbox was made.
 const NOTE: &str = "sandbox-engine";
@@ -59,39 +59,98 @@ pub(super) async fn try_one(engine: &SandboxEngine, now: Timestamp) -> Result<()
         }
         Err(EngineError::StartRefused { reason, .. }) => Err(EngineError::Unsupported {
             endpoint: engine.endpoint(),
-            reason: format!(
-                "this machine makes no sandbox: {reason}; user namespaces may be forbidden \
-                 (sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, \
-                 user.max_user_namespaces)"
-            ),
+            reason: format!("this machine makes no sandbox: {reason}"),
+            advice: Some(advice()),
         }),
         Err(error) => Err(error),
     }
 }
 
+/// The settings of the system that forbid user namespaces: each one's file, what it says then, and what allows them.
+const FORBIDDING: [(&str, &str, &str); 3] = [
+    ("kernel/unprivileged_userns_clone", "0", "1"),
+    ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+    ("user/max_user_namespaces", "0", "10000"),
+];
+
+/// Returns what may let this machine make sandboxes.
+fn advice() -> String {
+    let elsewhere = "or name a container engine with --engine or --host";
+    let says = |file: &str, value: &str| {
+        let said = fs::read_to_string(Path::new("/proc/sys").join(file));
+        said.is_ok_and(|said| said.trim() == value)
+    };
+    let forbids = FORBIDDING
+        .iter()
+        .filter(|(file, forbidden, _)| says(file, forbidden));
+    let lifted: Vec<String> = forbids
+        .map(|(file, _, allowed)| format!("`sysctl -w {}={allowed}`", file.replace('/', ".")))
+        .collect();
+    match lifted.is_empty() {
+        false => format!(
+            "user namespaces are forbidden here: {} as root allows them; {elsewhere}",
+            lifted.join(" and ")
+        ),
+        true => format!(
+            "in a container or under a security module, namespaces and mounts must be allowed from outside; {elsewhere}"
+        ),
+    }
+}
+
 /// Returns what sandboxes can do on this machine.
 pub(super) fn capabilities() -> Capabilities {
+    let only_user = only_user();
+    let lacks = Feature::ALL.into_iter();
+    let lacks = lacks.filter(|feature| *feature != Feature::OtherUsers || only_user.is_some());
     Capabilities {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         api_version: CONFIG_VERSION.to_string(),
         limits: limits::kept(),
         // There is no engine that could go down.
         on_restart: OnRestart::Survive,
-        lacks: Feature::ALL.to_vec(),
+        lacks: lacks.collect(),
+        only_user,
     }
 }
 
-/// Returns how sandboxes work on this machine.
-pub(super) fn facts() -> Vec<(&'static str, String)> {
+/// Returns who everybody in a sandbox is, where nobody else can be.
+pub(super) fn only_user() -> Option<(u32, u32)> {
+    let own = || (geteuid().as_raw(), getegid().as_raw());
+    (!shim::has_other_users()).then(own)
+}
+
+/// Returns how sandboxes work on this machine, where these limits are kept.
+pub(super) fn facts(kept: &[LimitKind]) -> Vec<(&'static str, String)> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let user = match getuid().is_root() {
-        true => "root",
-        false => "an ordinary user",
+    let (user, namespaces) = match only_user() {
+        None => (
+            "root",
+            "mounts, processes, network, IPC, host name, control groups",
+        ),
+        Some(_) => (
+            "an ordinary user",
+            "users, mounts, processes, network, IPC, host name, control groups",
+        ),
     };
-    vec![
+    let landlock = match shim::has_landlock() {
+        true => "seccomp, Landlock",
+        false => "seccomp; the kernel has no Landlock",
+    };
+    let facts = [
         ("kernel", kernel.trim().to_owned()),
         ("run by", user.to_owned()),
-    ]
+        ("namespaces of", namespaces.to_owned()),
+        ("system calls and files by", landlock.to_owned()),
+    ];
+    let limits = limits::means(kept).map(|(limit, means)| {
+        let name = match limit {
+            LimitKind::Memory => "memory limit",
+            LimitKind::Cpus => "cpus limit",
+            LimitKind::Pids => "pids limit",
+        };
+        (name, means)
+    });
+    facts.into_iter().chain(limits).collect()
 }
 
 /// Returns whether a sandbox was made in this boot.

@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dark_factory_executor::engine::{Capabilities, Feature, LimitKind};
+use dark_factory_executor::engine::{Capabilities, EngineError, Fate, Feature, LimitKind};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, ResolveError, resolve};
 use dark_factory_executor::settings::Settings;
+use dark_factory_executor::spec::{LaunchSpec, Profile, User};
+use dark_factory_types::Transport;
 
 use crate::site::{Site, folder};
 
@@ -48,6 +50,7 @@ pub(crate) async fn what_the_engine_cannot_do_is_refused_before_anything_starts(
         ("pids: 20", kept(LimitKind::Pids)),
         ("transport: attach", had(Feature::Attach)),
         ("profile: seed", had(Feature::SeedProfile)),
+        ("user: 4242:4242", had(Feature::OtherUsers)),
     ] {
         let answer = asked(site, demand, &capabilities);
 
@@ -60,6 +63,44 @@ pub(crate) async fn what_the_engine_cannot_do_is_refused_before_anything_starts(
         }
     }
     asked(site, "memory: none", &capabilities).unwrap();
+}
+
+pub(crate) async fn what_the_engine_lacks_is_not_created_either(site: &Site) {
+    let plain = site.spec("print hello");
+    let capabilities = site.engine.describe().await.unwrap().capabilities;
+
+    for feature in capabilities.lacks {
+        let spec = match feature {
+            Feature::Attach => LaunchSpec {
+                transport: Transport::Attach,
+                ..plain.clone()
+            },
+            Feature::SeedProfile => LaunchSpec {
+                profile: Profile::Seed,
+                ..plain.clone()
+            },
+            Feature::OtherUsers => LaunchSpec {
+                user: User::Ids {
+                    uid: 4242,
+                    gid: 4242,
+                },
+                ..plain.clone()
+            },
+        };
+
+        let error = site
+            .engine
+            .create(&spec, &site.owner, &site.attempt())
+            .await;
+
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, EngineError::CreateRefused { .. }),
+            "{feature}: {error:?}"
+        );
+        assert_eq!(error.fate(), Fate::Refused);
+    }
+    assert_eq!(site.engine.list_owned(&site.owner).await.unwrap(), []);
 }
 
 /// Resolves a prompt with one demand, for an engine that can do so much.
@@ -83,7 +124,7 @@ fn asked(site: &Site, demand: &str, capabilities: &Capabilities) -> Result<(), R
 pub(crate) async fn the_documentation_has_what_the_engine_declares(site: &Site) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/engines.md");
     let capabilities = site.engine.describe().await.unwrap().capabilities;
-    let (head, row) = table(site.engine.name(), &capabilities);
+    let (head, row) = table(&site.lab.documented_as(), &capabilities);
 
     let text = fs::read_to_string(docs).unwrap();
 

@@ -17,6 +17,11 @@ pub(crate) trait Lab: fmt::Debug + Send + Sync {
     /// Makes an engine object that knows nothing of what others have done, as another process has it.
     fn engine(&self) -> Arc<dyn Engine>;
 
+    /// Returns what the documentation calls this engine, as it is met here.
+    fn documented_as(&self) -> String {
+        self.engine().name().to_owned()
+    }
+
     /// Returns the reference of an image with the scripted agent.
     fn image(&self) -> String;
 

@@ -1,9 +1,10 @@
-//! The contract, kept by the embedded sandbox, as whoever runs the tests.
+//! The contract, kept by the embedded sandbox, as whoever runs the tests; and, where that is root, as an ordinary user too.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
@@ -80,6 +81,13 @@ impl Lab for Sandbox {
             },
             Arc::new(SystemClock),
         ))
+    }
+
+    fn documented_as(&self) -> String {
+        match getuid().is_root() {
+            true => "sandbox".to_owned(),
+            false => "sandbox, by a user".to_owned(),
+        }
     }
 
     fn image(&self) -> String {
@@ -187,3 +195,28 @@ impl Lab for Sandbox {
 }
 
 contract!(Sandbox::new());
+
+/// Somebody who owns nothing.
+const NOBODY: &str = "65534";
+
+#[test]
+fn an_ordinary_user_has_the_whole_contract_too() {
+    if !getuid().is_root() {
+        // It is what is being found out.
+        return;
+    }
+    let output = Command::new("setpriv")
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["sandbox::", "--test-threads", "2"])
+        .current_dir("/")
+        .output()
+        .unwrap();
+
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -13,6 +13,7 @@ macro_rules! contract {
                 probing_and_describing_say_the_same_and_leave_nothing,
                 an_engine_that_was_checked_is_recognized,
                 what_the_engine_cannot_do_is_refused_before_anything_starts,
+                what_the_engine_lacks_is_not_created_either,
                 the_documentation_has_what_the_engine_declares,
             }
             exits {

@@ -11,7 +11,7 @@ use dark_factory_executor::attempt::{Control, Progress};
 use dark_factory_executor::clock::{Alarm, Clock, Moment, SystemClock};
 use dark_factory_executor::engine::Engine;
 use dark_factory_executor::error::ExecutorError;
-use dark_factory_executor::resolve::Resolved;
+use dark_factory_executor::resolve::{Demands, Resolved};
 use dark_factory_executor::spec::LaunchSpec;
 use dark_factory_executor::state_dir::HelperExe;
 use dark_factory_executor::supervisor::{Recovery, Supervisor};
@@ -128,6 +128,7 @@ impl Office {
             prompt_text: "Do it.\n".to_owned(),
             secrets: Vec::new(),
             env_from_host: BTreeSet::new(),
+            demands: Demands::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
         };

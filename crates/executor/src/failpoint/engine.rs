@@ -81,6 +81,10 @@ impl Engine for FaultyEngine {
         self.0.describe().await
     }
 
+    async fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        self.0.capabilities().await
+    }
+
     async fn ensure_image(
         &self,
         image: &str,

@@ -48,6 +48,7 @@ use project::Project;
 
 pub use danger::Danger;
 pub use defaults::{DAEMON_JOBS, RUN_JOBS, default_of};
+pub use demand::Demands;
 pub(crate) use environment::env_file;
 pub(crate) use environment::secrets_again;
 pub use environment::{EnvProblem, SecretProblem};
@@ -137,6 +138,8 @@ pub struct Resolved {
     pub secrets: Vec<(String, String)>,
     /// Names of the environment whose values were taken from the host's; nobody wrote them down, so they are not shown.
     pub env_from_host: BTreeSet<String>,
+    /// What of the settings not every engine can do.
+    pub demands: Demands,
     /// Things that are probably not as they were meant.
     pub warnings: Vec<String>,
     /// Things that a person should know.
@@ -151,6 +154,22 @@ impl fmt::Debug for Resolved {
             .field("warnings", &self.warnings)
             .field("notices", &self.notices)
             .finish_non_exhaustive()
+    }
+}
+
+impl Resolved {
+    /// Fits the launch to an engine that was asked only now: what [`ResolveContext::capabilities`] would have done, but for
+    /// the user. Returns what there is to warn of.
+    ///
+    /// # Errors
+    ///
+    /// [`ResolveError::LimitNotKept`] or [`ResolveError::FeatureLacking`].
+    pub fn fit(&mut self, capabilities: &Capabilities) -> Result<Vec<String>, ResolveError> {
+        let mut warnings = Vec::new();
+        self.demands
+            .meet(&mut self.spec.limits, capabilities, &mut warnings)?;
+        self.warnings.extend_from_slice(&warnings);
+        Ok(warnings)
     }
 }
 
@@ -218,8 +237,11 @@ pub fn resolve_layers(
             Profile::Seed => String::new(),
         });
 
-    let user = user(settings.user.as_ref(), profile, project.owner)?;
-    let is_owner_root = project.owner.0 == 0 && settings.user.is_none();
+    let mut user = user(settings.user.as_ref(), profile, project.owner)?;
+    if let Some(capabilities) = &context.capabilities {
+        user = demand::user(settings.user.as_ref(), user, capabilities, &mut warnings)?;
+    }
+    let is_owner_root = matches!(user, User::Ids { uid: 0, .. }) && settings.user.is_none();
     if profile == Profile::Hardened && is_owner_root {
         notices.push(
             "the project belongs to root: the agent runs as uid 0 without capabilities; \
@@ -285,8 +307,9 @@ pub fn resolve_layers(
     let image = image(&settings, prompt, agent, profile, context)?;
     let pull = pull(&settings, &image, &mut warnings);
     let mut limits = limits(&settings, profile, context)?;
+    let demands = Demands::of(&settings);
     if let Some(capabilities) = &context.capabilities {
-        demand::check(&settings, &mut limits, capabilities, &mut warnings)?;
+        demands.meet(&mut limits, capabilities, &mut warnings)?;
     }
     if agent.name() == defaults::AGENT {
         environment::refuse_empty_credentials(&user_env)?;
@@ -370,6 +393,7 @@ pub fn resolve_layers(
         prompt_text: prompt.body.clone(),
         secrets,
         env_from_host,
+        demands,
         warnings,
         notices,
     })

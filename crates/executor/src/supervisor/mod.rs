@@ -229,17 +229,18 @@ impl Supervisor {
     }
 
     /// Contacts the engine and makes sure that it can be used; what was found out of the same engine before counts.
+    /// Returns what it can do.
     ///
     /// # Errors
     ///
     /// As [`Supervisor::probe`].
-    pub async fn check(&self) -> Result<(), ExecutorError> {
+    pub async fn check(&self) -> Result<Capabilities, ExecutorError> {
         let notes = self.state.path();
-        if self.engine.recognize(notes).await? == Recognized::Yes {
-            return Ok(());
+        if self.engine.recognize(notes).await? == Recognized::No {
+            let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
+            self.engine.check(scratch.path(), notes).await?;
         }
-        let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
-        Ok(self.engine.check(scratch.path(), notes).await?)
+        Ok(self.engine.capabilities().await?)
     }
 
     /// Makes a supervisor for runs of ours that leave no record: its state folder goes with it.

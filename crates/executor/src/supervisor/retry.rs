@@ -14,7 +14,7 @@ use super::{Submitted, Supervisor, discard};
 use crate::error::ExecutorError;
 use crate::host::HostView;
 use crate::lease::{Acquired, Lease};
-use crate::resolve::{Resolved, secrets_again};
+use crate::resolve::{Demands, Resolved, secrets_again};
 use crate::store::{Attempt, AttemptState};
 
 /// How long another process may have an ended attempt in its hands, and how often it is looked at.
@@ -70,6 +70,7 @@ impl Supervisor {
                 prompt_text,
                 secrets,
                 env_from_host: BTreeSet::new(),
+                demands: Demands::of_record(),
                 warnings: Vec::new(),
                 notices: Vec::new(),
             },

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use dark_factory_executor::spec::Access as Access_;
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetError, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
 };
 
 use super::super::config::{Network, SandboxConfig};
@@ -21,6 +21,14 @@ const FORM: ABI = ABI::V5;
 /// Lets this process, and all that it starts, write only where the sandbox is writable.
 pub(super) fn restrict(config: &SandboxConfig) -> Result<(), ShimError> {
     rules(config).doing(|| "restrict what files may be written to".to_owned())
+}
+
+/// Returns whether the kernel has it, by making rules that nobody is held to.
+pub(super) fn is_there() -> bool {
+    let rules = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1));
+    rules.and_then(Ruleset::create).is_ok()
 }
 
 fn rules(config: &SandboxConfig) -> Result<(), RulesetError> {

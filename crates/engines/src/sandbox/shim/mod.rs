@@ -67,6 +67,16 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Returns whether the sandboxes of this process can have any user, and not its own alone.
+pub(super) fn has_other_users() -> bool {
+    Privilege::own() == Privilege::Root
+}
+
+/// Returns whether the kernel has the wall that older ones lack.
+pub(super) fn has_landlock() -> bool {
+    landlock::is_there()
+}
+
 /// Says an error to whoever reads stderr.
 fn told<T>(result: Result<T, ShimError>) -> Option<T> {
     match result {

@@ -12,7 +12,16 @@ fn on_engine(limits: &[LimitKind], lacks: &[Feature]) -> Fixture {
         limits: limits.to_vec(),
         on_restart: OnRestart::Survive,
         lacks: lacks.to_vec(),
+        only_user: None,
     });
+    fixture
+}
+
+/// A fixture whose engine's agents can be nobody but this user.
+fn on_engine_of(user: u32) -> Fixture {
+    let mut fixture = on_engine(&LimitKind::ALL, &[Feature::OtherUsers]);
+    let capabilities = fixture.context.capabilities.as_mut();
+    capabilities.unwrap().only_user = Some((user, user));
     fixture
 }
 
@@ -64,6 +73,68 @@ fn what_the_engine_lacks_is_refused_only_if_it_is_asked_for() {
                 line.replace(':', "")
             )
         );
+    }
+}
+
+#[test]
+fn a_user_whom_the_engine_cannot_be_is_refused_where_it_was_written() {
+    let fixture = on_engine_of(4242);
+
+    for line in ["user: 1000:1000", "user: 1000", "user: 4242:1000"] {
+        assert_eq!(
+            fixture.error(line),
+            "prompts/p.md:4: the engine has no user other than yours; leave it out, or use another engine"
+        );
+    }
+    for line in ["user: 4242", "user: 4242:4242"] {
+        assert_eq!(fixture.spec(line).user.to_string(), "4242:4242");
+    }
+}
+
+#[test]
+fn a_project_of_somebody_else_is_worked_on_by_the_only_user_there_is_with_a_warning() {
+    let fixture = on_engine_of(4242);
+    let owner = fs::metadata(fixture.path("proj")).unwrap().uid();
+
+    let resolved = fixture.resolve("").unwrap();
+
+    assert_eq!(resolved.spec.user.to_string(), "4242:4242");
+    assert_eq!(
+        resolved.warnings[0],
+        format!(
+            "the project belongs to uid {owner}, and the engine has no user other than yours: the agent runs as 4242:4242"
+        )
+    );
+    assert_eq!(resolved.notices, [""; 0]);
+}
+
+#[test]
+fn a_launch_is_fitted_to_an_engine_that_is_asked_later_as_to_one_that_was_asked_before() {
+    let table = [
+        ("", LimitKind::ALL.to_vec(), vec![]),
+        ("memory: none", vec![LimitKind::Cpus], vec![]),
+        ("cpus: 2", vec![LimitKind::Memory], vec![]),
+        (
+            "profile: seed",
+            LimitKind::ALL.to_vec(),
+            Feature::ALL.to_vec(),
+        ),
+    ];
+    for (line, limits, lacks) in table {
+        let mut fixture = on_engine(&limits, &lacks);
+        let before = fixture.resolve(line);
+
+        let capabilities = fixture.context.capabilities.take().unwrap();
+        let mut later = fixture.resolve(line).unwrap();
+        let fitted = later.fit(&capabilities);
+
+        match before {
+            Ok(before) => {
+                assert_eq!(fitted.unwrap(), before.warnings, "{line}");
+                assert_eq!(later, before);
+            }
+            Err(error) => assert_eq!(fitted.unwrap_err().to_string(), error.to_string()),
+        }
     }
 }
 
