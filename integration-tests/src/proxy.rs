@@ -63,6 +63,8 @@ pub enum Instead {
     ServerError,
     /// Success, of an engine whose API is older than we need.
     OldEngine,
+    /// Success, of an engine whose host keeps no limits.
+    NoLimits,
 }
 
 impl Instead {
@@ -74,6 +76,7 @@ impl Instead {
             Self::Conflict => "409 Conflict",
             Self::ServerError => "500 Internal Server Error",
             Self::OldEngine => "200 OK\r\nApi-Version: 1.24",
+            Self::NoLimits => "200 OK",
         };
         let body = format!("{{\"message\":\"{INSTEAD}\"}}");
         let length = body.len();

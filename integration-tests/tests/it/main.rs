@@ -20,6 +20,7 @@ mod config;
 mod cursor;
 mod daemon;
 mod damaged_state;
+mod demands;
 mod demo;
 mod docs;
 mod doctor;

@@ -5,7 +5,7 @@
 //! Never: knows how a run works.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -263,4 +263,61 @@ pub(crate) fn report(run: &Value) -> Value {
 fn text(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Somebody who is not root, has a home and a folder for temporary files, and may do nothing else.
+#[derive(Debug)]
+pub(crate) struct Person {
+    uid: u32,
+    temporary: TempDir,
+}
+
+impl Person {
+    /// Gives an installation to a user, whom nobody need know.
+    pub(crate) fn at(installation: &Installation, uid: u32) -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let folder = installation.folder();
+        for folder in [folder, &folder.join("home"), temporary.path()] {
+            chown(folder, Some(uid), Some(uid)).expect("the tests are run by root");
+        }
+        Self { uid, temporary }
+    }
+
+    /// Returns the folder of temporary files.
+    pub(crate) fn temporary(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Returns a command of `dark-factory` as this person would run it in the embedded sandbox.
+    pub(crate) fn runs(&self, command: &Command) -> Command {
+        let mut own = self.runs_freely(command);
+        own.env("DARK_FACTORY_ENGINE", "sandbox");
+        own
+    }
+
+    /// Returns a command as this person would run it, with whatever engine there is.
+    pub(crate) fn runs_freely(&self, command: &Command) -> Command {
+        let id = self.uid.to_string();
+        let mut own = Command::new("setpriv");
+        own.args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        like(&mut own, command);
+        own.env("TMPDIR", self.temporary());
+        own
+    }
+}
+
+/// Gives a command the environment and the folder of another one.
+fn like(command: &mut Command, other: &Command) {
+    for (name, value) in other.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(folder) = other.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command.stdin(Stdio::null());
 }

@@ -4,6 +4,9 @@
 //! Reads: prompt files, flags; what the engine says of itself, if it answers.
 //! Never: makes or changes anything.
 
+#[cfg(target_os = "linux")]
+mod sandbox;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -13,7 +16,6 @@ use dark_factory_engines::docker::launch::{
 };
 use dark_factory_engines::docker::{DockerEngine, Survey, launch_opts, wrapping};
 use dark_factory_executor::clock::SystemClock;
-use dark_factory_executor::engine::LimitKind;
 use dark_factory_executor::error::sentence;
 use dark_factory_executor::resolve::{Resolved, limits_section, masked, spec_record};
 use dark_factory_executor::spec::{GitVisibility, LaunchSpec, Profile, PullPolicy};
@@ -33,13 +35,31 @@ const OWNER: &str = "explain";
 
 /// What is said of one file.
 struct Explanation {
-    container: String,
     spec: Value,
-    create: Value,
-    docker_run: Vec<String>,
+    made: Made,
     notes: Vec<String>,
     /// What stands behind the prompt.
     told: Option<String>,
+}
+
+/// What the engine would make.
+enum Made {
+    /// A container, by the Engine API and by the command line.
+    Container {
+        name: String,
+        create: Value,
+        docker_run: Vec<String>,
+    },
+    /// A sandbox.
+    #[cfg(target_os = "linux")]
+    Sandbox(Value),
+}
+
+/// On what engine a launch is explained: what it leaves open of the defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    Docker,
+    Sandbox,
 }
 
 pub(crate) async fn explain(
@@ -47,28 +67,62 @@ pub(crate) async fn explain(
     args: &ExplainArgs,
     format: Format,
 ) -> Result<u8, CommandError> {
-    let jobs = run::prepare(context, &args.run)?;
-    for job in &jobs {
+    let mut jobs = run::prepare(context, &args.run)?;
+    let mut surveys = Vec::new();
+    if !context.is_sandbox() {
+        for job in &jobs {
+            surveys.push(survey(context, &job.launch.resolved().spec.image).await);
+        }
+        // It is the same engine each time.
+        if let Some(survey) = surveys.iter().flatten().next() {
+            run::fit(context, &mut jobs, &survey.capabilities)?;
+        }
+    }
+    for (index, job) in jobs.iter().enumerate() {
         let resolved = job.launch.resolved();
         let spec = if args.reveal {
             resolved.spec.clone()
         } else {
             masked(&resolved.spec, &resolved.env_from_host)
         };
-        let survey = survey(context, &spec.image).await;
-        let explanation = explanation(context, resolved, &spec, &survey)?;
+        let explanation = match surveys.get(index) {
+            Some(survey) => explanation(context, resolved, &spec, survey)?,
+            #[cfg(target_os = "linux")]
+            None => sandbox::explanation(context, resolved, &spec)?,
+            #[cfg(not(target_os = "linux"))]
+            None => continue,
+        };
         match format {
-            Format::Json => terminal::print_json(&json!({
-                "spec": explanation.spec,
-                "create": explanation.create,
-                "docker_run": explanation.docker_run,
-                "notes": explanation.notes,
-                "told": explanation.told,
-            })),
+            Format::Json => terminal::print_json(&object(&explanation)),
             Format::Text => terminal::print(&text(&explanation)),
         }
     }
     Ok(exit_code::SUCCEEDED)
+}
+
+/// Returns what a program reads: of each engine the same fields.
+fn object(explanation: &Explanation) -> Value {
+    let Explanation {
+        spec,
+        made,
+        notes,
+        told,
+    } = explanation;
+    let (create, docker_run, sandbox) = match made {
+        Made::Container {
+            create, docker_run, ..
+        } => (json!(create), json!(docker_run), Value::Null),
+        #[cfg(target_os = "linux")]
+        Made::Sandbox(config) => (Value::Null, Value::Null, json!(config)),
+    };
+    json!({
+        "spec": spec,
+        "create": create,
+        "docker_run": docker_run,
+        "sandbox": sandbox,
+        "notes": notes,
+        "told": told,
+    })
 }
 
 /// Asks the engine; an engine that does not answer is a reason in words.
@@ -95,31 +149,51 @@ fn explanation(
     let mut docker_run = vec!["docker".to_owned()];
     docker_run.extend(build_docker_run_args(&opts, &context.host).argv);
 
-    let mut notes: Vec<String> = defaults(spec);
+    let mut notes: Vec<String> = defaults(spec, On::Docker);
     notes.push(around(spec, attempt));
-    notes.push(format!(
-        "placeholders: a run has its own id in place of {attempt}, in the container's name and label, and its \
-         installation's in place of {OWNER}"
-    ));
+    notes.push(placeholders(attempt));
     notes.extend(hidden(&resolved.spec, spec));
     notes.extend(launch.skipped_mounts.iter().map(skipped));
     notes.extend(probed(spec, survey));
-    let said = |kind: &'static str| move |text: &String| format!("{kind}: {text}");
-    notes.extend(resolved.warnings.iter().map(said("warning")));
-    notes.extend(resolved.notices.iter().map(said("note")));
+    notes.extend(said(resolved));
     Ok(Explanation {
-        container: opts.container_name,
         spec: spec_record(spec, ENGINE),
-        create: json!(launch.body),
-        docker_run,
+        made: Made::Container {
+            name: opts.container_name,
+            create: json!(launch.body),
+            docker_run,
+        },
         notes,
         told: limits_section(spec),
     })
 }
 
+/// Returns what is shown in place of what only a run has.
+fn placeholders(attempt: AttemptId) -> String {
+    format!(
+        "placeholders: a run has its own id in place of {attempt}, in the container's name and label, and its \
+         installation's in place of {OWNER}"
+    )
+}
+
+/// Returns what resolving had to say.
+fn said(resolved: &Resolved) -> impl Iterator<Item = String> + '_ {
+    let said = |kind: &'static str| move |text: &String| format!("{kind}: {text}");
+    let warnings = resolved.warnings.iter().map(said("warning"));
+    warnings.chain(resolved.notices.iter().map(said("note")))
+}
+
 /// Returns a line for each default that keeps the agent in: what it does, and what opts out of it.
-fn defaults(spec: &LaunchSpec) -> Vec<String> {
+fn defaults(spec: &LaunchSpec, on: On) -> Vec<String> {
     let mut lines: Vec<String> = match spec.profile {
+        Profile::Hardened if on == On::Sandbox => [
+            "read-only root: the system's files cannot be changed; /tmp and the home are memory, and go with the \
+             sandbox; no opt-out in a sandbox",
+            "no capabilities: not even root inside has privileges; no opt-out in a sandbox",
+            "no new privileges: set-user-id programs gain nothing; no opt-out in a sandbox",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         Profile::Hardened => [
             "read-only root: the image's files cannot be changed; /tmp and the home are memory, and go with the \
              container; opt out: --profile seed",
@@ -199,6 +273,9 @@ fn defaults(spec: &LaunchSpec) -> Vec<String> {
     }
     lines.push(
         match &spec.network {
+            NetworkMode::Open if on == On::Sandbox => {
+                "network open: the machine's own network, but for sockets without a path; shut it: --network none"
+            }
             NetworkMode::Open => {
                 "network open: whatever the engine's bridge reaches, the host included; shut it: --network none"
             }
@@ -323,17 +400,6 @@ fn probed(spec: &LaunchSpec, survey: &Result<Survey, String>) -> Vec<String> {
         None => format!("engine: Docker {version}, CPUs not told"),
     }];
     let limits = &spec.limits;
-    for (name, kind, is_set) in [
-        ("memory", LimitKind::Memory, limits.memory.is_some()),
-        ("cpus", LimitKind::Cpus, limits.cpus.is_some()),
-        ("pids", LimitKind::Pids, limits.pids.is_some()),
-    ] {
-        if is_set && !survey.capabilities.limits.contains(&kind) {
-            lines.push(format!(
-                "limit of {name}: the engine's host does not keep it"
-            ));
-        }
-    }
     let cpus = survey.cpus.and_then(|cpus| u64::try_from(cpus.get()).ok());
     if let (Some(limit), Some(cpus)) = (limits.cpus, cpus)
         && limit.nanos > cpus.saturating_mul(1_000_000_000)
@@ -354,10 +420,8 @@ fn probed(spec: &LaunchSpec, survey: &Result<Survey, String>) -> Vec<String> {
 
 fn text(explanation: &Explanation) -> String {
     let Explanation {
-        container,
         spec,
-        create,
-        docker_run,
+        made,
         notes,
         told,
     } = explanation;
@@ -373,12 +437,23 @@ fn text(explanation: &Explanation) -> String {
         .iter()
         .map(|note| format!("{}\n", neutralise(note)))
         .collect();
+    let made = match made {
+        Made::Container {
+            name,
+            create,
+            docker_run,
+        } => format!(
+            "# Create request: POST /containers/create?name={name}\n{}\n\n\
+             # The same container by the command line\n{}\n",
+            pretty(create),
+            shell::line(docker_run.iter().map(String::as_str)),
+        ),
+        #[cfg(target_os = "linux")]
+        Made::Sandbox(config) => sandbox::text(config),
+    };
     format!(
-        "# Launch spec\n{}\n\n# Notes\n{notes}\n{told}# Create request: POST /containers/create?name={container}\n{}\n\n\
-         # The same container by the command line\n{}\n",
-        pretty(spec),
-        pretty(create),
-        shell::line(docker_run.iter().map(String::as_str)),
+        "# Launch spec\n{}\n\n# Notes\n{notes}\n{told}{made}",
+        pretty(spec)
     )
 }
 

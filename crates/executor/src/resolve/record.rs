@@ -45,6 +45,9 @@ pub fn masked(spec: &LaunchSpec, hidden: &BTreeSet<String>) -> LaunchSpec {
 pub fn spec_record(spec: &LaunchSpec, engine: &str) -> Value {
     let network = match &spec.network {
         NetworkMode::None => "none: nothing but the container's own loopback".to_owned(),
+        NetworkMode::Open if engine == "sandbox" => {
+            "open: the machine's own network, without sockets that have no path".to_owned()
+        }
         NetworkMode::Open => {
             "open: the engine's bridge; host.docker.internal is the host".to_owned()
         }
