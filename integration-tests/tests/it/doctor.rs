@@ -22,7 +22,7 @@ use crate::full_disk::Mounted;
 use crate::scene::docker;
 use crate::support::{Ended, Watched, Workshop, for_agent};
 
-const PROBES: [&str; 22] = [
+pub(crate) const PROBES: [&str; 22] = [
     "engine",
     "version",
     "setup",
@@ -103,7 +103,7 @@ impl Practice {
 }
 
 /// Returns what a probe found.
-fn probe(ended: &Ended, name: &str) -> Value {
+pub(crate) fn probe(ended: &Ended, name: &str) -> Value {
     let probes = ended.json();
     let found = probes.iter().find(|probe| probe["probe"] == name);
     found
@@ -112,7 +112,7 @@ fn probe(ended: &Ended, name: &str) -> Value {
 }
 
 /// Checks how a probe ended, and that it says this.
-fn assert_probe(ended: &Ended, name: &str, status: &str, words: &[&str]) {
+pub(crate) fn assert_probe(ended: &Ended, name: &str, status: &str, words: &[&str]) {
     let probe = probe(ended, name);
     assert_eq!(probe["status"], status, "{probe}");
     let said = format!("{} {}", probe["found"], probe["advice"]);
@@ -122,7 +122,7 @@ fn assert_probe(ended: &Ended, name: &str, status: &str, words: &[&str]) {
 }
 
 /// Returns the names of the probes that failed.
-fn failed(ended: &Ended) -> Vec<String> {
+pub(crate) fn failed(ended: &Ended) -> Vec<String> {
     let failed = |probe: &Value| probe["status"] == "failed";
     ended
         .json()

@@ -10,6 +10,7 @@
 mod answers;
 mod bad_input;
 mod bad_launch;
+mod bare_machine;
 mod broker;
 mod bytes;
 mod changes;

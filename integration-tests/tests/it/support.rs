@@ -308,6 +308,36 @@ impl Person {
     }
 }
 
+/// Returns a command on a machine without a container engine: nothing is where they usually are, and nothing names one.
+pub(crate) fn without_engines(command: &Command) -> Command {
+    let hide = "mount -t tmpfs none /run && { [ -L /var/run ] || mount -t tmpfs none /var/run; } && exec \"$@\"";
+    let mut bare = Command::new("unshare");
+    bare.args([
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        hide,
+        "sh",
+    ])
+    .arg(command.get_program())
+    .args(command.get_args());
+    like(&mut bare, command);
+    for naming in [
+        "CONTAINER_HOST",
+        "DARK_FACTORY_ENGINE",
+        "DARK_FACTORY_HOST",
+        "DOCKER_CONFIG",
+        "DOCKER_CONTEXT",
+        "DOCKER_HOST",
+        "XDG_RUNTIME_DIR",
+    ] {
+        bare.env_remove(naming);
+    }
+    bare
+}
+
 /// Gives a command the environment and the folder of another one.
 fn like(command: &mut Command, other: &Command) {
     for (name, value) in other.get_envs() {

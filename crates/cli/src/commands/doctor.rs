@@ -12,10 +12,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dark_factory_agents::agent;
+#[cfg(target_os = "linux")]
+use dark_factory_engines::sandbox::SandboxEngine;
 use dark_factory_executor::attempt::Control;
 use dark_factory_executor::clock::{Clock, SystemClock};
-use dark_factory_executor::doctor::{self, Bench, Finding, Status, Trial};
-use dark_factory_executor::engine::{Description, EngineError};
+use dark_factory_executor::doctor::{self, Bench, Finding, Remedies, Status, Trial};
+use dark_factory_executor::engine::{Capabilities, Description, EngineError};
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::resolve::Resolved;
 use dark_factory_executor::spec::{Profile, PullPolicy, User};
@@ -40,6 +42,8 @@ const NAME: &str = "dark-factory-doctor";
 const GRACE: Duration = Duration::from_secs(600);
 /// Why what depends on the profile is not probed under the seed's.
 const UNLIKE_SEED: &str = "probes run hardened, and a run under profile: seed does not";
+/// The image of the probes in a sandbox: the machine's own system, in which our helper is mounted as in any.
+const HOST: &str = "host";
 /// The configuration of a project of the seed.
 const SEED_CONFIG: &str = ".dark-factory.yaml";
 
@@ -140,9 +144,10 @@ struct Examination<'a> {
 impl Examination<'_> {
     async fn examine(&self, ledger: &mut Ledger) {
         let supervisor = self.context.supervisor();
-        let launch = Launch::find(self.context, self.args, self.folder.path());
-        let project = launch.project.as_deref();
         let description = self.engine(ledger).await;
+        let capabilities = description.as_ref().map(|it| it.capabilities.clone());
+        let launch = Launch::find(self.context, self.args, self.folder.path(), capabilities);
+        let project = launch.project.as_deref();
         let supervisor = match self.context.engine_name() {
             Ok(_) => supervisor.map_err(Finding::from),
             // Told of above; it says nothing about the state folder.
@@ -181,6 +186,11 @@ impl Examination<'_> {
     async fn engine(&self, ledger: &mut Ledger) -> Option<Description> {
         let named_by = match &self.context.endpoint {
             Some(endpoint) => format!("from {}", endpoint.origin),
+            None if self.is_sandbox() => match self.context.names_engine() {
+                true => "named as the engine".to_owned(),
+                false => "nothing names an engine, and none is where Docker and Podman usually are"
+                    .to_owned(),
+            },
             None => "the default socket".to_owned(),
         };
         let engine = match self.context.engine() {
@@ -206,6 +216,28 @@ impl Examination<'_> {
         contact.description
     }
 
+    fn is_sandbox(&self) -> bool {
+        self.context.is_sandbox()
+    }
+
+    /// Returns what the bench's containers may ask for: where limits depend on who we are, what is declared; else all, to
+    /// find out.
+    fn asked_for(&self, description: &Description) -> Option<Capabilities> {
+        self.is_sandbox().then(|| description.capabilities.clone())
+    }
+
+    fn remedies(&self) -> Remedies {
+        #[cfg(target_os = "linux")]
+        if self.is_sandbox() {
+            return Remedies {
+                refuted: "the kernel's log may say more (`dmesg`); run with RUST_LOG=debug"
+                    .to_owned(),
+                limits: SandboxEngine::limits_advice(),
+            };
+        }
+        Remedies::default()
+    }
+
     /// The probes that start containers, and those in between.
     async fn containers(
         &self,
@@ -224,6 +256,9 @@ impl Examination<'_> {
         let (description, supervisor) = match ground {
             Ok(ground) => ground,
             Err(why) => {
+                if self.is_sandbox() {
+                    ledger.skip(&["namespaces"], why);
+                }
                 ledger.skip(&["limits"], why);
                 ledger.tell("prompt", &launch.prompt);
                 ledger.skip(&["image"], why);
@@ -234,10 +269,25 @@ impl Examination<'_> {
         };
         // The probe that an engine fails that cannot start containers of ours.
         let mut culprit = "boot";
-        // What a run does first: the engine must see our files.
-        let mut bench = match supervisor.probe().await {
-            Ok(_) => Bench::set_up(supervisor, &self.context.host, self.control)
-                .map_err(|error| Finding::from(&error)),
+        // What a run does first: the engine must see our files, or make a sandbox.
+        let probed = supervisor.probe().await;
+        if self.is_sandbox() {
+            ledger.tell("namespaces", &namespaces(&probed, description));
+        }
+        let mut bench = match probed {
+            Ok(_) => Bench::set_up(
+                supervisor,
+                &self.context.host,
+                self.control,
+                self.asked_for(description),
+                self.remedies(),
+            )
+            .map_err(|error| Finding::from(&error)),
+            Err(error) if self.is_sandbox() => {
+                // It was told above.
+                culprit = "";
+                Err(Finding::from(&error))
+            }
             Err(error) => {
                 if let ExecutorError::Engine(EngineError::ForeignFilesystem { .. }) = error {
                     culprit = "mount";
@@ -245,12 +295,15 @@ impl Examination<'_> {
                 Err(Finding::from(&error))
             }
         };
-        let image = format!("{NAME}:{}", self.tag());
-        let images = match &bench {
-            Ok(_) => self.import(&image).await,
-            Err(_) => Ok(()),
+        let image = match self.is_sandbox() {
+            true => HOST.to_owned(),
+            false => format!("{NAME}:{}", self.tag()),
         };
-        let was_tried = bench.is_ok();
+        let images = match &bench {
+            Ok(_) if !self.is_sandbox() => self.import(&image).await,
+            _ => Ok(()),
+        };
+        let was_imported = bench.is_ok() && !self.is_sandbox();
         if let Err(error) = images {
             bench = Err(Finding::from(error));
         }
@@ -304,7 +357,7 @@ impl Examination<'_> {
                 self.agent(ledger, bench, resolved, workspace).await;
             }
         }
-        if was_tried
+        if was_imported
             && let Ok(images) = self.context.images()
             && let Err(error) = images.remove_image(&image).await
         {
@@ -344,6 +397,12 @@ impl Examination<'_> {
                     ),
                 }
             }
+            Err(error) if self.is_sandbox() => Finding {
+                advice: Some(format!(
+                    "name an image that a sandbox runs on with --image: `{HOST}`, a folder, an archive"
+                )),
+                ..Finding::from(error)
+            },
             Err(error) => Finding::from(error),
         }
     }
@@ -368,11 +427,23 @@ impl Examination<'_> {
         let starts = bench
             .agent_starts(agent, &spec.image, &spec.user, workspace)
             .await;
-        ledger.tell("agent starts", &starts);
+        ledger.tell("agent starts", &self.on_host(starts, &spec.image));
         let works = bench
             .agent_works(agent, &spec.image, &spec.user, workspace)
             .await;
-        ledger.tell("agent works", &works);
+        ledger.tell("agent works", &self.on_host(works, &spec.image));
+    }
+
+    /// Changes the advice of a failure on the machine's own system: it is no image that could be built.
+    fn on_host(&self, mut finding: Finding, image: &str) -> Finding {
+        if self.is_sandbox() && image == HOST && finding.status == Status::Failed {
+            finding.advice = Some(
+                "install it where the sandbox sees it: `host` is /usr, /bin and /lib of this machine, without homes and \
+                 /opt; or name an image that has it with --image"
+                    .to_owned(),
+            );
+        }
+        finding
     }
 
     fn disk(&self, ledger: &mut Ledger, description: Option<&Description>) {
@@ -384,7 +455,9 @@ impl Examination<'_> {
             "disk",
             &doctor::room(state, "the state folder", exit_code::USAGE),
         );
-        match description.and_then(|description| description.data_dir.as_deref()) {
+        let data = description.and_then(|description| description.data_dir.as_deref());
+        // The sandboxes' folder is made with the first of them.
+        match data.and_then(|data| data.ancestors().find(|path| path.exists())) {
             Some(data) => ledger.tell(
                 "engine's disk",
                 &doctor::room(data, "the engine's data folder", exit_code::ENGINE),
@@ -418,6 +491,30 @@ impl Examination<'_> {
             .next()
             .unwrap_or("latest")
             .to_owned()
+    }
+}
+
+/// Says whether a sandbox could be made, with every wall.
+fn namespaces(probed: &Result<Capabilities, ExecutorError>, description: &Description) -> Finding {
+    match probed {
+        Ok(Capabilities { only_user, .. }) => {
+            let facts = description.facts.iter();
+            let of: Vec<&str> = facts
+                .filter(|(name, _)| *name == "namespaces of")
+                .map(|(_, value)| value.as_str())
+                .collect();
+            let who = match only_user {
+                None => "root needs no user namespace".to_owned(),
+                Some((uid, gid)) => {
+                    format!("user namespaces are allowed; agents are {uid}:{gid} and nobody else")
+                }
+            };
+            Finding::ok(format!(
+                "a sandbox was made and removed, with namespaces of {}; {who}",
+                of.join(", ")
+            ))
+        }
+        Err(error) => Finding::from(error),
     }
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Finding;
 use crate::attempt::{Control, OnSilence};
-use crate::engine::{Description, LimitKind};
+use crate::engine::{Capabilities, Description, LimitKind};
 use crate::error::ExecutorError;
 use crate::host::HostView;
 use crate::prompt::Prompt;
@@ -66,6 +66,28 @@ pub struct Bench<'a> {
     context: ResolveContext,
     host: &'a HostView,
     control: &'a Control,
+    remedies: Remedies,
+}
+
+/// What to do about what an engine fails, which depends on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedies {
+    /// About a container that does not do what it should.
+    pub refuted: String,
+    /// About limits that are not kept.
+    pub limits: String,
+}
+
+impl Default for Remedies {
+    /// What an engine with a daemon needs.
+    fn default() -> Self {
+        Self {
+            refuted: "the engine's log says more (`journalctl -u docker` or `-u podman`)".to_owned(),
+            limits: "the kernel needs its memory, pids and cpu cgroups: on Debian add `cgroup_enable=memory swapaccount=1` to \
+                     its command line; a rootless engine needs them delegated to its user by systemd"
+                .to_owned(),
+        }
+    }
 }
 
 /// What one container showed about starting, mounting and owning.
@@ -82,6 +104,8 @@ pub struct Trial {
 impl<'a> Bench<'a> {
     /// Sets a bench up on a supervisor's engine; cancelling `control` ends what runs on it.
     ///
+    /// With `capabilities`, its containers ask for nothing that the engine says that it lacks.
+    ///
     /// # Errors
     ///
     /// [`ExecutorError::StateDir`] or [`ExecutorError::Store`].
@@ -89,18 +113,27 @@ impl<'a> Bench<'a> {
         supervisor: &Supervisor,
         host: &'a HostView,
         control: &'a Control,
+        capabilities: Option<Capabilities>,
+        remedies: Remedies,
     ) -> Result<Self, ExecutorError> {
         Ok(Self {
             supervisor: supervisor.short_lived()?,
-            context: ResolveContext::new(supervisor.state_dir().path().to_owned()),
+            context: ResolveContext {
+                capabilities,
+                ..ResolveContext::new(supervisor.state_dir().path().to_owned())
+            },
             host,
             control,
+            remedies,
         })
     }
 
     /// Tries whether the host keeps a limit on memory, processes and CPU time, in a container of `image` that has
-    /// `project` as its workspace and touches nothing in it.
+    /// `project` as its workspace and touches nothing in it. Of an engine whose capabilities are known, those are tried
+    /// that it says that it keeps; that there are others is a warning.
     pub async fn limits(&self, image: &str, project: &Path, description: &Description) -> Finding {
+        let declared = &description.capabilities.limits;
+        let is_tried = |limit| self.context.capabilities.is_none() || declared.contains(&limit);
         let more = "fork sleep 1m\n".repeat(usize::try_from(PIDS).unwrap_or_default() + 8);
         let script = format!(
             "read /sys/fs/cgroup/cpu.max\nread /sys/fs/cgroup/cpu/cpu.cfs_quota_us\n{more}\
@@ -113,9 +146,10 @@ impl<'a> Bench<'a> {
             user: None,
             argv: scripted(&script),
             limits: Settings {
-                memory: Some(Sourced::flag("--memory", Limit::At(MEMORY))),
-                pids: Some(Sourced::flag("--pids", Limit::At(PIDS))),
-                cpus: Some(Sourced::flag("--cpus", Limit::At(CPUS))),
+                memory: is_tried(LimitKind::Memory)
+                    .then(|| Sourced::flag("--memory", Limit::At(MEMORY))),
+                pids: is_tried(LimitKind::Pids).then(|| Sourced::flag("--pids", Limit::At(PIDS))),
+                cpus: is_tried(LimitKind::Cpus).then(|| Sourced::flag("--cpus", Limit::At(CPUS))),
                 ..Settings::default()
             },
         };
@@ -124,33 +158,52 @@ impl<'a> Bench<'a> {
             Err(error) => return Finding::from(&error),
         };
         if !ran.stdout.contains("allocating\n") {
-            return ran.refuted();
+            return ran.refuted(&self.remedies);
         }
         let keeps_cpus = match ran.stdout.split("allocating").next() {
             // No cgroup of its own can be read in there: the engine's word counts.
-            None | Some("") => description.capabilities.limits.contains(&LimitKind::Cpus),
+            None | Some("") => declared.contains(&LimitKind::Cpus),
             Some(quota) => quota.contains(QUOTA),
         };
-        let not_kept: Vec<&str> = [
-            ("memory with swap", !ran.stdout.contains("allocated\n")),
-            ("processes", ran.stderr.contains("fork: ")),
-            ("CPU time", keeps_cpus),
-        ]
-        .into_iter()
-        .filter_map(|(what, is_kept)| (!is_kept).then_some(what))
-        .collect();
-        if not_kept.is_empty() {
-            return Finding::ok("memory with swap, processes and CPU time are kept within limits");
-        }
-        Finding::failed(
-            exit_code::ENGINE,
-            format!("no limit is kept on {}", not_kept.join(", ")),
-            Some(
-                "the kernel needs its memory, pids and cpu cgroups: on Debian add `cgroup_enable=memory \
-                 swapaccount=1` to its command line; a rootless engine needs them delegated to its user by systemd"
-                    .to_owned(),
+        let limits = [
+            (
+                LimitKind::Memory,
+                "memory with swap",
+                !ran.stdout.contains("allocated\n"),
             ),
-        )
+            (LimitKind::Pids, "processes", ran.stderr.contains("fork: ")),
+            (LimitKind::Cpus, "CPU time", keeps_cpus),
+        ];
+        let named = |wanted: &dyn Fn(LimitKind, bool) -> bool| {
+            let names = limits
+                .iter()
+                .filter(|(limit, _, is_kept)| wanted(*limit, *is_kept));
+            names
+                .map(|(_, name, _)| *name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let broken = named(&|limit, is_kept| is_tried(limit) && !is_kept);
+        let lacking = named(&|limit, _| !is_tried(limit));
+        let kept = named(&|limit, is_kept| is_tried(limit) && is_kept);
+        let advice = self.remedies.limits.clone();
+        match (broken.as_str(), lacking.as_str()) {
+            ("", "") => {
+                Finding::ok("memory with swap, processes and CPU time are kept within limits")
+            }
+            ("", lacking) if kept.is_empty() => {
+                Finding::warning(format!("no limit is kept on {lacking}"), advice)
+            }
+            ("", lacking) => Finding::warning(
+                format!("{kept} are kept within limits; no limit is kept on {lacking}"),
+                advice,
+            ),
+            (broken, _) => Finding::failed(
+                exit_code::ENGINE,
+                format!("no limit is kept on {broken}"),
+                Some(advice),
+            ),
+        }
     }
 
     /// Starts a container of `image` that writes a file into `project` as `user`, else as its owner, and ends.
@@ -181,7 +234,7 @@ impl<'a> Bench<'a> {
         let took = before.until(&self.supervisor.supervisor().clock().moment());
         let (mount, owner) = file.look(&ran, &word);
         Trial {
-            boot: ran.boot(&word, took),
+            boot: ran.boot(&word, took, &self.remedies),
             mount,
             owner,
         }
@@ -258,17 +311,17 @@ impl Ran {
     }
 
     /// Returns the finding for a container of ours that did not do what it was to do.
-    fn refuted(&self) -> Finding {
+    fn refuted(&self, remedies: &Remedies) -> Finding {
         Finding::failed(
             exit_code::ENGINE,
             self.cause(),
-            Some("the engine's log says more (`journalctl -u docker` or `-u podman`)".to_owned()),
+            Some(remedies.refuted.clone()),
         )
     }
 
-    fn boot(&self, word: &str, took: Duration) -> Finding {
+    fn boot(&self, word: &str, took: Duration, remedies: &Remedies) -> Finding {
         if self.status() != Some(ExitStatus::Code(CODE)) {
-            return self.refuted();
+            return self.refuted(remedies);
         }
         if self.report.log != LogState::Complete || self.stdout != format!("{word}\n") {
             return Finding::failed(

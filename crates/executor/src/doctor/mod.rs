@@ -18,7 +18,7 @@ use crate::engine::EngineError;
 use crate::error::{ExecutorError, sentence};
 
 pub use auth::auth;
-pub use bench::{Bench, Trial};
+pub use bench::{Bench, Remedies, Trial};
 pub use disk::room;
 pub use engine::{Contact, clock, contact, setup};
 pub use state::{leftovers, state_folder};

@@ -7,14 +7,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dark_factory_agents::agent;
+use dark_factory_agents::{AGENT_NAMES, agent};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::doctor::{self, Finding, Status};
-use dark_factory_executor::resolve::Resolved;
+use dark_factory_executor::engine::Capabilities;
+use dark_factory_executor::resolve::{ResolveContext, Resolved};
 use dark_factory_executor::settings::{EnvValue, Settings, Sourced};
 use dark_factory_executor::spec::{Disposal, User};
 use dark_factory_types::exit_code;
 
+use super::HOST;
 use crate::args::DoctorArgs;
 use crate::commands::run::prepare_one;
 use crate::context::Context;
@@ -43,8 +45,13 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// Finds it out, with a folder of ours to work in.
-    pub(super) fn find(context: &Context, args: &DoctorArgs, folder: &Path) -> Self {
+    /// Finds it out, with a folder of ours to work in, for an engine that can do this, if that is known.
+    pub(super) fn find(
+        context: &Context,
+        args: &DoctorArgs,
+        folder: &Path,
+        capabilities: Option<Capabilities>,
+    ) -> Self {
         let workspace = folder.join("workspace");
         let mut launch = Self {
             prompt: Finding::skipped(""),
@@ -54,7 +61,7 @@ impl Launch {
             project: None,
             workspace,
         };
-        match launch.look(context, args, folder) {
+        match launch.look(context, args, folder, capabilities) {
             Ok(()) => {}
             Err(error) => launch.prompt = Finding::from(error),
         }
@@ -66,6 +73,7 @@ impl Launch {
         context: &Context,
         args: &DoctorArgs,
         folder: &Path,
+        capabilities: Option<Capabilities>,
     ) -> Result<(), CommandError> {
         let failed = |error| CommandError::internal("make a folder for the probes", error);
         fs::create_dir(&self.workspace).map_err(failed)?;
@@ -95,8 +103,16 @@ impl Launch {
                 file
             }
         };
+        let mut context_of_run = ResolveContext {
+            capabilities,
+            ..context.resolve_context(context.state_dir.clone())
+        };
+        if context.is_sandbox() && args.file.is_none() {
+            // What every sandbox can run on; a file says what it wants.
+            let of = |agent: &&str| ((*agent).to_owned(), HOST.to_owned());
+            context_of_run.default_images = AGENT_NAMES.iter().map(of).collect();
+        }
         let resolve = |flags: &Settings| {
-            let context_of_run = context.resolve_context(context.state_dir.clone());
             prepare_one(context, &file, flags, &context_of_run, Disposal::Remove)
                 .map(|job| job.launch.resolved().clone())
                 .map_err(CommandError::all)
