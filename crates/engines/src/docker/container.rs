@@ -34,10 +34,6 @@ use super::identity::missing;
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 /// Version of [`HandleState`].
 const HANDLE_VERSION: u32 = 1;
-/// How long a wait may be silent before the engine is asked about the container otherwise, the first time and from
-/// then on.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_secs(30);
 /// How long the engine may take to see a container as frozen or thawed, and how often it is asked.
 const SETTLING: Duration = Duration::from_secs(5);
 const SETTLING_PAUSE: Duration = Duration::from_millis(20);
@@ -249,17 +245,18 @@ impl Container {
     ///
     /// A wait is silent for as long as the container runs, and so is an engine that froze, or that is at the other
     /// end of a broken network. So every now and then the engine is asked on a connection of its own: it answers, or
-    /// it cannot be reached. What it answers counts also where the wait missed it.
+    /// it cannot be reached. What it answers counts also where the wait missed it, or has not looked for it yet.
     ///
     /// Cancel-safe.
     pub(super) async fn ended(&self) -> Result<i64, EngineError> {
         let mut waiting = pin!(self.wait("not-running"));
-        let mut silence = FIRST_LOOK;
+        let dialect = self.client.dialect();
+        let mut silence = dialect.next_look(None);
         loop {
             tokio::select! {
                 biased;
                 ended = &mut waiting => return ended,
-                () = sleep(silence) => silence = LOOK,
+                () = sleep(silence) => silence = dialect.next_look(Some(silence)),
             }
             let state = tokio::select! {
                 biased;

@@ -12,6 +12,7 @@
 //! | start of what cannot be executed | 400 | 500, and no error is kept in the state |
 //! | attach to what cannot be started | is answered | 409: it is prepared first |
 //! | wait for what was never started | code 0 | code -1 |
+//! | wait for what runs | is answered at the end | up to 250 ms later |
 //! | `tmpfs` with an owner or a number of inodes | kept | refused |
 //! | `tmpfs` where there is something | empty | with a copy of it, unless told otherwise |
 //! | the state of an ended container | `exited` | `stopped` for a moment, then `exited` |
@@ -19,10 +20,12 @@
 //! | the tag of an import | counts | is left out, unless it is part of the repository |
 //! | the name of an image | as it was given | in full: `docker.io/library/…`, `localhost/…` |
 //! | the id of `/info` | lasts | is made up for every answer |
+//! | `/info` | is answered at once | waits for containers that are being made or started |
 //! | containers when the engine ends | end, unless live-restore is set | run on |
 //! | events | say which signal was asked for, and when memory ran out | do not, and come late |
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bollard::models::ContainerCreateBody;
 use dark_factory_executor::engine::OnRestart;
@@ -37,6 +40,14 @@ const SHUT: &str = "ro,nosuid,nodev,noexec,size=4096";
 
 /// Option of a memory file system: it begins empty, as Docker's do.
 const EMPTY: &str = "notmpcopyup";
+
+/// How long a wait may be silent before the engine is asked about the container otherwise, the first time and from
+/// then on.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(30);
+/// The same before that where a wait is silent after the end too: from the first one to how often Podman itself looks.
+const PODMAN_FIRST_LOOK: Duration = Duration::from_millis(10);
+const PODMAN_LOOK: Duration = Duration::from_millis(250);
 
 /// An engine that speaks Docker's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +160,19 @@ impl Dialect {
         }
     }
 
+    /// Returns how long a wait may be silent before the engine is asked about the container otherwise, after it
+    /// was silent for `last`.
+    pub(super) fn next_look(self, last: Option<Duration>) -> Duration {
+        match (self, last) {
+            // It looks by itself only so often: an end that comes soon is seen soon, for what a few looks cost.
+            (Self::Podman, None) => PODMAN_FIRST_LOOK,
+            (Self::Podman, Some(last)) if last < PODMAN_LOOK => last + last / 4,
+            (_, None) => FIRST_LOOK,
+            (_, Some(last)) if last < FIRST_LOOK => FIRST_LOOK,
+            (_, Some(_)) => LOOK,
+        }
+    }
+
     /// Returns whether what the engine remembers of an end can say who asked for it.
     pub(super) fn memory(self) -> Memory {
         match self {
@@ -198,11 +222,17 @@ impl Dialect {
 
 /// Puts a container's state into the words that Docker has for it.
 pub(super) fn in_dockers_words(state: &mut Value) {
-    if let Some(status) = state.get_mut("Status")
+    if let Some(Value::String(status)) = state.get_mut("Status") {
+        *status = dockers_word(status).to_owned();
+    }
+}
+
+/// Returns the word that Docker has for what a container does.
+pub(super) fn dockers_word(status: &str) -> &str {
+    match status {
         // It has ended, and what it leaves is not put away yet.
-        && status == "stopped"
-    {
-        *status = "exited".into();
+        "stopped" => "exited",
+        status => status,
     }
 }
 
@@ -273,6 +303,31 @@ mod tests {
             tmpfs(Dialect::Docker)["/home"],
             "rw,size=8,uid=1,gid=2,mode=700"
         );
+    }
+
+    #[test]
+    fn where_a_wait_is_answered_late_the_end_of_a_short_container_is_looked_for() {
+        let looks = |dialect: Dialect| {
+            std::iter::successors(Some(dialect.next_look(None)), move |last| {
+                Some(dialect.next_look(Some(*last)))
+            })
+        };
+
+        let docker: Vec<u64> = looks(Dialect::Docker)
+            .take(3)
+            .map(|it| it.as_secs())
+            .collect();
+        assert_eq!(docker, [5, 30, 30]);
+        let dense: Vec<Duration> = looks(Dialect::Podman)
+            .take_while(|silence| *silence < FIRST_LOOK)
+            .collect();
+        assert!(dense.len() < 20, "{dense:?}");
+        assert!(
+            dense.iter().sum::<Duration>() < 2 * Duration::from_secs(1),
+            "{dense:?}"
+        );
+        let rare: Vec<Duration> = looks(Dialect::Podman).skip(dense.len()).take(2).collect();
+        assert_eq!(rare, [FIRST_LOOK, LOOK]);
     }
 
     #[test]

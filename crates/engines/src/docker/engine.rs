@@ -4,7 +4,6 @@
 //! Reads: launch specs, attempt folders.
 //! Never: touches a container that is not ours.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -13,10 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerSummaryStateEnum as State, ImageConfig,
-};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageConfig};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 use dark_factory_executor::clock::Clock;
 use dark_factory_executor::engine::{
     Capabilities, Description, Engine, EngineError, Fate, Handle, OwnedContainer, OwnedImage,
@@ -28,20 +25,19 @@ use dark_factory_executor::host::HostView;
 use dark_factory_executor::spec::{AttemptDir, LABEL_ATTEMPT, LABEL_OWNER, LaunchSpec, PullPolicy};
 use dark_factory_executor::spool::{Handover, SpoolFiles, is_started, open_spool};
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Transport};
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::attach::Reader;
 use super::causes::{self, Witness};
-use super::client::{CREATE, Client, Fault, LIST};
+use super::client::{CREATE, Client, Fault};
 use super::container::{Container, Phase, inspect, phase};
 use super::dialect::{Conflict, Dialect};
 use super::endpoint::{Address, DockerEndpoint};
-use super::identity::{EngineIdentity, acquaint, capabilities, identity};
+use super::identity::{EngineIdentity, acquaint, capabilities, engine_of, identity};
 use super::memory::{self, Note, Place, Whole};
 use super::probe::Survey;
 use super::workload::DockerWorkload;
-use super::{images, lower, probe, reopen};
+use super::{images, listing, lower, probe, reopen};
 
 /// How long the helper may take to ask for its spool; it gives up after the same time.
 const HANDOVER: Duration = Duration::from_secs(60);
@@ -475,11 +471,17 @@ impl Engine for DockerEngine {
     ) -> Result<Handle, EngineError> {
         let attempt = dir.attempt();
         let name = spec.container_name(attempt);
-        // Who it is takes it as long as making the container, and is not needed before there is one.
-        let (id, engine) = tokio::try_join!(
-            self.create_or_find(spec, owner, dir, &name),
-            self.lasting_id()
-        )?;
+        let made = self.create_or_find(spec, owner, dir, &name);
+        self.client.docker().await?;
+        let (id, engine) = match self.client.dialect() {
+            // Who it is takes it as long as making the container, and is not needed before there is one.
+            Dialect::Docker => tokio::try_join!(made, self.lasting_id())?,
+            Dialect::Podman => {
+                let id = made.await?;
+                let engine = engine_of(&self.client, &id).await?;
+                (id, engine)
+            }
+        };
         let container = Container {
             client: self.client.clone(),
             id,
@@ -524,43 +526,7 @@ impl Engine for DockerEngine {
     }
 
     async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError> {
-        let docker = self.client.docker().await?;
-        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_OWNER}={owner}")])]);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let listed = self
-            .client
-            .call(LIST, docker.list_containers(Some(options)))
-            .await?;
-        let owned = listed.into_iter().filter_map(|container| {
-            let name = container
-                .names
-                .unwrap_or_default()
-                .into_iter()
-                .next()
-                .unwrap_or_default();
-            let attempt = container
-                .labels
-                .unwrap_or_default()
-                .get(LABEL_ATTEMPT)
-                .and_then(|id| id.parse().ok());
-            Some(OwnedContainer {
-                name: name.trim_start_matches('/').to_owned(),
-                id: container.id?,
-                attempt,
-                created_at: container
-                    .created
-                    .and_then(|seconds| Timestamp::from_second(seconds).ok()),
-                // What the engine does not say may run.
-                is_running: !matches!(
-                    container.state,
-                    Some(State::CREATED | State::EXITED | State::DEAD | State::REMOVING)
-                ),
-            })
-        });
-        Ok(owned.collect())
+        listing::owned(&self.client, owner).await
     }
 
     async fn remove_owned(

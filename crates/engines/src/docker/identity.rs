@@ -4,12 +4,14 @@
 //! Reads: what the engine says of itself.
 //! Never: keeps an id: another engine may answer at the same endpoint next time; see `memory` for who may.
 
+use std::path::{Path, PathBuf};
+
 use bollard::ClientVersion;
 use bollard::models::SystemInfo;
 use dark_factory_executor::engine::{Capabilities, EngineError, LimitKind, OnRestart};
 use serde::Deserialize;
 
-use super::client::{Client, INFO};
+use super::client::{Client, INFO, INSPECT};
 use super::dialect::Dialect;
 
 /// What an engine says of itself.
@@ -52,8 +54,7 @@ pub(super) async fn acquaint(
         }
         Dialect::Podman => {
             let info = ask().await?;
-            let folder = info.folder.as_ref();
-            let id = folder.map(|folder| format!("podman {folder}"));
+            let id = info.folder.as_deref().map(|it| podman(Path::new(it)));
             (info, id)
         }
     };
@@ -63,6 +64,46 @@ pub(super) async fn acquaint(
         on_restart: capabilities.on_restart,
     };
     Ok((identity, capabilities))
+}
+
+/// Asks who the engine is that has this container, which was just made.
+///
+/// Podman's `/info` counts what its containers do, and waits for each that is being made, started or put away. With
+/// many at once that takes longer than anybody waits. A container says by itself in which data folder it is.
+pub(super) async fn engine_of(client: &Client, id: &str) -> Result<Option<String>, EngineError> {
+    let kept: Kept = client
+        .ask(INSPECT, &format!("/libpod/containers/{id}/json"))
+        .await?;
+    match kept
+        .folder
+        .as_deref()
+        .and_then(|folder| data_folder(folder, id))
+    {
+        Some(folder) => Ok(Some(podman(folder))),
+        None => Ok(Box::pin(identity(client)).await?.id),
+    }
+}
+
+/// Where Podman keeps a container.
+#[derive(Debug, Deserialize)]
+struct Kept {
+    #[serde(rename = "StaticDir")]
+    folder: Option<PathBuf>,
+}
+
+/// Returns the data folder that has a container's folder: `DATA/DRIVER-containers/ID/userdata`.
+fn data_folder<'a>(folder: &'a Path, id: &str) -> Option<&'a Path> {
+    let its_own = folder.parent().filter(|_| folder.ends_with("userdata"))?;
+    let containers = its_own.parent().filter(|_| its_own.ends_with(id))?;
+    let kind = containers.file_name()?.to_str()?;
+    containers
+        .parent()
+        .filter(|_| kind.ends_with("-containers"))
+}
+
+/// Returns the id of the Podman with this data folder.
+fn podman(folder: &Path) -> String {
+    format!("podman {}", folder.display())
 }
 
 /// What tells one engine from another, and what it can do.
@@ -157,6 +198,25 @@ fn lasting(first: &Said, second: &Said) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_podman_is_told_by_the_folder_that_a_container_of_its_is_in() {
+        let found = |folder| data_folder(Path::new(folder), "abc").map(podman);
+
+        assert_eq!(
+            found("/var/lib/containers/storage/overlay-containers/abc/userdata").as_deref(),
+            Some("podman /var/lib/containers/storage")
+        );
+        for folder in [
+            "/data/overlay-containers/other/userdata",
+            "/data/overlay-containers/abc/elsewhere",
+            "/data/containers/abc/userdata",
+            "abc/userdata",
+            "",
+        ] {
+            assert_eq!(found(folder), None, "{folder}");
+        }
+    }
 
     #[test]
     fn an_id_counts_if_the_engine_says_it_twice() {

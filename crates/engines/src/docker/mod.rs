@@ -18,6 +18,7 @@ mod hijack;
 mod identity;
 pub mod images;
 pub mod launch;
+mod listing;
 mod lower;
 mod memory;
 mod ping;

@@ -115,6 +115,23 @@ fn joined(mut rest: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
+/// Returns a text as it is written into the value of a query.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.extend(['%', hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+    encoded
+}
+
+fn hex(digit: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(digit)])
+}
+
 /// Splits bytes at the first place where a mark is, which is dropped.
 fn split<'a>(bytes: &'a [u8], mark: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = bytes
@@ -139,6 +156,15 @@ mod tests {
 
             assert_eq!(read, json!({ "a": [1] }));
         }
+    }
+
+    #[test]
+    fn whatever_has_a_meaning_in_a_query_is_written_otherwise() {
+        assert_eq!(
+            encoded(r#"{"a":["b=ü&"]}"#),
+            "%7B%22a%22%3A%5B%22b%3D%C3%BC%26%22%5D%7D"
+        );
+        assert_eq!(encoded("a-B_0.~"), "a-B_0.~");
     }
 
     #[test]

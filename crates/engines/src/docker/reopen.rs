@@ -8,8 +8,7 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerConfig, ContainerCreateBody, ImageSummary, Mount, MountType};
 use bollard::query_parameters::{
-    CommitContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveImageOptionsBuilder,
+    CommitContainerOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder,
 };
 use dark_factory_executor::engine::{EngineError, OwnedImage};
 use dark_factory_executor::error::sentence;
@@ -20,10 +19,11 @@ use dark_factory_executor::spec::{
 use dark_factory_types::{NetworkMode, OwnerId};
 use jiff::Timestamp;
 
-use super::client::{COMMIT, Client, Fault, LIST, LIST_IMAGES, REMOVE_IMAGE};
+use super::client::{COMMIT, Client, Fault, LIST_IMAGES, REMOVE_IMAGE};
 use super::container::Container;
 use super::images::{familiar, repository};
 use super::launch::create_body;
+use super::listing::{self, Which};
 use super::lower::launch_opts;
 
 /// The repository of the images that copies are made of; each is gone with its copy.
@@ -113,15 +113,7 @@ fn named(image: ImageSummary) -> Vec<OwnedImage> {
 }
 
 async fn has_container(client: &Client, image: &str) -> Result<bool, EngineError> {
-    let filters = HashMap::from([("ancestor", vec![image])]);
-    let options = ListContainersOptionsBuilder::default()
-        .all(true)
-        .filters(&filters)
-        .build();
-    let docker = client.docker().await?;
-    let found = client
-        .call(LIST, docker.list_containers(Some(options)))
-        .await?;
+    let found = listing::containers(client, Which::All, ("ancestor", image)).await?;
     Ok(!found.is_empty())
 }
 

@@ -22,22 +22,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::{ImageInspect, ImageSummary};
-use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
-};
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder};
 use dark_factory_executor::engine::{EngineError, PullNews};
 use dark_factory_executor::resolve::check_image;
-use dark_factory_executor::spec::{LABEL_ATTEMPT, PullPolicy};
-use dark_factory_types::{AttemptId, ByteSize};
+use dark_factory_executor::spec::PullPolicy;
+use dark_factory_types::ByteSize;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, INFO, LIST, LIST_IMAGES, Operation};
+use super::client::{Client, INFO, LIST_IMAGES, Operation};
 use super::endpoint::DockerEndpoint;
 use super::images::{self, DockerImages};
+use super::listing::{self, Which};
 use debian::Debian;
 use recipe::PinnedWheel;
 use room::require_room;
@@ -323,32 +322,15 @@ impl AgentImages {
 
     /// Returns the containers of an image, with their runs.
     async fn users(&self, id: &str) -> Result<Vec<String>, AgentImageError> {
-        let filters = HashMap::from([("ancestor", vec![id])]);
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&filters)
-            .build();
-        let docker = self.client.docker().await?;
-        let found = self
-            .client
-            .call(LIST, docker.list_containers(Some(options)))
-            .await
-            .map_err(EngineError::from)?;
+        let found = listing::containers(&self.client, Which::All, ("ancestor", id)).await?;
         // The filter finds the containers of images on top of this one too.
         let own = found
-            .into_iter()
-            .filter(|container| container.image_id.as_deref() == Some(id));
+            .iter()
+            .filter(|container| container.image.as_deref() == Some(id));
         Ok(own
-            .map(|container| {
-                let names = container.names.unwrap_or_default();
-                let name = names.first().or(container.id.as_ref());
-                let name = name.map_or("", |name| name.trim_start_matches('/'));
-                let labels = container.labels.unwrap_or_default();
-                let attempt = labels.get(LABEL_ATTEMPT);
-                match attempt.and_then(|attempt| attempt.parse::<AttemptId>().ok()) {
-                    Some(attempt) => format!("run {} (container {name})", attempt.run()),
-                    None => format!("container {name}"),
-                }
+            .map(|container| match (container.attempt(), container.name()) {
+                (Some(attempt), name) => format!("run {} (container {name})", attempt.run()),
+                (None, name) => format!("container {name}"),
             })
             .collect())
     }

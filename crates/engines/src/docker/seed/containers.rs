@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::query_parameters::EventsOptionsBuilder;
 use dark_factory_executor::containers::{
     ContainerChecker, ContainerCounter, ContainerStopper, WaitError,
 };
@@ -22,9 +22,10 @@ use tokio::time::{sleep, timeout};
 
 use super::executor::known;
 use super::found::find;
-use crate::docker::client::{Client, LIST, Operation};
+use crate::docker::client::{Client, Operation};
 use crate::docker::container::Phase;
 use crate::docker::endpoint::DockerEndpoint;
+use crate::docker::listing::{self, Which};
 
 /// Who stops, as causes name it.
 pub(super) const CALLER: &str = "the caller";
@@ -170,17 +171,9 @@ impl DockerContainerCounter {
 #[async_trait]
 impl ContainerCounter for DockerContainerCounter {
     async fn count_running(&self) -> Result<usize, EngineError> {
-        let docker = self.client.docker().await?;
-        let filters = HashMap::from([("label", vec![LABEL_PROJECT])]);
-        // Without `all`, those that run.
-        let options = ListContainersOptionsBuilder::default()
-            .filters(&filters)
-            .build();
-        Ok(self
-            .client
-            .call(LIST, docker.list_containers(Some(options)))
-            .await?
-            .len())
+        let label = ("label", LABEL_PROJECT);
+        let running = listing::containers(&self.client, Which::Running, label);
+        Ok(running.await?.len())
     }
 }
 
