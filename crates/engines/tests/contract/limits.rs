@@ -107,7 +107,7 @@ pub(crate) async fn cpu_time_is_limited(site: &Site) {
     if !site.keeps(LimitKind::Cpus).await {
         return;
     }
-    let mut spec = site.spec("spew 24m 20");
+    let mut spec = site.spec("spew 64m 20");
     spec.limits.cpus = Some(CpuCount { nanos: 200_000_000 });
     let (workload, dir) = site.start(&spec).await;
     let begun = Instant::now();

@@ -36,5 +36,6 @@ mod spool;
 mod stopping;
 
 mod docker;
+mod podman;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 mod sandbox;

@@ -7,7 +7,7 @@ use dark_factory_executor::engine::{EngineError, OwnedContainer, Recovered};
 use dark_factory_executor::spec::{LABEL_ATTEMPT, LABEL_OWNER, LABEL_PROMPT};
 use dark_factory_types::OwnerId;
 
-use crate::site::Site;
+use crate::site::{Site, until};
 
 pub(crate) async fn only_what_is_ours_is_listed(site: &Site) {
     let other = OwnerId(format!("{}-other", site.owner));
@@ -91,6 +91,25 @@ pub(crate) async fn what_is_listed_goes_whatever_it_does(site: &Site) {
     assert_eq!(site.engine.list_owned(&site.owner).await.unwrap(), []);
     let gone = site.engine.recover(frozen.handle()).await.unwrap();
     assert!(matches!(gone, Recovered::Gone), "{gone:?}");
+}
+
+pub(crate) async fn what_is_just_ending_is_listed_and_found(site: &Site) {
+    let (workload, _dir) = site.begin("write begun; wait-file go").await;
+
+    site.write("go", "");
+
+    until("it is said to have ended", async || {
+        let owned = site.engine.list_owned(&site.owner).await.unwrap();
+        let found = site.engine.recover(workload.handle()).await.unwrap();
+        assert_eq!(owned.len(), 1);
+        let has_ended = match found {
+            Recovered::Running(_) => false,
+            Recovered::Exited(..) => true,
+            other => panic!("it ran, and is {other:?}"),
+        };
+        has_ended && !owned[0].is_running
+    })
+    .await;
 }
 
 pub(crate) async fn what_is_another_owners_is_left_alone(site: &Site) {

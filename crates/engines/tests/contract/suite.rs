@@ -87,6 +87,7 @@ macro_rules! contract {
                 only_what_is_ours_is_listed,
                 what_is_listed_says_when_it_was_created,
                 what_is_listed_goes_whatever_it_does,
+                what_is_just_ending_is_listed_and_found,
                 what_is_another_owners_is_left_alone,
                 what_has_no_label_of_ours_is_left_alone,
                 what_has_ended_is_removed_and_then_gone,
