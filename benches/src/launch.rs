@@ -60,7 +60,9 @@ pub(crate) fn bench(rig: &Rig, rounds: usize) -> Result<()> {
     help(rig)
 }
 
-/// Compares our run with another program, each round beginning with the other one.
+/// A program and its name, by the round.
+type Rival<'a> = (&'static str, &'a dyn Fn(usize) -> Result<Command>);
+
 fn pair(
     rig: &Rig,
     rounds: usize,
@@ -68,14 +70,25 @@ fn pair(
     network: &NetworkMode,
     docker: &dyn Fn(usize) -> Result<Command>,
 ) -> Result<()> {
-    let mut rows = ["dark-factory run", "docker"].map(|name| Row::new(name, HEADINGS.len()));
+    let ours = |_| Ok(rig.run(&["prompt.md"], &[], network.clone(), SCRIPT));
+    let ours: Rival<'_> = ("dark-factory run", &ours);
+    compare(title, rounds, &HEADINGS, ours, ("docker", docker))
+}
+
+/// Compares our run with another program, each round beginning with the other one; the headings are the first of
+/// wall time, first byte and CPU.
+pub(crate) fn compare(
+    title: &str,
+    rounds: usize,
+    headings: &[&str],
+    ours: Rival<'_>,
+    theirs: Rival<'_>,
+) -> Result<()> {
+    let rivals = [ours, theirs];
+    let mut rows = rivals.map(|(name, _)| Row::new(name, headings.len()));
     for round in 0..=rounds {
         for who in [round % 2, 1 - round % 2] {
-            let mut command = match who {
-                0 => rig.run(&["prompt.md"], &[], network.clone(), SCRIPT),
-                _ => docker(round)?,
-            };
-            let run = measure(&mut command, sink())?;
+            let run = measure(&mut rivals[who].1(round)?, sink())?;
             // The first round warms up.
             if round > 0 {
                 let Measurement {
@@ -87,12 +100,24 @@ fn pair(
             }
         }
     }
-    print!("{}", table(title, &HEADINGS, &rows));
+    print!("{}", table(title, headings, &rows));
     Ok(())
 }
 
 /// The docker command line for the container that ours makes.
 fn docker_run(rig: &Rig, network: NetworkMode, profile: Profile, round: usize) -> Result<Command> {
+    let mut docker = Command::new("docker");
+    docker.args(run_arguments(rig, network, profile, round)?);
+    Ok(docker)
+}
+
+/// The arguments of that command line.
+pub(crate) fn run_arguments(
+    rig: &Rig,
+    network: NetworkMode,
+    profile: Profile,
+    round: usize,
+) -> Result<Vec<String>> {
     let mut spec = rig
         .resolved(&rig.image, network, &["/bin/agent", "-e", SCRIPT])?
         .spec;
@@ -108,9 +133,7 @@ fn docker_run(rig: &Rig, network: NetworkMode, profile: Profile, round: usize) -
     }
     let attempt = dark_factory::types::RunId::from_random_bits(0).attempt(1);
     let opts = launch_opts(&spec, attempt, &OwnerId("bench".to_owned()), &rig.host);
-    let mut docker = Command::new("docker");
-    docker.args(build_docker_run_args(&opts, &rig.host).argv);
-    Ok(docker)
+    Ok(build_docker_run_args(&opts, &rig.host).argv)
 }
 
 /// What the seed does for each prompt.

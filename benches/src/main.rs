@@ -19,6 +19,7 @@ mod measure;
 mod memory;
 mod output;
 mod own;
+mod podman;
 mod queries;
 mod rig;
 mod starts;
@@ -36,10 +37,11 @@ use tokio::runtime::Runtime;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A part of the bench: its name for `--only`, and its rounds unless told otherwise.
-const PARTS: [(Part, &str, usize); 11] = [
+const PARTS: [(Part, &str, usize); 12] = [
     (Part::Streams, "streams", STREAMS_ROUNDS),
     (Part::Guard, "guard", GUARD_ROUNDS),
     (Part::Launch, "launch", 15),
+    (Part::Podman, "podman", 15),
     (Part::Own, "own", 15),
     (Part::Output, "output", 5),
     (Part::Latency, "latency", 3),
@@ -58,14 +60,15 @@ const GUARD_ROUNDS: usize = 9;
 const STREAMS_MIB: u32 = 100;
 
 const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH, \
-                     --seed-formatter PATH; the parts are streams, guard, launch, own, output, latency, queries, starts, \
-                     memory, deadline, recovery";
+                     --seed-formatter PATH; the parts are streams, guard, launch, podman, own, output, latency, queries, \
+                     starts, memory, deadline, recovery";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Streams,
     Guard,
     Launch,
+    Podman,
     Own,
     Output,
     Latency,
@@ -162,6 +165,7 @@ fn with_engine(options: &Options, runtime: &Runtime) -> Result<()> {
         match part {
             Part::Streams | Part::Guard => {}
             Part::Launch => launch::bench(&rig, rounds)?,
+            Part::Podman => podman::bench(&rig, rounds)?,
             Part::Own => runtime.block_on(own::bench(&rig, rounds))?,
             Part::Output => {
                 let mebibytes = options.mebibytes.unwrap_or(OUTPUT_MIB);

@@ -1,7 +1,7 @@
 //! Provides what the benches need, and starts them: see the crate `benches`.
 //!
 //! Owns: the release builds of the binary, of the benches and of the example that they run.
-//! Reads: whether only `streams` is asked for, which needs no engine; other options are the benches' own.
+//! Reads: which part is asked for: `streams` needs no engine, and `podman` one more; other options are the benches' own.
 //! Never: measures.
 
 use std::fs;
@@ -12,9 +12,12 @@ use crate::engine::Engine;
 use crate::helper;
 use crate::images;
 use crate::packages::Packages;
+use crate::podman::{self, Podman};
 use crate::program::{self, Failure};
 use crate::workspace::Workspace;
 
+/// Tells the benches the options of the `podman` command, as JSON.
+const PODMAN_OPTIONS: &str = "DARK_FACTORY_BENCH_PODMAN";
 /// Tells the benches where the example `streams` of the agents is.
 const STREAMS: &str = "DARK_FACTORY_BENCH_STREAMS";
 
@@ -25,7 +28,11 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
     bench
         .args(options)
         .env(STREAMS, release.join("examples/streams"));
-    if options.windows(2).any(|pair| pair == ["--only", "streams"]) {
+    let only = options.windows(2).find(|pair| pair[0] == "--only");
+    let only = only.map(|pair| pair[1].as_str());
+    // It ends with this.
+    let mut podman = None;
+    if only == Some("streams") {
         build(workspace, &helper, &["--package", "benches"])?;
     } else {
         let cache = workspace.cache();
@@ -41,11 +48,38 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
             .env("DARK_FACTORY_BENCH_BINARY", &binary)
             .env("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT)
             .env("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE);
+        if only.is_none_or(|only| only == "podman") {
+            match provide_podman(&engine, &mut packages, &cache) {
+                Ok(provided) => podman = Some(provided),
+                Err(failure) if only.is_some() => return Err(failure),
+                Err(failure) => eprintln!("   Podman will not be measured: {failure}"),
+            }
+        }
+    }
+    if let Some(podman) = &podman {
+        bench
+            .env(podman::VARIABLE, podman.engine.endpoint())
+            .env(
+                PODMAN_OPTIONS,
+                serde_json::json!(podman.options()).to_string(),
+            )
+            .env(podman::CONFIGURATION_VARIABLE, podman.configuration());
     }
     let example = ["--package", "dark-factory-agents", "--example", "streams"];
     build(workspace, &helper, &example)?;
     program::run(&mut bench)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Finds or starts a Podman that has the scripted agent's image.
+fn provide_podman(
+    engine: &Engine,
+    packages: &mut Packages,
+    cache: &Path,
+) -> Result<Podman, Failure> {
+    let podman = Podman::provide(packages, cache)?;
+    podman.copy(engine, images::AGENT)?;
+    Ok(podman)
 }
 
 fn build(workspace: &Workspace, helper: &Path, what: &[&str]) -> Result<(), Failure> {

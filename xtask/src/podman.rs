@@ -15,6 +15,10 @@ use crate::engine::Engine;
 use crate::packages::{self, Packages};
 use crate::program::{self, Failure};
 
+/// Tells Podman where its configuration is.
+pub(crate) const CONFIGURATION_VARIABLE: &str = "CONTAINERS_CONF";
+/// Tells tests and benches where the service is.
+pub(crate) const VARIABLE: &str = "DARK_FACTORY_TEST_PODMAN";
 /// Seconds without a request after which a service ends that nobody ended.
 const IDLE: &str = "3600";
 /// Where what must not outlive a reboot is: Podman takes it for the sign of one.
@@ -33,6 +37,8 @@ events_logger = "file"
 #[derive(Debug)]
 pub(crate) struct Podman {
     pub(crate) engine: Engine,
+    home: PathBuf,
+    run: PathBuf,
     service: Option<Child>,
 }
 
@@ -42,12 +48,14 @@ impl Podman {
         let home = cache.join("podman");
         let run = Path::new(RUN).join(short_name(&home));
         let socket = run.join("podman.sock");
-        let engine = Engine::at(format!("unix://{}", socket.display()));
-        if engine.answers() {
-            return Ok(Self {
-                engine,
-                service: None,
-            });
+        let mut podman = Self {
+            engine: Engine::at(format!("unix://{}", socket.display())),
+            home,
+            run,
+            service: None,
+        };
+        if podman.engine.answers() {
+            return Ok(podman);
         }
         packages.provide(&[packages::PODMAN, packages::CATATONIT, packages::RUNC])?;
         if !packages::is_root() {
@@ -55,33 +63,22 @@ impl Podman {
                 "the tests of Podman need root, as the service that they start does",
             ));
         }
-        fs::create_dir_all(&home)?;
-        fs::create_dir_all(&run)?;
-        let configuration = home.join("containers.conf");
-        fs::write(&configuration, CONFIGURATION)?;
-        let log = home.join("service.log");
+        fs::create_dir_all(&podman.home)?;
+        fs::create_dir_all(&podman.run)?;
+        fs::write(podman.configuration(), CONFIGURATION)?;
+        let log = podman.home.join("service.log");
         let output = program::open_log(&log)?;
         let mut service = Command::new("podman");
         service
-            .env("CONTAINERS_CONF", &configuration)
+            .env(CONFIGURATION_VARIABLE, podman.configuration())
             .env_remove("CONTAINER_HOST")
-            .arg("--root")
-            .arg(home.join("storage"))
-            .arg("--runroot")
-            .arg(run.join("run"))
-            .arg("--tmpdir")
-            .arg(run.join("tmp"))
-            // The kernel or the file system may refuse overlays; plain copies always work, and our images are small.
-            .args(["--storage-driver", "vfs", "system", "service"])
-            .args(["--time", IDLE])
-            .arg(format!("unix://{}", socket.display()))
+            .args(podman.options())
+            .args(["system", "service", "--time", IDLE])
+            .arg(podman.engine.endpoint())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
-        let mut podman = Self {
-            engine,
-            service: Some(own_group(&mut service).spawn()?),
-        };
+        podman.service = Some(own_group(&mut service).spawn()?);
         if podman.engine.answers_soon(podman.service.as_mut()) {
             return Ok(podman);
         }
@@ -90,6 +87,26 @@ impl Podman {
             log.display(),
             program::tail(&log)
         )))
+    }
+
+    /// Returns the file of the configuration, for [`CONFIGURATION_VARIABLE`].
+    pub(crate) fn configuration(&self) -> PathBuf {
+        self.home.join("containers.conf")
+    }
+
+    /// Returns the options by which the `podman` command has the images and the containers of the service.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        [
+            ("--root", path(self.home.join("storage"))),
+            ("--runroot", path(self.run.join("run"))),
+            ("--tmpdir", path(self.run.join("tmp"))),
+            // The kernel or the file system may refuse overlays; plain copies always work, and our images are small.
+            ("--storage-driver", "vfs".to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
     }
 
     /// Copies an image of the Docker engine, unless it is there.

@@ -15,7 +15,7 @@ use crate::helper;
 use crate::images;
 use crate::packages::{self, Packages};
 use crate::phases::Phases;
-use crate::podman::Podman;
+use crate::podman::{self, Podman};
 use crate::program::Failure;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
@@ -61,7 +61,7 @@ fn provide(workspace: &Workspace, phases: &mut Phases) -> Result<Provisions, Fai
         Ok::<_, Failure>(podman)
     })?;
     let environment = vec![
-        ("DARK_FACTORY_TEST_PODMAN", podman.engine.endpoint().into()),
+        (podman::VARIABLE, podman.engine.endpoint().into()),
         (helper::VARIABLE, helper.clone().into_os_string()),
         ("DARK_FACTORY_TEST_HELPER", helper.into_os_string()),
         ("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT.into()),
