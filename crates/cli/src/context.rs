@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dark_factory_engines::docker::agent_image::{AgentImages, default_images};
+use dark_factory_engines::agent_image::default_images;
+use dark_factory_engines::docker::agent_image::AgentImages;
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity, usual_sockets};
 #[cfg(target_os = "linux")]

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fmt;
 
 use dark_factory_agents::neutralise;
-use dark_factory_engines::docker::agent_image::AgentImageError;
+use dark_factory_engines::agent_image::AgentImageError;
 use dark_factory_executor::config::ConfigError;
 use dark_factory_executor::doctor::Finding;
 use dark_factory_executor::engine::EngineError;

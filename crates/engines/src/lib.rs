@@ -12,6 +12,8 @@
 //! executor and its views on containers.
 
 #[cfg(feature = "docker")]
+pub mod agent_image;
+#[cfg(feature = "docker")]
 pub mod docker;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;

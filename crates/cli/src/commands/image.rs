@@ -4,7 +4,7 @@
 //! Reads: flags.
 //! Never: knows how an image is made.
 
-use dark_factory_engines::docker::agent_image::{
+use dark_factory_engines::agent_image::{
     AgentFiles, AgentImageError, AgentImageRequest, Base, ListedImage, Rebuild, recipe,
 };
 use dark_factory_executor::clock::{Clock, SystemClock};

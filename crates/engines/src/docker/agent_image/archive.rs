@@ -4,7 +4,9 @@
 //! Reads: nothing.
 //! Never: holds more of it than a few pieces.
 
+use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -39,6 +41,24 @@ pub(super) fn pieces(
     });
     let pieces = stream::poll_fn(move |context| receiver.poll_recv(context));
     (pieces, writing)
+}
+
+/// Writes a folder's content as a tar archive, without what was mounted or made for one machine below `/dev`; blocks.
+pub(super) fn write_root(root: &Path, output: impl Write) -> io::Result<()> {
+    let mut archive = tar::Builder::new(output);
+    archive.follow_symlinks(false);
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !entry.file_type()?.is_dir() {
+            archive.append_path_with_name(entry.path(), &name)?;
+        } else if name == "dev" {
+            archive.append_dir(&name, entry.path())?;
+        } else {
+            archive.append_dir_all(&name, entry.path())?;
+        }
+    }
+    archive.finish()
 }
 
 struct Pipe(mpsc::Sender<io::Result<Bytes>>);

@@ -14,10 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use super::error::AgentImageError;
-use super::recipe::REVISION;
-use super::room::require_room;
-use super::{BuildProgress, unless_cancelled};
+use crate::agent_image::{
+    AgentImageError, BuildProgress, REVISION, require_room, unless_cancelled,
+};
 
 const PACKAGES: &str = "git,ca-certificates";
 /// What the finished folder takes, with the packages that it is made of.

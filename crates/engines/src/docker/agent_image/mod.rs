@@ -1,4 +1,4 @@
-//! Images for agents: a base, the agent's own files, and a user.
+//! Images for agents on Docker: a base, the agent's own files, and a user.
 //!
 //! An image is made in one container: the files go in, a script makes git, certificates and the user be there and
 //! starts the agent once, and what came of it is the image. It gets its name last.
@@ -9,11 +9,6 @@
 
 mod archive;
 mod debian;
-mod error;
-mod recipe;
-mod room;
-mod source;
-mod wheels;
 mod workshop;
 
 use std::collections::HashMap;
@@ -28,8 +23,6 @@ use dark_factory_executor::resolve::check_image;
 use dark_factory_executor::spec::PullPolicy;
 use dark_factory_types::ByteSize;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,17 +30,13 @@ use super::client::{Client, INFO, LIST_IMAGES, Operation};
 use super::endpoint::DockerEndpoint;
 use super::images::{self, DockerImages};
 use super::listing::{self, Which};
+use crate::agent_image::{
+    AgentImageError, AgentImageRequest, Base, BuildProgress, BuiltImage, Files, ListedImage,
+    REVISION, Rebuild, Recipe, Source, digest, full_name, recipe, require_room, to_the_second,
+    unless_cancelled,
+};
 use debian::Debian;
-use recipe::PinnedWheel;
-use room::require_room;
-use source::{Source, hex};
 use workshop::Workshop;
-
-pub use error::{AgentImageError, MissingWheel};
-pub use recipe::{RECIPES, Recipe, default_images, recipe};
-
-/// Receives a line for each step of a build.
-pub type BuildProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 /// The base where none is named and none can be made.
 const PULLED_BASE: &str = "debian:bookworm-slim";
@@ -86,90 +75,6 @@ const IMPORT: Operation = Operation {
     deadline: Duration::from_secs(600),
 };
 
-/// Where an agent's files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AgentFiles {
-    /// The pinned wheel, out of the cache, or downloaded into it.
-    Pinned,
-    /// A wheel, or a folder of what is in one.
-    At(PathBuf),
-}
-
-/// What an agent's files are put on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Base {
-    /// A minimal Debian made here if this machine can and that does not fail, else Debian from the registry.
-    Automatic,
-    /// A minimal Debian made here: on Debian, as root.
-    Debootstrap,
-    /// An image that the engine has or can pull.
-    Image(String),
-}
-
-/// When an image is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rebuild {
-    /// Unless the one that has the name was made of the same things.
-    IfOutdated,
-    /// Anyhow, and with it a Debian base that is made here.
-    Always,
-}
-
-/// An image to be made.
-#[derive(Debug, Clone)]
-pub struct AgentImageRequest {
-    /// The agent's recipe.
-    pub recipe: &'static Recipe,
-    /// Where its files come from.
-    pub files: AgentFiles,
-    /// What they are put on.
-    pub base: Base,
-    /// The image's name, instead of the two that `agent:` looks for.
-    pub tag: Option<String>,
-    /// When it is made.
-    pub rebuild: Rebuild,
-    /// The folder of what is kept for the next time.
-    pub cache_dir: PathBuf,
-    /// The folder for what is needed meanwhile.
-    pub temp_dir: PathBuf,
-    /// The time that the image will tell.
-    pub created: Timestamp,
-}
-
-/// An image that was asked for and is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BuiltImage {
-    /// The agent.
-    pub agent: &'static str,
-    /// Its version.
-    pub agent_version: String,
-    /// The image's names, the one to use first.
-    pub references: Vec<String>,
-    /// The image's id.
-    pub id: String,
-    /// Whether it was made now.
-    pub built: bool,
-}
-
-/// An image that was made here, under one of its names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ListedImage {
-    /// The name, or the id where it has none left.
-    pub reference: String,
-    /// The image's id.
-    pub id: String,
-    /// The agent; a base has none.
-    pub agent: Option<String>,
-    /// The agent's version.
-    pub agent_version: Option<String>,
-    /// What it was put on.
-    pub base: Option<String>,
-    /// When it was made.
-    pub created: Option<String>,
-    /// Its size with its base, in bytes.
-    pub bytes: i64,
-}
-
 /// The agents' images of one Docker engine.
 #[derive(Debug, Clone)]
 pub struct AgentImages {
@@ -202,7 +107,7 @@ impl AgentImages {
     ) -> Result<BuiltImage, AgentImageError> {
         let recipe = request.recipe;
         let latest = match &request.tag {
-            Some(tag) => named(tag)?,
+            Some(tag) => full_name(tag)?,
             None => recipe.default_image(),
         };
         let plan = self.plan(request, &latest, cancel, &mut *progress).await?;
@@ -384,21 +289,12 @@ impl AgentImages {
         let docker = self.client.docker().await?;
         let version = self.client.call(VERSION, docker.version()).await;
         let arch = version.map_err(EngineError::from)?.arch.unwrap_or_default();
-        let files = match &request.files {
-            AgentFiles::Pinned => {
-                let wheel = recipe.wheel(&arch);
-                Files::Pinned(wheel.ok_or_else(|| AgentImageError::Architecture {
-                    title: recipe.title,
-                    arch: arch.clone(),
-                })?)
-            }
-            AgentFiles::At(path) => Files::Given(open(recipe, path.clone(), &arch).await?),
-        };
+        let files = Files::find(request, &arch).await?;
         // Pulled before anything large is looked at: it is what is missing most often.
         let base_id = self.base_id(base, &mut *progress).await?;
         let base_name = base.name();
         let recipe_digest = digest(&[
-            &recipe::REVISION.to_string(),
+            &REVISION.to_string(),
             recipe.agent,
             files.digest(),
             base_id.as_deref().unwrap_or(&base_name),
@@ -409,13 +305,7 @@ impl AgentImages {
             return Ok(Plan::Current(built));
         }
         self.check_room().await?;
-        let source = match files {
-            Files::Given(source) => source,
-            Files::Pinned(wheel) => {
-                let path = wheels::provide(recipe, wheel, &request.cache_dir, progress).await?;
-                open(recipe, path, &arch).await?
-            }
-        };
+        let source = files.provide(request, &arch, progress).await?;
         let labels = HashMap::from([
             (LABEL_KIND, KIND_AGENT.to_owned()),
             (LABEL_AGENT, recipe.agent.to_owned()),
@@ -423,7 +313,7 @@ impl AgentImages {
             (LABEL_SOURCE_DIGEST, source.digest.clone()),
             (LABEL_RECIPE, recipe_digest),
             (LABEL_BASE, base_name.clone()),
-            (LABEL_CREATED, created(request)),
+            (LABEL_CREATED, to_the_second(request.created)),
             ("org.opencontainers.image.title", recipe.title.to_owned()),
         ]);
         Ok(Plan::Make {
@@ -535,12 +425,12 @@ impl AgentImages {
             .changes(vec![
                 label(LABEL_KIND, KIND_BASE),
                 label(LABEL_BASE, &debian.description()),
-                label(LABEL_CREATED, &created(request)),
+                label(LABEL_CREATED, &to_the_second(request.created)),
                 "CMD [\"bash\"]".to_owned(),
             ])
             .build();
         let root = folder.path().join("root");
-        let (pieces, writing) = archive::pieces(move |output| source::write_root(&root, output));
+        let (pieces, writing) = archive::pieces(move |output| archive::write_root(&root, output));
         let body = bollard::body_try_stream(pieces);
         let import = images::drain(docker.create_image(Some(options), Some(body), None));
         unless_cancelled(cancel, async {
@@ -605,18 +495,6 @@ impl AgentImages {
     }
 }
 
-/// Does something unless the build is cancelled, and then drops it.
-async fn unless_cancelled<T>(
-    cancel: &CancellationToken,
-    work: impl Future<Output = Result<T, AgentImageError>>,
-) -> Result<T, AgentImageError> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(AgentImageError::Interrupted),
-        done = work => done,
-    }
-}
-
 fn has_our_comment(image: &ImageInspect) -> bool {
     image.comment.as_deref() == Some(COMMENT)
 }
@@ -629,21 +507,6 @@ enum Plan {
         base: String,
         labels: HashMap<String, String>,
     },
-}
-
-/// An agent's files, before anything is downloaded for them.
-enum Files {
-    Pinned(&'static PinnedWheel),
-    Given(Source),
-}
-
-impl Files {
-    fn digest(&self) -> &str {
-        match self {
-            Self::Pinned(wheel) => wheel.sha256,
-            Self::Given(source) => &source.digest,
-        }
-    }
 }
 
 enum ChosenBase {
@@ -681,31 +544,6 @@ impl ChosenBase {
     }
 }
 
-/// Returns the full name that an image gets.
-fn named(tag: &str) -> Result<String, AgentImageError> {
-    let bad = |reason: String| AgentImageError::Tag {
-        tag: tag.to_owned(),
-        reason,
-    };
-    check_image(tag).map_err(|problem| bad(problem.to_string()))?;
-    if tag.contains('@') {
-        return Err(bad("a digest cannot be chosen".to_owned()));
-    }
-    let (repository, tag) = images::name_and_tag(tag);
-    Ok(format!("{repository}:{tag}"))
-}
-
-async fn open(
-    recipe: &'static Recipe,
-    path: PathBuf,
-    arch: &str,
-) -> Result<Source, AgentImageError> {
-    let arch = arch.to_owned();
-    tokio::task::spawn_blocking(move || Source::open(recipe, &path, &arch))
-        .await
-        .map_err(|error| AgentImageError::local("look at the agent's files", error.into()))?
-}
-
 /// Waits for a writing thread; that the engine stopped reading is for the engine to explain.
 async fn finish(
     writing: JoinHandle<io::Result<()>>,
@@ -717,20 +555,6 @@ async fn finish(
         }
         _ => Ok(()),
     }
-}
-
-/// Returns when an image is made, as OCI writes it, to the second.
-fn created(request: &AgentImageRequest) -> String {
-    request.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn digest(parts: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update(part);
-        hash.update([0]);
-    }
-    hex(&hash.finalize())
 }
 
 /// Returns an image under each of its names.

@@ -18,11 +18,11 @@ use dark_factory_executor::engine::EngineError;
 use futures_util::StreamExt;
 use uuid::Uuid;
 
-use super::super::client::{CREATE, Client, Fault, LOGS, Operation, REMOVE, START, WAIT};
-use super::error::{AgentImageError, expected};
-use super::recipe::{Extent, Recipe};
-use super::source::Source;
-use super::{BuildProgress, COMMENT, KIND_WORKSHOP, LABEL_AGENT_VERSION, LABEL_KIND, archive};
+use super::{COMMENT, KIND_WORKSHOP, LABEL_AGENT_VERSION, LABEL_KIND, archive};
+use crate::agent_image::{
+    AgentImageError, BuildProgress, Extent, Recipe, Source, expected, version,
+};
+use crate::docker::client::{CREATE, Client, Fault, LOGS, Operation, REMOVE, START, WAIT};
 
 /// Makes git, certificates and the user be there, and starts the agent once.
 const SCRIPT: &str = include_str!("install.sh");
@@ -302,35 +302,9 @@ impl Lines {
     }
 }
 
-/// Returns the version in what a program says of itself, such as `2.1.331 (Claude Code)` or `codex-cli 0.163.0`.
-fn version(said: &str) -> Option<&str> {
-    let is_version = |word: &&str| {
-        word.starts_with(|c: char| c.is_ascii_digit())
-            && word.len() <= 64
-            && word
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-    };
-    said.split_whitespace().find(is_version)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_version_is_found_in_what_an_agent_says() {
-        for (said, found) in [
-            ("2.1.331 (Claude Code)", Some("2.1.331")),
-            ("codex-cli 0.163.0", Some("0.163.0")),
-            ("codex-cli 0.163.0-alpha.1", Some("0.163.0-alpha.1")),
-            ("no version", None),
-            ("1/2", None),
-            ("", None),
-        ] {
-            assert_eq!(version(said), found, "{said}");
-        }
-    }
 
     #[test]
     fn lines_are_put_together_from_pieces_and_the_version_is_no_progress() {

@@ -38,7 +38,7 @@ const DOWNLOAD: [&str; 9] = [
 ];
 
 /// Returns the path of a pinned wheel, after downloading it if it is not in the cache.
-pub(super) async fn provide(
+pub(crate) async fn provide(
     recipe: &'static Recipe,
     wheel: &'static PinnedWheel,
     cache_dir: &Path,

@@ -26,11 +26,11 @@ const ELF_HEAD: usize = 20;
 
 /// An agent's files, looked at and found to be what they should be.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     origin: Origin,
     members: Vec<Member>,
     /// What tells these files from others.
-    pub(super) digest: String,
+    pub(crate) digest: String,
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Source {
     /// Looks at a wheel or a folder.
     ///
     /// Reads all of it once; blocks.
-    pub(super) fn open(
+    pub(crate) fn open(
         recipe: &'static Recipe,
         path: &Path,
         arch: &str,
@@ -172,21 +172,21 @@ impl Source {
     }
 
     /// Returns the wheel, or the folder of the files.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match &self.origin {
             Origin::Wheel(path) | Origin::Folder(path) => path,
         }
     }
 
     /// Returns its name, without where it lies.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let path = self.path();
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
 
     /// Writes the files as a tar archive of the image's root; blocks.
-    pub(super) fn write_archive(&self, output: impl Write) -> io::Result<()> {
+    pub(crate) fn write_archive(&self, output: impl Write) -> io::Result<()> {
         let mut archive = tar::Builder::new(output);
         match &self.origin {
             Origin::Wheel(path) => {
@@ -293,7 +293,7 @@ fn check_executable(name: &str, head: &[u8], arch: &str) -> Result<(), String> {
 }
 
 /// Returns the SHA-256 of a file, in hexadecimal digits.
-pub(super) fn sha256(path: &Path) -> io::Result<String> {
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; PIECE];
@@ -305,26 +305,8 @@ pub(super) fn sha256(path: &Path) -> io::Result<String> {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a folder's content as a tar archive, without what was mounted or made for one machine below `/dev`; blocks.
-pub(super) fn write_root(root: &Path, output: impl Write) -> io::Result<()> {
-    let mut archive = tar::Builder::new(output);
-    archive.follow_symlinks(false);
-    for entry in fs::read_dir(root)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !entry.file_type()?.is_dir() {
-            archive.append_path_with_name(entry.path(), &name)?;
-        } else if name == "dev" {
-            archive.append_dir(&name, entry.path())?;
-        } else {
-            archive.append_dir_all(&name, entry.path())?;
-        }
-    }
-    archive.finish()
 }
 
 #[cfg(test)]

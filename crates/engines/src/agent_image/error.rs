@@ -158,7 +158,7 @@ pub struct MissingWheel {
 
 impl AgentImageError {
     /// Returns the error for something on this machine.
-    pub(super) fn local(operation: impl Into<String>, source: io::Error) -> Self {
+    pub(crate) fn local(operation: impl Into<String>, source: io::Error) -> Self {
         Self::Local {
             operation: operation.into(),
             source,
@@ -237,7 +237,7 @@ impl AgentImageError {
 
 /// Returns what a source of this recipe looks like, and how the wheel is downloaded for the engine's machine, from any
 /// machine.
-pub(super) fn expected(recipe: &Recipe, wheel: Option<&PinnedWheel>) -> String {
+pub(crate) fn expected(recipe: &Recipe, wheel: Option<&PinnedWheel>) -> String {
     let platform = wheel.map(|wheel| format!("--only-binary=:all: --platform {} ", wheel.platform));
     format!(
         "--from takes the {} wheel (pip download --no-deps --ignore-requires-python {}{}=={}), or a folder with {} or \

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use dark_factory_types::ByteSize;
 
 /// Raised when an image comes out differently from the same wheel and base.
-pub(super) const REVISION: u32 = 1;
+pub(crate) const REVISION: u32 = 1;
 
 /// Where the wheels are published.
 const INDEX: &str = "https://files.pythonhosted.org/packages";
@@ -28,22 +28,22 @@ pub struct Recipe {
     /// The agent's own version.
     pub agent_version: &'static str,
     /// The package's files, one for each architecture.
-    pub(super) wheels: &'static [PinnedWheel],
+    pub(crate) wheels: &'static [PinnedWheel],
     /// Room that downloading a wheel takes: clients write it twice.
-    pub(super) wheel_room: ByteSize,
+    pub(crate) wheel_room: ByteSize,
     /// The wheel's folder that is needed.
-    pub(super) folder: &'static str,
+    pub(crate) folder: &'static str,
     /// The executable, in this folder.
-    pub(super) executable: &'static str,
+    pub(crate) executable: &'static str,
     /// How much of the folder is needed.
-    pub(super) extent: Extent,
+    pub(crate) extent: Extent,
     /// Where that goes in the image.
-    pub(super) target: &'static str,
+    pub(crate) target: &'static str,
 }
 
 /// How much of a wheel's folder is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Extent {
+pub(crate) enum Extent {
     /// The executable alone.
     Executable,
     /// Everything but Python's own files: the executable starts others beside it.
@@ -52,18 +52,18 @@ pub(super) enum Extent {
 
 /// A file of a package, as it was published.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PinnedWheel {
+pub(crate) struct PinnedWheel {
     /// The engine's name of the architecture.
-    pub(super) arch: &'static str,
-    pub(super) file: &'static str,
-    pub(super) platform: &'static str,
-    pub(super) sha256: &'static str,
+    pub(crate) arch: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) platform: &'static str,
+    pub(crate) sha256: &'static str,
     path: &'static str,
 }
 
 impl PinnedWheel {
     /// Returns where it can be downloaded.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{INDEX}/{}/{}", self.path, self.file)
     }
 }
@@ -79,7 +79,7 @@ impl Recipe {
         format!("{}:latest", self.repository())
     }
 
-    pub(super) fn wheel(&self, arch: &str) -> Option<&'static PinnedWheel> {
+    pub(crate) fn wheel(&self, arch: &str) -> Option<&'static PinnedWheel> {
         self.wheels.iter().find(|wheel| wheel.arch == arch)
     }
 }

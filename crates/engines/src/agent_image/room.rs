@@ -13,7 +13,7 @@ use rustix::fs::statvfs;
 use super::error::AgentImageError;
 
 /// Refuses a folder that has less room than is needed; `other` says how another one is named.
-pub(super) fn require_room(
+pub(crate) fn require_room(
     folder: &Path,
     needed: ByteSize,
     what: &str,
