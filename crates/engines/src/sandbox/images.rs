@@ -1,7 +1,7 @@
 //! What a sandbox's root file system can be made of.
 //!
 //! Owns: the folders of unpacked archives, each named by its digest.
-//! Reads: image references: `host`, a folder, an archive that `docker save` wrote.
+//! Reads: image references: `host`, a folder, an archive of an image.
 //! Never: talks to a registry, or changes a folder that it did not make.
 
 use std::collections::BTreeMap;
@@ -26,9 +26,12 @@ const IMAGES: &str = ".images";
 /// In an unpacked archive's folder: its files, and what it says of itself.
 const FILES: &str = "files";
 const NOTE: &str = "image.json";
+/// The file by which a folder is known that is an image and no root file system.
+const OCI_LAYOUT: &str = "oci-layout";
 /// What can be run, for whoever asked for something else.
 const POSSIBLE: &str = "a sandbox runs on `host` (this machine's own system folders), on a folder with a root file \
-                        system, or on an archive that `docker save` wrote: give `host` or an absolute path";
+                        system, or on an archive of an image, as `docker save` writes it: give `host` or an \
+                        absolute path";
 
 /// What an archive says of the image in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,9 @@ pub(super) struct ImageNote {
     pub(super) env: Vec<String>,
     pub(super) command: Vec<String>,
     pub(super) workdir: String,
+    /// What its files hold.
+    #[serde(default)]
+    pub(super) bytes: u64,
 }
 
 /// What a reference names.
@@ -58,6 +64,13 @@ fn source(reference: &str) -> Result<Source, EngineError> {
         });
     }
     match fs::metadata(path) {
+        Ok(found) if found.is_dir() && path.join(OCI_LAYOUT).is_file() => Err(EngineError::Pull {
+            image: reference.to_owned(),
+            source: format!(
+                "this folder is an OCI layout, of which an archive is taken (`tar -C FOLDER -cf FILE.tar .`); {POSSIBLE}"
+            )
+            .into(),
+        }),
         Ok(found) if found.is_dir() => Ok(Source::Folder(path.to_owned())),
         Ok(_) => Ok(Source::Archive(path.to_owned())),
         Err(error) => Err(EngineError::Pull {

@@ -1,100 +1,68 @@
-//! Unpacking the archive of an image, as `docker save` writes it, into one folder.
+//! Unpacking the archive of an image into one folder.
 //!
-//! Owns: the order of its layers, and what a whiteout removes.
+//! Owns: what lies over what, and what a whiteout removes.
 //! Reads: the archive.
 //! Never: writes outside the folder, whatever names and links the archive has: every path is looked up with the folder as
 //! its root, by the kernel.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, linkat, mkdirat, openat,
-    openat2, statat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, chmodat, fchmod, linkat, mkdirat,
+    openat, openat2, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use serde::Deserialize;
 use tar::{Archive, EntryType};
 
+use super::image_archive::{ImageArchive, invalid, lexical};
 use super::images::ImageNote;
+use super::layer::{Bounds, LayerReader};
 
-/// File: the list of an archive's images.
-const MANIFEST: &str = "manifest.json";
 /// What the name of a file begins with that says that another one is not there any more.
 const WHITEOUT: &str = ".wh.";
 /// The name of a file that says that nothing of the layers below is in its folder.
 const OPAQUE: &str = ".wh..wh..opq";
-/// How a compressed layer begins.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The largest description that is read.
-const DESCRIPTION: u64 = 16 << 20;
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Manifest {
-    config: String,
-    layers: Vec<String>,
+/// Returns this machine's architecture by the name that container engines have for it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
-
-#[derive(Debug, Default, Deserialize)]
-struct Described {
-    #[serde(default)]
-    config: Settings,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Settings {
-    #[serde(default)]
-    env: Option<Vec<String>>,
-    #[serde(default)]
-    entrypoint: Option<Vec<String>>,
-    #[serde(default)]
-    cmd: Option<Vec<String>>,
-    #[serde(default)]
-    working_dir: Option<String>,
-}
-
-/// Where in an archive each file is.
-type Index = BTreeMap<String, (u64, u64)>;
 
 /// Unpacks an archive with one image into an empty folder, and returns what it says of itself.
 pub(super) fn unpack(archive: &Path, folder: &Path) -> io::Result<ImageNote> {
-    let mut file = File::open(archive)?;
-    let index = index(&file).map_err(|error| {
-        io::Error::new(
-            error.kind(),
-            format!("it is no archive that `docker save` wrote: {error}"),
-        )
-    })?;
-    let manifest: Vec<Manifest> = read_json(&mut file, &index, MANIFEST)?;
-    let [manifest] = manifest.as_slice() else {
-        return Err(invalid(format!(
-            "it has {} images; save one alone",
-            manifest.len()
-        )));
-    };
-    let described: Described = read_json(&mut file, &index, &manifest.config)?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, folder, flags, Mode::empty())?;
-    for name in &manifest.layers {
-        let mut begin = [0; 4];
-        let length = part(&mut file, &index, name)?.read(&mut begin)?;
-        if begin[..length].starts_with(&GZIP) || begin[..length] == ZSTD {
-            return Err(invalid(
-                "its layers are compressed; save it from an engine that stores them plain, or unpack it with \
-                 `docker export` into a folder"
-                    .to_owned(),
-            ));
-        }
-        let layer = part(&mut file, &index, name)?;
-        unpack_layer(&root, &mut Archive::new(layer))?;
+    let mut archive = ImageArchive::open(archive, architecture())?;
+    let bounds = Bounds::of(archive.length()?);
+    unpack_within(&mut archive, folder, bounds)
+}
+
+fn unpack_within(
+    archive: &mut ImageArchive,
+    folder: &Path,
+    bounds: Bounds,
+) -> io::Result<ImageNote> {
+    let root = open_folder(folder)?;
+    // What comes out of its layers, and what is written of it: a file that is said to be mostly empty is more.
+    let mut read = bounds.bytes;
+    let mut left = bounds;
+    for layer in archive.layers.clone() {
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("layer {}: {error}", layer.name))
+        };
+        let stored = archive.part(&layer.name)?;
+        let mut content = LayerReader::new(stored, read).map_err(failed)?;
+        unpack_layer(&root, &mut Archive::new(&mut content), &mut left).map_err(failed)?;
+        read = content
+            .finish(&layer.name, layer.content.as_deref())
+            .map_err(failed)?;
     }
-    let settings = described.config;
+    let settings = std::mem::take(&mut archive.settings);
     Ok(ImageNote {
         env: settings.env.unwrap_or_default(),
         command: [settings.entrypoint, settings.cmd]
@@ -103,85 +71,26 @@ pub(super) fn unpack(archive: &Path, folder: &Path) -> io::Result<ImageNote> {
             .flatten()
             .collect(),
         workdir: settings.working_dir.unwrap_or_default(),
+        bytes: bounds.bytes - left.bytes,
     })
 }
 
-fn invalid(reason: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
-}
-
-/// Reads where each file of an archive is; a link's place is that of what it names.
-fn index(file: &File) -> io::Result<Index> {
-    let mut index = Index::new();
-    let mut links = Vec::new();
-    let mut archive = Archive::new(file);
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let name = entry.path()?.to_string_lossy().into_owned();
-        match entry.header().entry_type() {
-            EntryType::Regular => {
-                index.insert(name, (entry.raw_file_position(), entry.size()));
-            }
-            EntryType::Symlink | EntryType::Link => {
-                if let Some(to) = entry.link_name()? {
-                    links.push((name, to.to_string_lossy().into_owned()));
-                }
-            }
-            _ => {}
-        }
-    }
-    for (name, to) in links {
-        let beside = Path::new(&name).parent().map(|folder| folder.join(&to));
-        let named = [Some(PathBuf::from(&to)), beside.map(|path| lexical(&path))];
-        let found = named
-            .into_iter()
-            .flatten()
-            .find_map(|path| index.get(path.to_str()?).copied());
-        if let Some(place) = found {
-            index.insert(name, place);
-        }
-    }
-    Ok(index)
-}
-
-/// Returns a path without `..`, by its text.
-fn lexical(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::Normal(name) => clean.push(name),
-            _ => {}
-        }
-    }
-    clean
-}
-
-fn part<'a>(file: &'a mut File, index: &Index, name: &str) -> io::Result<impl Read + use<'a>> {
-    let (at, length) = index
-        .get(name)
-        .ok_or_else(|| invalid(format!("{name} is missing in it")))?;
-    file.seek(SeekFrom::Start(*at))?;
-    Ok(file.take(*length))
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(
-    file: &mut File,
-    index: &Index,
-    name: &str,
-) -> io::Result<T> {
-    let part = part(file, index, name)?.take(DESCRIPTION);
-    Ok(serde_json::from_reader(part)?)
+fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, folder, flags, Mode::empty())?)
 }
 
 /// Unpacks a layer over those below.
-fn unpack_layer<R: Read>(root: &OwnedFd, layer: &mut Archive<R>) -> io::Result<()> {
+fn unpack_layer<R: Read>(
+    root: &OwnedFd,
+    layer: &mut Archive<R>,
+    left: &mut Bounds,
+) -> io::Result<()> {
     // What a folder may be is said before what is in it, and may forbid putting that there.
     let mut folders = Vec::new();
     for entry in layer.entries()? {
         let mut entry = entry?;
+        left.take_entry()?;
         let path = lexical(&entry.path()?);
         let doing =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
@@ -195,6 +104,11 @@ fn unpack_layer<R: Read>(root: &OwnedFd, layer: &mut Archive<R>) -> io::Result<(
             continue;
         }
         if let Some(gone) = text.strip_prefix(WHITEOUT) {
+            if matches!(gone, "" | "." | "..") {
+                return Err(doing(invalid(
+                    "it removes no file of its folder".to_owned(),
+                )));
+            }
             remove(&parent, gone.as_ref()).map_err(doing)?;
             continue;
         }
@@ -213,12 +127,13 @@ fn unpack_layer<R: Read>(root: &OwnedFd, layer: &mut Archive<R>) -> io::Result<(
                     made => made.map_err(Into::into),
                 }
             }
-            EntryType::Regular | EntryType::Continuous => {
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let file = openat(&parent, name, flags, Mode::from_raw_mode(0o600));
                 file.map_err(Into::into).and_then(|file| {
                     let mut file = File::from(file);
-                    io::copy(&mut entry, &mut file)?;
+                    let most = left.bytes.saturating_add(1);
+                    left.take_bytes(io::copy(&mut (&mut entry).take(most), &mut file)?)?;
                     Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
                 })
             }
@@ -268,7 +183,10 @@ fn folder(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
         return open_in(root, path, flags);
     };
     let parent = folder(root, above)?;
-    mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+    let mode = Mode::from_raw_mode(0o755);
+    mkdirat(&parent, name, mode)?;
+    // Whatever the umask is, it is for the sandbox's user.
+    chmodat(&parent, name, mode, AtFlags::empty())?;
     open_in(root, path, flags)
 }
 
