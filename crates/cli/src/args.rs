@@ -539,8 +539,8 @@ pub(crate) struct ImageBuildArgs {
     /// The agent's wheel, or a folder of what is in it [default: the pinned wheel, downloaded once]
     #[arg(long, value_name = "FILE.whl|DIR")]
     pub(crate) from: Option<PathBuf>,
-    /// What the agent is put on [default: debootstrap as root on Debian, else debian:bookworm-slim]
-    #[arg(long, value_name = "IMAGE|debootstrap")]
+    /// What the agent is put on [default: debootstrap as root on Debian, else debian:bookworm-slim; in the sandbox host]
+    #[arg(long, value_name = "IMAGE|debootstrap|host|PATH")]
     pub(crate) base: Option<String>,
     /// Name of the image [default: dark-factory/AGENT, tagged latest and with the agent's version]
     #[arg(long, value_name = "NAME[:TAG]")]

@@ -15,7 +15,7 @@ use dark_factory_engines::docker::agent_image::AgentImages;
 use dark_factory_engines::docker::images::DockerImages;
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity, usual_sockets};
 #[cfg(target_os = "linux")]
-use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
+use dark_factory_engines::sandbox::{SandboxEngine, SandboxImages, ShimCommand};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
 #[cfg(target_os = "linux")]
@@ -356,6 +356,16 @@ impl Context {
     /// Returns the agents' images of the same engine.
     pub(crate) fn agent_images(&self) -> Result<AgentImages, CommandError> {
         Ok(AgentImages::connect(&self.docker()?))
+    }
+
+    /// Returns the images of the embedded sandbox, if that is the chosen engine.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn sandbox_images(&self) -> Result<Option<SandboxImages>, CommandError> {
+        if !self.is_sandbox() {
+            return Ok(None);
+        }
+        self.tool()?;
+        Ok(Some(SandboxImages::new(self.sandbox(&self.state_dir))))
     }
 
     /// Returns the folder of what is downloaded once.

@@ -11,7 +11,7 @@
 //! [`create_body`](docker::launch::create_body); [`images`](docker::images); and [`seed`](docker::seed), the Go seed's
 //! executor and its views on containers.
 
-#[cfg(feature = "docker")]
+#[cfg(any(feature = "docker", all(feature = "sandbox", target_os = "linux")))]
 pub mod agent_image;
 #[cfg(feature = "docker")]
 pub mod docker;

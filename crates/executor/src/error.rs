@@ -361,6 +361,8 @@ impl EngineError {
             Self::ImageMissing { image } => {
                 Some(format!("build or load it, run `docker pull {image}`, or use --pull missing"))
             }
+            // It is of this machine, and was looked at.
+            Self::Pull { image, .. } if image.starts_with('/') => None,
             Self::Pull { .. } => Some(
                 "check its name and the connection to its registry, or build or load the image on this machine"
                     .to_owned(),

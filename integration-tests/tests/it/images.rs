@@ -25,10 +25,10 @@ use crate::scene::{Running, Scene, docker, eventually, report, text};
 use crate::support::{Ended, Watched, for_claude};
 
 /// Where a wheel has Claude Code, and Codex.
-const CLAUDE: &str = "claude_agent_sdk/_bundled/claude";
+pub(crate) const CLAUDE: &str = "claude_agent_sdk/_bundled/claude";
 const CODEX: &str = "codex_cli_bin/bin/codex";
 /// Stands in for Claude Code: says its version, or writes a file and succeeds; a prompt with `linger` makes it stay.
-const STAND_IN: &str = r#"#!/bin/sh
+pub(crate) const STAND_IN: &str = r#"#!/bin/sh
 if [ "$1" = --version ]; then
     echo "9.8.7 (Stand-in)"
     exit
@@ -39,7 +39,7 @@ id -u > made.txt
 case $prompt in *linger*) exec sleep 600 ;; esac
 echo '{"type":"result","subtype":"success","is_error":false,"result":"done","session_id":"s","num_turns":1}'
 "#;
-const FRONT_MATTER: &str = "network: none\nenv:\n  ANTHROPIC_API_KEY: none\n";
+pub(crate) const FRONT_MATTER: &str = "network: none\nenv:\n  ANTHROPIC_API_KEY: none\n";
 /// A user that may not use the engine.
 const NOBODY: u32 = 65534;
 

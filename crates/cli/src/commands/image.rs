@@ -5,8 +5,14 @@
 //! Never: knows how an image is made.
 
 use dark_factory_engines::agent_image::{
-    AgentFiles, AgentImageError, AgentImageRequest, Base, ListedImage, Rebuild, recipe,
+    AgentFiles, AgentImageError, AgentImageRequest, Base, BuildProgress, BuiltImage, ListedImage,
+    Rebuild, recipe,
 };
+use dark_factory_engines::docker::agent_image::AgentImages;
+#[cfg(target_os = "linux")]
+use dark_factory_engines::sandbox::SandboxImages;
+use std::path::Path;
+
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_types::exit_code;
 use serde_json::json;
@@ -22,6 +28,52 @@ use crate::terminal;
 
 /// The base that is no image.
 const DEBOOTSTRAP: &str = "debootstrap";
+
+/// The images of the chosen engine.
+enum Images {
+    Docker(AgentImages),
+    #[cfg(target_os = "linux")]
+    Sandbox(SandboxImages),
+}
+
+impl Images {
+    fn of(context: &Context) -> Result<Self, CommandError> {
+        #[cfg(target_os = "linux")]
+        if let Some(images) = context.sandbox_images()? {
+            return Ok(Self::Sandbox(images));
+        }
+        Ok(Self::Docker(context.agent_images()?))
+    }
+
+    async fn build(
+        &self,
+        request: &AgentImageRequest,
+        cancel: &CancellationToken,
+        progress: BuildProgress<'_>,
+    ) -> Result<BuiltImage, AgentImageError> {
+        match self {
+            Self::Docker(images) => images.build(request, cancel, progress).await,
+            #[cfg(target_os = "linux")]
+            Self::Sandbox(images) => images.build(request, cancel, progress).await,
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<ListedImage>, AgentImageError> {
+        match self {
+            Self::Docker(images) => images.list().await,
+            #[cfg(target_os = "linux")]
+            Self::Sandbox(images) => images.list(),
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<Vec<String>, AgentImageError> {
+        match self {
+            Self::Docker(images) => images.remove(name).await,
+            #[cfg(target_os = "linux")]
+            Self::Sandbox(images) => images.remove(name).await,
+        }
+    }
+}
 
 pub(crate) async fn image(
     context: &Context,
@@ -52,7 +104,7 @@ async fn build(
         base: match args.base.as_deref() {
             None => Base::Automatic,
             Some(DEBOOTSTRAP) => Base::Debootstrap,
-            Some(image) => Base::Image(image.to_owned()),
+            Some(image) => Base::Image(base(context, image)),
         },
         tag: args.tag.clone(),
         rebuild: if args.force {
@@ -66,7 +118,7 @@ async fn build(
     };
     let interrupts = Interrupts::listen(Reaction::Detach)?;
     let cancel = CancellationToken::new();
-    let images = context.agent_images()?;
+    let images = Images::of(context)?;
     let mut progress = |line: &str| {
         tell::progress(line);
     };
@@ -95,8 +147,21 @@ async fn build(
     Ok(exit_code::SUCCEEDED)
 }
 
+/// Returns a base as its engine takes it: what stands there as a path is one of this machine.
+fn base(context: &Context, image: &str) -> String {
+    let is_path = image.starts_with(['.', '/']);
+    match is_path {
+        true => context
+            .host
+            .absolute(Path::new(image))
+            .display()
+            .to_string(),
+        false => image.to_owned(),
+    }
+}
+
 async fn list(context: &Context, format: Format) -> Result<u8, CommandError> {
-    let images = context.agent_images()?.list().await?;
+    let images = Images::of(context)?.list().await?;
     match format {
         Format::Json => images.iter().for_each(terminal::print_json),
         Format::Text if images.is_empty() => {
@@ -124,7 +189,7 @@ fn row(image: ListedImage) -> [String; 6] {
 }
 
 async fn rm(context: &Context, args: &ImageRmArgs, format: Format) -> Result<u8, CommandError> {
-    let images = context.agent_images()?;
+    let images = Images::of(context)?;
     let mut codes = Vec::new();
     for name in &args.names {
         match images.remove(name).await {

@@ -273,13 +273,31 @@ pub(crate) fn fit(
 
 /// Refuses runs whose image nobody can pull and nobody has made, before the first is begun.
 async fn check_images(context: &Context, jobs: &[Job]) -> Result<(), CommandError> {
-    // A sandbox has no images; preparing it says what it has.
-    if context.is_sandbox() {
+    #[cfg(target_os = "linux")]
+    if let Some(images) = context.sandbox_images()? {
         if !context.names_engine() {
             tell::progress(
                 "no container engine is where Docker and Podman usually are: the embedded sandbox is used; \
                  --engine or --host names another",
             );
+        }
+        for job in jobs {
+            let image = &job.launch.spec().image;
+            if let Some(name) = image.strip_prefix(OUR_IMAGES)
+                && !images.has_image(image)?
+            {
+                let agent = name.split([':', '@']).next().unwrap_or_default();
+                let engine = if context.names_engine() {
+                    " --engine sandbox"
+                } else {
+                    ""
+                };
+                let message = format!("{}: the sandbox has no image {image}", job.name);
+                let hint = format!(
+                    "`dark-factory image build {agent}{engine}` makes it; --image IMAGE names another"
+                );
+                return Err(CommandError::new(exit_code::ENGINE, message).hint(hint));
+            }
         }
         return Ok(());
     }

@@ -97,6 +97,12 @@ pub enum AgentImageError {
         /// Why.
         source: EngineError,
     },
+    /// A sandbox has no such base.
+    #[error("{base} is no base for an image of the embedded sandbox")]
+    SandboxBase {
+        /// What was asked for.
+        base: String,
+    },
     /// The base image has not what an agent needs.
     #[error("{title} does not get ready in an image based on {base}: {reason}")]
     Unfit {
@@ -172,6 +178,7 @@ impl AgentImageError {
             | Self::Tag { .. }
             | Self::Source { .. }
             | Self::Debootstrap { .. }
+            | Self::SandboxBase { .. }
             | Self::NotOurs { .. } => exit_code::USAGE,
             Self::Architecture { .. }
             | Self::Base { .. }
@@ -213,6 +220,12 @@ impl AgentImageError {
             Self::Base { .. } => {
                 "name another with --base IMAGE (`docker load` brings one without a registry); as root on Debian, \
                  `apt-get install debootstrap` and --base debootstrap need no registry"
+                    .to_owned()
+            }
+            Self::SandboxBase { .. } => {
+                "--base host (the default) is this machine's own system; or give the absolute path of a folder with a \
+                 root file system, such as `debootstrap --include=git,ca-certificates bookworm FOLDER` makes, or of an \
+                 archive as `docker save` writes it"
                     .to_owned()
             }
             Self::Unfit { .. } => {

@@ -26,6 +26,8 @@ pub(crate) use recipe::{Extent, REVISION};
 pub use recipe::{RECIPES, Recipe, default_images, recipe};
 pub(crate) use room::require_room;
 pub(crate) use source::Source;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+pub(crate) use source::sha256;
 
 /// Receives a line for each step of a build.
 pub type BuildProgress<'a> = &'a mut (dyn FnMut(&str) + Send);
@@ -42,11 +44,12 @@ pub enum AgentFiles {
 /// What an agent's files are put on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
-    /// A minimal Debian made here if this machine can and that does not fail, else Debian from the registry.
+    /// What the engine does by itself: Docker's images are put on a minimal Debian made here if this machine can and that
+    /// does not fail, else on Debian from the registry; a sandbox's on this machine's own system.
     Automatic,
-    /// A minimal Debian made here: on Debian, as root.
+    /// A minimal Debian made here: on Debian, as root; Docker only.
     Debootstrap,
-    /// An image that the engine has or can pull.
+    /// An image that the engine has or can pull; of a sandbox `host`, a folder, or an archive, by its path.
     Image(String),
 }
 

@@ -26,12 +26,13 @@ use tokio::process::Child;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::config::{Ended, Root, SandboxConfig};
+use super::config::{Ended, SandboxConfig};
 use super::folder::{self, Folder, Made, Phase};
+use super::images::Images;
 use super::lower::{self, Surroundings};
 use super::shim_command::ShimCommand;
 use super::workload::{Sandbox, SandboxWorkload};
-use super::{images, limits, probe, reopen};
+use super::{limits, probe, reopen};
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "sandbox";
@@ -105,12 +106,7 @@ impl SandboxEngine {
         owner: &OwnerId,
         dir: &AttemptDir,
     ) -> Result<SandboxConfig, EngineError> {
-        let reference = Path::new(&spec.image);
-        let is_archive = reference.is_absolute() && reference.is_file();
-        let image = match is_archive {
-            true => lower::Image::plain(Root::Folder(reference.to_owned())),
-            false => images::image(&self.root, &spec.image)?,
-        };
+        let image = self.images().preview(&spec.image)?;
         self.lowered(spec, owner, dir, image)
     }
 
@@ -138,7 +134,18 @@ impl SandboxEngine {
         })
     }
 
-    fn sandbox(&self, name: &str) -> Sandbox {
+    /// Returns what sandboxes can be made of.
+    pub(super) fn images(&self) -> Images {
+        Images::new(&self.root)
+    }
+
+    /// Returns the folder of the sandboxes.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the sandbox of a name.
+    pub(super) fn sandbox(&self, name: &str) -> Sandbox {
         Sandbox {
             name: name.to_owned(),
             folder: Folder::new(&self.root, name),
@@ -378,8 +385,8 @@ impl Engine for SandboxEngine {
         _policy: PullPolicy,
         _progress: PullProgress<'_>,
     ) -> Result<ImageRecord, EngineError> {
-        let (root, reference) = (self.root.clone(), image.to_owned());
-        spawn_blocking(move || images::ensure(&root, &reference))
+        let (images, reference, now) = (self.images(), image.to_owned(), self.clock.now());
+        spawn_blocking(move || images.ensure(&reference, now))
             .await
             .map_err(|error| local("reading the image", io::Error::other(error)))?
     }
@@ -392,12 +399,14 @@ impl Engine for SandboxEngine {
     ) -> Result<Handle, EngineError> {
         let name = spec.container_name(dir.attempt());
         refuse_name(&name)?;
-        let (root, reference) = (self.root.clone(), spec.image.clone());
-        let image = spawn_blocking(move || images::image(&root, &reference))
+        let (images, reference, now) = (self.images(), spec.image.clone(), self.clock.now());
+        // Until the sandbox is made, nothing says that the image is used.
+        let held = spawn_blocking(move || images.image(&reference, now))
             .await
             .map_err(|error| local("reading the image", io::Error::other(error)))??;
-        let config = self.lowered(spec, owner, dir, image)?;
+        let config = self.lowered(spec, owner, dir, held.image.clone())?;
         self.make(&name, config).await?;
+        drop(held);
         Ok(Handle {
             engine: ENGINE.to_owned(),
             attempt: dir.attempt(),

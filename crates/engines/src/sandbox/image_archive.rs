@@ -131,8 +131,12 @@ impl ImageArchive {
         let file = File::open(path)?;
         refuse_compressed(&file)?;
         let index = index(&file).map_err(|error| {
-            let text = format!("it is no archive of an image: {error}");
-            io::Error::new(error.kind(), text)
+            let kind = error.kind();
+            let text = match kind {
+                io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+                _ => format!("it is no archive of an image: {error}"),
+            };
+            io::Error::new(kind, text)
         })?;
         let mut archive = Self {
             file,
@@ -339,6 +343,7 @@ fn refuse_compressed(mut file: &File) -> io::Result<()> {
 
 /// Reads where each file of an archive is; a link's place is that of what it names.
 fn index(file: &File) -> io::Result<Index> {
+    let length = file.metadata()?.len();
     let mut index = Index::new();
     let mut links = Vec::new();
     let mut archive = Archive::new(file);
@@ -347,7 +352,11 @@ fn index(file: &File) -> io::Result<Index> {
         let name = text(&lexical(&entry.path()?));
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {
-                index.insert(name, (entry.raw_file_position(), entry.size()));
+                let place = (entry.raw_file_position(), entry.size());
+                if place.0.saturating_add(place.1) > length {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                index.insert(name, place);
             }
             EntryType::Symlink | EntryType::Link => {
                 if let Some(to) = entry.link_name()? {

@@ -32,6 +32,10 @@ pub(super) struct Image {
     /// What runs if nothing is said.
     pub(super) command: Vec<String>,
     pub(super) workdir: String,
+    /// A folder in which programs are looked for before any other, whatever `PATH` is.
+    pub(super) first_in_path: Option<String>,
+    /// What is mounted on it.
+    pub(super) binds: Vec<SandboxBind>,
 }
 
 impl Image {
@@ -42,6 +46,8 @@ impl Image {
             env: BTreeMap::new(),
             command: Vec::new(),
             workdir: String::new(),
+            first_in_path: None,
+            binds: Vec::new(),
         }
     }
 }
@@ -124,10 +130,9 @@ pub(super) fn config(
         return Err(Refusal::NoCommand);
     }
     let attempt = dir.attempt();
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-    env.extend(around.image.env);
-    env.extend(egress_env(spec, attempt));
-    env.extend(spec.env.clone());
+    let mut own = BTreeMap::from_iter(egress_env(spec, attempt));
+    own.extend(spec.env.clone());
+    let env = environment(&around.image, own);
     let workdir = [&spec.workdir, &around.image.workdir]
         .into_iter()
         .find(|folder| !folder.is_empty())
@@ -139,7 +144,7 @@ pub(super) fn config(
         created_at: around.now,
         labels: labels_with_project(spec, attempt, owner),
         root: around.image.root.clone(),
-        binds: binds(spec, dir, around.host, around.empty),
+        binds: binds(spec, dir, around.host, around.empty, around.image.binds),
         tmpfs: tmpfs(spec),
         argv: [helper(spec, attempt), command.clone()].concat(),
         env,
@@ -155,8 +160,29 @@ pub(super) fn config(
     })
 }
 
+/// Returns the whole environment of an image's sandbox.
+pub(super) fn environment(
+    image: &Image,
+    own: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    env.extend(image.env.clone());
+    env.extend(own);
+    if let Some(first) = &image.first_in_path {
+        let path = env.entry("PATH".to_owned()).or_default();
+        *path = format!("{first}:{path}");
+    }
+    env
+}
+
 /// Returns what is mounted, what is above before what is below.
-fn binds(spec: &LaunchSpec, dir: &AttemptDir, host: &HostView, empty: PathBuf) -> Vec<SandboxBind> {
+fn binds(
+    spec: &LaunchSpec,
+    dir: &AttemptDir,
+    host: &HostView,
+    empty: PathBuf,
+    of_image: Vec<SandboxBind>,
+) -> Vec<SandboxBind> {
     let bind = |source: PathBuf, target: &str, access| SandboxBind {
         source,
         target: target.into(),
@@ -182,6 +208,7 @@ fn binds(spec: &LaunchSpec, dir: &AttemptDir, host: &HostView, empty: PathBuf) -
     binds.extend(
         our_mounts(spec, dir).map(|(target, source)| bind(source, target, Access::ReadOnly)),
     );
+    binds.extend(of_image);
     binds.sort_by_key(|bind| bind.target.components().count());
     binds
 }

@@ -230,6 +230,27 @@ fn the_environment_is_the_images_and_over_it_the_specs() {
 }
 
 #[test]
+fn an_agent_of_the_image_is_found_whatever_path_is() {
+    let bind = SandboxBind {
+        source: "/images/claude".into(),
+        target: "/.dark-factory/agent".into(),
+        access: Access::ReadOnly,
+    };
+    let image = Image {
+        first_in_path: Some("/.dark-factory/agent/bin".to_owned()),
+        binds: vec![bind.clone()],
+        ..Image::plain(Root::Host)
+    };
+    let mut own = spec();
+    own.env.insert("PATH".to_owned(), "/mine".to_owned());
+
+    let config = lower_in(&own, image).unwrap();
+
+    assert_eq!(config.env["PATH"], "/.dark-factory/agent/bin:/mine");
+    assert!(config.binds.contains(&bind));
+}
+
+#[test]
 fn what_a_sandbox_cannot_do_is_refused() {
     let table = [
         (

@@ -4,11 +4,14 @@
 //! Reads: launch specs.
 //! Never: decides an outcome.
 
+mod agent_image;
 pub mod config;
 mod engine;
 mod exec;
 mod folder;
 mod image_archive;
+mod image_list;
+mod image_store;
 mod images;
 mod layer;
 mod limits;
@@ -24,6 +27,7 @@ mod usage;
 mod workload;
 
 pub use crate::wrapping::{Wrapping, wrapping};
+pub use agent_image::SandboxImages;
 pub use engine::SandboxEngine;
 pub use shim::shim_main;
 pub use shim_command::ShimCommand;

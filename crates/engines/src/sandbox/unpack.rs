@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use tar::{Archive, EntryType};
 
 use super::image_archive::{ImageArchive, invalid, lexical};
-use super::images::ImageNote;
+use super::image_store::ImageNote;
 use super::layer::{Bounds, LayerReader};
 
 /// What the name of a file begins with that says that another one is not there any more.
@@ -27,7 +27,7 @@ const WHITEOUT: &str = ".wh.";
 const OPAQUE: &str = ".wh..wh..opq";
 
 /// Returns this machine's architecture by the name that container engines have for it.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -72,12 +72,24 @@ fn unpack_within(
             .collect(),
         workdir: settings.working_dir.unwrap_or_default(),
         bytes: bounds.bytes - left.bytes,
+        ..ImageNote::default()
     })
 }
 
 fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, folder, flags, Mode::empty())?)
+}
+
+/// Unpacks one archive of files into an empty folder, and returns how many bytes they have.
+pub(super) fn unpack_archive(mut archive: impl Read, folder: &Path) -> io::Result<u64> {
+    let root = open_folder(folder)?;
+    let bounds = Bounds::of(u64::MAX);
+    let mut left = bounds;
+    unpack_layer(&root, &mut Archive::new(&mut archive), &mut left)?;
+    // Whoever writes it must not fail because its end is not read.
+    io::copy(&mut archive, &mut io::sink())?;
+    Ok(bounds.bytes - left.bytes)
 }
 
 /// Unpacks a layer over those below.

@@ -189,6 +189,12 @@ fn what_is_no_such_archive_is_told_why() {
     let error = unpack(&text, scratch.path()).unwrap_err().to_string();
     assert!(error.contains("no archive of an image"), "{error}");
 
+    let whole = archive(scratch.path(), &[layer(&[Item::File("x", "content")])]);
+    let bytes = fs::read(&whole).unwrap();
+    fs::write(&text, &bytes[..1000]).unwrap();
+    let error = unpack(&text, scratch.path()).unwrap_err().to_string();
+    assert!(error.contains("it is cut off"), "{error}");
+
     fs::write(&text, gzip(b"not an archive")).unwrap();
     let error = unpack(&text, scratch.path()).unwrap_err().to_string();
     assert!(error.contains("gunzip first"), "{error}");

@@ -85,7 +85,38 @@ async fn a_saved_image_is_unpacked_once_and_run() {
     assert_eq!(first, second);
     assert!(first.digest.starts_with("sha256:"), "{first:?}");
     assert_eq!((exit.code, spool.text().as_str()), (0, "hello\n"));
-    assert_eq!(fs::read_dir(lab.root.join(".images")).unwrap().count(), 1);
+    let kept = fs::read_dir(lab.root.join(".images")).unwrap().flatten();
+    assert_eq!(kept.filter(|entry| entry.path().is_dir()).count(), 1);
+}
+
+#[tokio::test]
+async fn what_was_unpacked_of_an_archive_goes_once_the_archive_is_another_one() {
+    let lab = Lab::new();
+    let root = root_folder(&lab);
+    let path = archive(root.path(), lab.project.path());
+    let kept = || {
+        let entries = fs::read_dir(lab.root.join(".images")).unwrap().flatten();
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        let mut names: Vec<_> = folders.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let ensure = || async {
+        let mut told = |_: PullNews<'_>| {};
+        let name = path.to_str().unwrap();
+        let ensured = lab.engine.ensure_image(name, PullPolicy::Never, &mut told);
+        ensured.await.unwrap()
+    };
+
+    ensure().await;
+    let first = kept();
+    fs::write(root.path().join("more"), "more").unwrap();
+    archive(root.path(), lab.project.path());
+    ensure().await;
+    let second = kept();
+
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert_ne!(first, second);
 }
 
 #[tokio::test]
