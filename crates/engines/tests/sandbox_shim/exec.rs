@@ -1,6 +1,6 @@
 //! Programs that are executed in a running sandbox.
 
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
 
 use dark_factory_engines::sandbox::config::EXIT_NOT_EXECUTED;
@@ -14,6 +14,15 @@ fn said(lab: &Lab, script: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {errors}", output.status);
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns a command as a shell reads it.
+fn quoted(command: &Command) -> String {
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .collect();
+    words.join(" ")
 }
 
 both! {
@@ -117,21 +126,52 @@ both! {
         let mut lab = Lab::new(who);
         let mut shim = lab.start("");
         let command = lab.exec_command(&["sh", "-c", "test -t 0 && test -t 1 && echo x >/dev/tty"]);
-        let words: Vec<String> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|word| format!("'{}'", word.to_str().unwrap()))
-            .collect();
+        let words = quoted(&command);
 
         // The terminal is made outside, by somebody else, and is nobody's yet: not that of a shell in between.
         let mut terminal = Command::new("script");
         let output = terminal
-            .args(["-qec", &format!("exec {}", words.join(" ")), "/dev/null"])
+            .args(["-qec", &format!("exec {words}"), "/dev/null"])
             .output()
             .unwrap();
 
         let shown = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{shown}");
         assert!(shown == "x\r\n", "{shown}");
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+    }
+
+    fn a_program_without_a_terminal_has_none_of_the_callers(who) {
+        let mut lab = Lab::new(who);
+        let mut shim = lab.start("");
+        let script = "echo read >/dev/tty && echo wrote; echo asked";
+        let words = quoted(&lab.exec_command(&["sh", "-c", script]));
+
+        let mut terminal = Command::new("script");
+        let output = terminal
+            .args(["-qec", &format!("{words} </dev/null"), "/dev/null"])
+            .output()
+            .unwrap();
+
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("asked") && !shown.contains("wrote"), "{shown}");
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+    }
+
+    /// A signal to the own process group is not stopped by a PID namespace.
+    fn a_program_that_signals_its_process_group_reaches_nobody_outside(who) {
+        let mut lab = Lab::new(who);
+        let mut shim = lab.start("");
+        let words = quoted(&lab.exec_command(&["sh", "-c", "kill -9 0"]));
+
+        let mut caller = Command::new("sh");
+        caller.args(["-c", &format!("sleep 1000 & {words}; kill -0 $! && echo both live; kill $!")]);
+        caller.uid(who.uid()).gid(who.uid()).process_group(0);
+        let output = caller.stdin(Stdio::null()).output().unwrap();
+
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "both live\n", "{output:?}");
         shim.kill().unwrap();
         shim.wait().unwrap();
     }

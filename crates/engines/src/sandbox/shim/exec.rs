@@ -85,7 +85,7 @@ pub(super) fn run(folder: &Path, request: &str) -> Result<u8, ShimError> {
         .split_first()
         .ok_or_else(|| ShimError::new("execute a program", "none is named"))?;
     let config = keeper::read_config(folder)?;
-    take_terminal()?;
+    leave_session()?;
     // From here on nobody but root can look into this process.
     set_dumpable(false).doing(|| "hide from the sandbox".to_owned())?;
     enter(folder, &config)?;
@@ -119,14 +119,18 @@ pub(super) fn run(folder: &Path, request: &str) -> Result<u8, ShimError> {
         .unwrap_or(u8::MAX))
 }
 
-/// Makes a terminal on stdin the one whose keys send signals to the program.
-fn take_terminal() -> Result<(), ShimError> {
+/// Leaves the caller's session, whose processes a program could signal and whose terminal it could read, and makes a
+/// terminal on stdin the one whose keys send signals to the program.
+///
+/// A process group is of no PID namespace: a signal to the own one reaches everybody in it.
+fn leave_session() -> Result<(), ShimError> {
+    // Who leads a session already has left, and may have this terminal already.
+    let has_left = setsid().is_ok();
     if !isatty(stdin()) {
         return Ok(());
     }
     let doing = || "take the terminal".to_owned();
-    // Who leads a session already may have this terminal already.
-    if setsid().is_ok() {
+    if has_left {
         ioctl_tiocsctty(stdin()).doing(doing)?;
     }
     // The program's mask is empty again.
