@@ -27,6 +27,14 @@ both! {
 
         assert_eq!(said, "65536\n65536\n12345\nhungry\n");
     }
+
+    fn shared_memory_holds_no_more_files_than_pages(who) {
+        let mut lab = Lab::new(who);
+
+        let said = lab.output_of("stat -f -c '%b %c' /dev/shm");
+
+        assert_eq!(said, "16384 16384\n");
+    }
 }
 
 /// A group of the machine's memory controller, removed with the test.

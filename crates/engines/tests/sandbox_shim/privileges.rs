@@ -75,6 +75,8 @@ both! {
         ];
         let missing = [
             (libc::SYS_clone3, "0, 0"),
+            // Newer than the list: `open_tree_attr`, which clones mounts.
+            (467, "-100, 0, 1, 0, 0"),
             (libc::SYS_getpid | 0x4000_0000, "0"),
         ];
         let calls = not_permitted.iter().map(|call| (call, libc::EPERM));
@@ -142,6 +144,25 @@ fn user_0_is_confined_as_everybody() {
     );
 
     assert_eq!(said, "0\n5\n");
+}
+
+/// The devices in a sandbox are the machine's, and belong to user 0.
+#[test]
+fn user_0_cannot_change_who_may_use_the_machines_devices() {
+    let mut lab = Lab::new(Who::Root);
+    lab.config.uid = 0;
+    lab.config.gid = 0;
+    lab.give(&lab.path("out"), 0o755, 0);
+    let mode = || std::fs::metadata("/dev/full").unwrap().mode();
+    let before = mode();
+
+    let said = lab.output_of(
+        "chmod 600 /dev/full 2>/dev/null && echo changed; touch -d 2001-01-01 /dev/full 2>/dev/null && echo touched; \
+         echo x >/dev/null && head -c 2 /dev/zero | wc -c; head -c 2 /dev/zero 2>&1 >/dev/full | grep -o 'No space'",
+    );
+
+    assert_eq!(said, "2\nNo space\n");
+    assert_eq!(mode(), before);
 }
 
 /// A program of another architecture has other numbers for its system calls, which the list does not know.

@@ -24,8 +24,10 @@ use super::mountinfo;
 const NONE: Option<&str> = None;
 /// What no mount for an agent may do: a program in it gives nobody privileges.
 const TAME: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
-/// What no device may do.
-const DEVICE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NOEXEC);
+/// What no device may do. It is the host's: read-only, its owner cannot change who may use it, and it works as before.
+const DEVICE: MsFlags = MsFlags::MS_NOSUID
+    .union(MsFlags::MS_NOEXEC)
+    .union(MsFlags::MS_RDONLY);
 /// A name is resolved below the root as if it were `/`, and through no link of the kernel's.
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -280,7 +282,7 @@ impl Tree {
                 let nothing = openat(CWD, "/dev/null", flags, Mode::empty())
                     .doing(|| "find the device /dev/null".to_owned())?;
                 self.attach(&nothing, path)?;
-                self.restrict(path, |flags| flags | DEVICE | MsFlags::MS_RDONLY)
+                self.restrict(path, |flags| flags | DEVICE)
             }
         }
     }

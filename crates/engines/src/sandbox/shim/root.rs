@@ -147,7 +147,9 @@ fn devices(tree: &mut Tree, privilege: Privilege) -> Result<(), ShimError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     tree.mount(Path::new("/dev/pts"), "devpts", flags, &terminals)?;
     let flags = flags | MsFlags::MS_NODEV;
-    tree.mount(Path::new("/dev/shm"), "tmpfs", flags, "mode=1777,size=64m")
+    // No more files than pages, or the kernel's part of them would be what has no limit.
+    let room = "mode=1777,size=64m,nr_inodes=16k";
+    tree.mount(Path::new("/dev/shm"), "tmpfs", flags, room)
 }
 
 fn processes(tree: &mut Tree) -> Result<(), ShimError> {
