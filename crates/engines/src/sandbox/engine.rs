@@ -32,7 +32,7 @@ use super::images::Images;
 use super::lower::{self, Surroundings};
 use super::shim_command::ShimCommand;
 use super::workload::{Sandbox, SandboxWorkload};
-use super::{limits, probe, reopen};
+use super::{limits, probe, reopen, tries};
 
 /// The engine's name, as handles hold it.
 pub(super) const ENGINE: &str = "sandbox";
@@ -151,6 +151,19 @@ impl SandboxEngine {
             folder: Folder::new(&self.root, name),
             shim: self.shim.clone(),
         }
+    }
+
+    /// Returns the sandboxes of an owner.
+    pub(super) fn owned_by(&self, owner: &str) -> Result<Vec<Sandbox>, EngineError> {
+        let listed = folder::list(&self.root);
+        let listed = listed.map_err(|source| local("listing sandboxes", source))?;
+        // One that goes while it is looked at is not there; and what cannot be read is not known to be somebody's.
+        let is_owned = |folder: &Folder| {
+            let config = folder.config().ok().flatten();
+            config.is_some_and(|config| config.owner.0 == owner)
+        };
+        let owned = listed.into_iter().filter(|(_, folder)| is_owned(folder));
+        Ok(owned.map(|(name, _)| self.sandbox(&name)).collect())
     }
 
     /// Returns the sandbox that a handle stands for, and whether its folder is (still) that sandbox's.
@@ -461,7 +474,16 @@ impl Engine for SandboxEngine {
         if !is_it {
             return Ok(Recovered::Gone);
         }
-        let phase = sandbox.phase()?;
+        let phase = match sandbox.phase()? {
+            // What nobody saw the end of is gone once nothing of it is left: nobody can say more of it, and what is
+            // listed is not gone.
+            Phase::Lost => {
+                sandbox.ended().await?;
+                sandbox.remove().await?;
+                Phase::Absent
+            }
+            phase => phase,
+        };
         let exit = match &phase {
             Phase::Ended(record) => Some(sandbox.exit(record)),
             _ => None,
@@ -476,25 +498,21 @@ impl Engine for SandboxEngine {
     }
 
     async fn list_owned(&self, owner: &OwnerId) -> Result<Vec<OwnedContainer>, EngineError> {
-        let listing = |source| local("listing sandboxes", source);
+        tries::clear(self).await?;
         let mut owned = Vec::new();
-        for (name, folder) in folder::list(&self.root).map_err(listing)? {
-            // One that goes while it is looked at is not there; and what cannot be read is not known to be ours.
-            let Ok(Some(config)) = folder.config() else {
+        for sandbox in self.owned_by(&owner.0)? {
+            let Ok(config) = sandbox.config() else {
                 continue;
             };
-            if config.owner != *owner {
-                continue;
-            }
             owned.push(OwnedContainer {
-                id: name.clone(),
-                name,
+                id: sandbox.name.clone(),
                 attempt: Some(config.attempt),
                 created_at: Some(config.created_at),
                 is_running: !matches!(
-                    folder.phase(),
+                    sandbox.folder.phase(),
                     Ok(Phase::Absent | Phase::Created | Phase::Ended(_) | Phase::Lost)
                 ),
+                name: sandbox.name,
             });
         }
         Ok(owned)

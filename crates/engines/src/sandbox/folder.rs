@@ -146,10 +146,7 @@ impl Folder {
         if shim.boot == SystemClock.moment().boot
             && let Some(living) = Process::find(shim.shim, shim.shim_started)?
         {
-            let init = match (shim.init, shim.init_started) {
-                (Some(pid), Some(started)) => Process::find(pid, started)?,
-                _ => None,
-            };
+            let init = init_of(&shim)?;
             return Ok(Phase::Running(Living { shim: living, init }));
         }
         // After its writer has gone.
@@ -157,6 +154,14 @@ impl Folder {
             Some(exit) => Phase::Ended(exit),
             None => Phase::Lost,
         })
+    }
+
+    /// Returns the first process of a sandbox whose shim has gone, if it is not dead yet: it has been sent SIGKILL.
+    pub(super) fn orphan(&self) -> io::Result<Option<Process>> {
+        match self.read::<ShimRecord>(SHIM_FILE)? {
+            Some(shim) if shim.boot == SystemClock.moment().boot => init_of(&shim),
+            _ => Ok(None),
+        }
     }
 
     /// Waits until the sandbox does not run, and returns where it is then.
@@ -202,6 +207,14 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Finds the first process of a sandbox that was started in this boot.
+fn init_of(shim: &ShimRecord) -> io::Result<Option<Process>> {
+    match (shim.init, shim.init_started) {
+        (Some(pid), Some(started)) => Process::find(pid, started),
+        _ => Ok(None),
     }
 }
 

@@ -34,6 +34,9 @@ const TRIED: Limits = Limits {
     log: None,
 };
 
+/// What the names of groups begin with that are only tried; the process's id follows.
+const TRIED_BY: &str = "dark-factory-tried-by-";
+
 /// A version of control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
@@ -68,10 +71,14 @@ pub(super) fn plan(limits: &Limits) -> SandboxLimits {
 
 fn plan_below(limits: &Limits, parents: &[Parent]) -> SandboxLimits {
     let name = format!("dark-factory-{}", Uuid::new_v4().simple());
+    plan_named(&name, limits, parents)
+}
+
+fn plan_named(name: &str, limits: &Limits, parents: &[Parent]) -> SandboxLimits {
     let mut plan = SandboxLimits::default();
     let mut kept = Vec::new();
     for parent in parents {
-        let folder = parent.folder.join(&name);
+        let folder = parent.folder.join(name);
         for controller in &parent.controllers {
             let settings = settings(parent.version, controller, limits);
             if !settings.is_empty() {
@@ -159,6 +166,20 @@ pub(super) fn kill(limits: &SandboxLimits) {
             }
         }
     }
+    thaw(limits);
+}
+
+/// Lets the groups of a sandbox go on, so that what was killed in them dies: in the first version nothing frozen does.
+pub(super) fn thaw(limits: &SandboxLimits) {
+    for state in limits
+        .cgroups
+        .iter()
+        .map(|group| group.join("freezer.state"))
+    {
+        if let Err(error) = fs::write(&state, "THAWED") {
+            tracing::debug!(%error, file = %state.display(), "no freezer to thaw");
+        }
+    }
 }
 
 /// Removes the groups of a sandbox, and returns whether they are gone: a group stays as long as something in it dies.
@@ -176,9 +197,34 @@ pub(super) fn remove(limits: &SandboxLimits) -> bool {
     is_done
 }
 
+/// Removes the groups that were tried by processes that did not live to remove them.
+fn clear_tried(parents: &[Parent]) {
+    for parent in parents {
+        let entries = fs::read_dir(&parent.folder).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let by = name.to_str().and_then(|name| name.strip_prefix(TRIED_BY));
+            let Some((pid, _)) = by.and_then(|by| by.split_once('-')) else {
+                continue;
+            };
+            if !Path::new("/proc").join(pid).exists() {
+                // Somebody else may do the same in this moment.
+                let _gone = fs::remove_dir(entry.path());
+            }
+        }
+    }
+}
+
 /// Returns the limits that this machine keeps, by trying.
 pub(super) fn kept() -> Vec<LimitKind> {
-    let plan = plan(&TRIED);
+    let parents = parents();
+    clear_tried(&parents);
+    let name = format!(
+        "{TRIED_BY}{}-{}",
+        std::process::id(),
+        Uuid::new_v4().simple()
+    );
+    let plan = plan_named(&name, &TRIED, &parents);
     let mut kept = Vec::new();
     let kinds = [
         ("memory.", LimitKind::Memory),

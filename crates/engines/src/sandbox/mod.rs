@@ -22,6 +22,7 @@ mod process;
 mod reopen;
 mod shim;
 mod shim_command;
+mod tries;
 mod unpack;
 mod usage;
 mod workload;

@@ -20,33 +20,32 @@ use uuid::Uuid;
 use super::config::{Network, Root, SandboxConfig, SandboxLimits};
 use super::engine::SandboxEngine;
 use super::lower::CONFIG_VERSION;
-use super::{limits, shim};
+use super::{limits, shim, tries};
 
 /// File: the boot in which a sandbox was made.
 const NOTE: &str = "sandbox-engine";
-/// The owner of what is tried, which nobody else is.
-const OWNER: &str = "probe";
 /// A program of every system that only waits.
 const PROGRAM: [&str; 2] = ["/bin/sleep", "1000"];
 
 /// Makes a sandbox, and removes it.
 pub(super) async fn try_one(engine: &SandboxEngine, now: Timestamp) -> Result<(), EngineError> {
+    tries::clear(engine).await?;
     let id = Uuid::new_v4();
     let name = format!("probe-{}", id.simple());
     let (bits, _) = id.as_u64_pair();
     let config = SandboxConfig {
         version: CONFIG_VERSION,
         attempt: RunId::from_random_bits(bits).attempt(1),
-        owner: OwnerId(OWNER.to_owned()),
+        owner: OwnerId(tries::OWNER.to_owned()),
         created_at: now,
-        labels: BTreeMap::new(),
+        labels: tries::labels(),
         root: Root::Host,
         binds: Vec::new(),
         tmpfs: Vec::new(),
         argv: PROGRAM.map(str::to_owned).to_vec(),
         env: BTreeMap::new(),
         workdir: "/".to_owned(),
-        hostname: OWNER.to_owned(),
+        hostname: tries::OWNER.to_owned(),
         uid: getuid().as_raw(),
         gid: getgid().as_raw(),
         network: Network::Loopback,

@@ -81,10 +81,34 @@ impl Sandbox {
         }
     }
 
-    /// Waits until the sandbox does not run. Cancel-safe.
+    /// Waits until nothing of the sandbox runs. Cancel-safe.
     pub(super) async fn ended(&self) -> Result<Phase, EngineError> {
         let waited = self.folder.ended().await;
-        waited.map_err(self.local("waiting for"))
+        let phase = waited.map_err(self.local("waiting for"))?;
+        if let Phase::Lost = phase {
+            self.orphan_ended().await?;
+        }
+        Ok(phase)
+    }
+
+    /// Waits until what a killed shim has left is dead: it was sent SIGKILL with the shim's end.
+    async fn orphan_ended(&self) -> Result<(), EngineError> {
+        let doing = self.local("waiting for the end of");
+        let Some(orphan) = self.folder.orphan().map_err(&doing)? else {
+            return Ok(());
+        };
+        limits::thaw(&self.config()?.limits);
+        match timeout(KILL_GRACE, orphan.ended()).await {
+            Ok(ended) => ended.map_err(doing),
+            Err(_) => Err(self.undead()),
+        }
+    }
+
+    fn undead(&self) -> EngineError {
+        EngineError::Failed {
+            operation: format!("kill sandbox {}", self.name),
+            source: "it was sent SIGKILL and still runs".into(),
+        }
     }
 
     /// Returns what an exit record means to the engine's caller.
@@ -153,10 +177,7 @@ impl Sandbox {
         if self.signal_and_wait(Signal::KILL, KILL_GRACE).await? {
             return Ok(());
         }
-        Err(EngineError::Failed {
-            operation: format!("kill sandbox {}", self.name),
-            source: "it was sent SIGKILL and still runs".into(),
-        })
+        Err(self.undead())
     }
 
     /// Removes the sandbox, which does not run; one that is gone is no error.

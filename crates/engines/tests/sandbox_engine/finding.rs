@@ -1,6 +1,7 @@
 //! Finding sandboxes again, whatever happened meanwhile to whoever began them.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use dark_factory_executor::engine::{Engine, EngineError, Recovered};
@@ -65,22 +66,42 @@ async fn one_whose_shim_was_killed_is_gone_with_all_that_was_in_it() {
         workload.wait().await.unwrap_err(),
         EngineError::NoSuchContainer { .. }
     ));
+    assert!(!Path::new(&format!("/proc/{}/exe", init.as_raw_nonzero())).exists());
+    assert!(!Spool::read(&dir).is_complete());
+    let left = lab.engine.list_owned(&lab.owner).await.unwrap();
+    assert!(!left[0].is_running);
+    // From then on nothing of it is listed, and nothing is left of it.
     assert!(matches!(
         lab.engine.recover(&handle).await.unwrap(),
         Recovered::Gone
     ));
-    let dies = async {
-        while rustix::process::test_kill_process(init).is_ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(60), dies)
-        .await
-        .unwrap();
-    assert!(!Spool::read(&dir).is_complete());
-    let left = lab.engine.list_owned(&lab.owner).await.unwrap();
-    assert!(!left[0].is_running);
+    assert!(!lab.root.join(&handle.container).exists());
     lab.engine.remove_owned(&lab.owner, &left[0]).await.unwrap();
+    assert!(lab.engine.list_owned(&lab.owner).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_whose_shim_was_killed_while_it_was_frozen_is_gone_all_the_same() {
+    let lab = Lab::new();
+    let script = "write /workspace/begun; sleep 120";
+    let (workload, _dir) = lab.start(&lab.spec(script)).await;
+    lab.wait_for("begun").await;
+    let handle = workload.handle().clone();
+    let init = process(&lab, &handle.container, "init");
+    workload.pause().await.unwrap();
+
+    kill_process(process(&lab, &handle.container, "shim"), Signal::KILL).unwrap();
+    let waited = workload.wait().await.unwrap_err();
+    let state = lab.engine.recover(&handle).await.unwrap();
+
+    assert!(
+        matches!(waited, EngineError::NoSuchContainer { .. }),
+        "{waited:?}"
+    );
+    assert!(matches!(state, Recovered::Gone), "{state:?}");
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", init.as_raw_nonzero()));
+    // Nobody may have waited for it yet.
+    assert!(stat.is_err() || stat.unwrap().contains(") Z "));
 }
 
 #[tokio::test]
@@ -137,4 +158,41 @@ async fn a_sandbox_outlives_the_one_who_waits_for_it() {
     assert_eq!(workload.wait().await.unwrap().code, 0);
     assert_eq!(Spool::read(&dir).text(), "to the end\n");
     workload.stop(&StopPolicy::default()).await.unwrap();
+}
+
+/// Makes a sandbox one that a process tries, to see whether this machine makes any.
+fn make_a_try_of(lab: &Lab, name: &str, process: u32, started: u64) {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let path = lab.root.join(name).join("config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["owner"] = "probe".into();
+    config["labels"]["dark-factory.tried-by"] =
+        format!("{} {process} {started}", boot.trim()).into();
+    std::fs::write(path, config.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_killed_process_was_trying_is_cleared_away_and_a_living_ones_is_not() {
+    let lab = Lab::new();
+    let (workload, _dir) = lab
+        .start(&lab.spec("write /workspace/begun; sleep 120"))
+        .await;
+    lab.wait_for("begun").await;
+    let dead = &workload.handle().container;
+    let init = process(&lab, dead, "init");
+    let living = lab.create(&lab.spec("print hello"), &lab.attempt()).await;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let started = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+
+    // The id is a living process's by now, which was started later.
+    make_a_try_of(&lab, dead, std::process::id(), started + 1);
+    make_a_try_of(&lab, &living.container, std::process::id(), started);
+    let owned = lab.engine.list_owned(&lab.owner).await.unwrap();
+
+    assert!(owned.is_empty(), "{owned:?}");
+    assert!(!lab.root.join(dead).exists());
+    assert!(!Path::new(&format!("/proc/{}/exe", init.as_raw_nonzero())).exists());
+    assert!(lab.root.join(&living.container).exists());
 }
