@@ -1,7 +1,7 @@
 //! An installation of dark-factory for one test.
 //!
-//! Owns: its state folder, the end of its daemon, and the check that its containers are gone.
-//! Reads: the engine's list of containers.
+//! Owns: its state folder, the end of its daemon, and the check that its containers and sandboxes are gone.
+//! Reads: the engine's list of containers; the processes of this machine.
 //! Never: touches containers of another installation.
 
 use std::path::{Path, PathBuf};
@@ -13,8 +13,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::dark_factory_bin;
+use crate::sandboxes::{Part, sandboxes, shims_below};
 
-/// A state folder of its own; dropped at the end of the test, which ends its daemon, and fails if a container is left.
+/// A state folder of its own; dropped at the end of the test, which ends its daemon, and fails if a container or a
+/// sandbox is left.
 #[derive(Debug)]
 pub struct Installation {
     // Checked before the folder that it is about is removed.
@@ -65,7 +67,7 @@ impl Installation {
         self.folder.path()
     }
 
-    /// Keeps the installation's folder for a person to look at, and removes its containers now.
+    /// Keeps the installation's folder for a person to look at, and removes its containers and sandboxes now.
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
         self.leftovers.remove();
@@ -134,7 +136,7 @@ impl Drop for Installation {
     }
 }
 
-/// Fails the test at its end if containers of an installation are left, and removes them.
+/// Fails the test at its end if containers or sandboxes of an installation are left, and removes them.
 #[derive(Debug)]
 pub struct Leftovers {
     host: Option<String>,
@@ -182,11 +184,26 @@ impl Leftovers {
             .collect()
     }
 
-    /// Removes the installation's containers; returns their ids.
+    /// Returns what the embedded sandbox has of the installation: its folders, and the processes of sandboxes.
+    fn sandboxes(&self) -> Vec<String> {
+        let folders = sandboxes(&self.state_dir).into_iter();
+        let folders = folders.map(|sandbox| format!("sandbox {}", sandbox.name()));
+        let processes = shims_below(&self.state_dir).into_iter();
+        folders
+            .chain(processes.map(|pid| format!("process {pid} of a sandbox")))
+            .collect()
+    }
+
+    /// Removes the installation's containers, and ends its sandboxes; returns what there was.
     fn remove(&self) -> Vec<String> {
-        let left = self.containers();
+        let mut left = self.containers();
         for id in &left {
             self.docker(&["rm", "--force", id]);
+        }
+        left.extend(self.sandboxes());
+        for sandbox in sandboxes(&self.state_dir) {
+            // All that is in it dies with it.
+            sandbox.kill(Part::Shim);
         }
         left
     }
@@ -220,7 +237,7 @@ impl Drop for Leftovers {
         assert!(
             left.is_empty() || thread::panicking(),
             "containers were left behind: {}",
-            left.join(" ")
+            left.join(", ")
         );
     }
 }

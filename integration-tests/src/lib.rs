@@ -12,12 +12,14 @@
 )]
 
 pub mod chaos;
+mod engine;
 pub mod engine_api;
 mod installation;
 mod model;
 mod private_engine;
 mod project;
 mod proxy;
+pub mod sandboxes;
 mod traces;
 
 use std::env;
@@ -25,6 +27,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+pub use engine::Engine;
 pub use installation::{Installation, Leftovers};
 pub use model::MockModel;
 pub use private_engine::{LiveRestore, PrivateEngine};

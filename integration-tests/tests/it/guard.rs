@@ -74,9 +74,10 @@ impl Decoy {
     }
 }
 
-/// A run of a bash script in the image of Claude Code, which has bash.
+/// A run of a bash script in an image that has bash.
 pub(crate) fn bash(scene: &Scene, allow: &str, script: &str) -> Command {
-    let mut run = scene.dark_factory(&["run", "--agent", "command", "--image", &claude_image()]);
+    let image = scene.tools_image();
+    let mut run = scene.dark_factory(&["run", "--agent", "command", "--image", &image]);
     run.args(["--network", allow]).arg(&scene.prompt);
     run.args(["--", "bash", "-c", script]);
     run

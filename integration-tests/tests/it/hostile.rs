@@ -6,11 +6,13 @@
 //!
 //! An attack is a script in Perl, which the Debian of the agents' images has: system calls and sockets need no other
 //! program there. It prints a line for each attempt: the system's own words for why it failed, or `SUCCEEDED`.
+//! The same attacks are made in the embedded sandbox, on the machine's own system folders, by `sandbox`.
 
 mod bombs;
 mod git;
 mod kernel;
 mod network;
+mod sandbox;
 mod secrets;
 mod text;
 mod workspace;
@@ -19,8 +21,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-
-use integration_tests::claude_image;
 
 use crate::scene::Scene;
 
@@ -33,7 +33,8 @@ fn attack(scene: &Scene, script: &str, flags: &[&str], arguments: &[&str]) -> Co
         .project
         .write("attack.pl", format!("{PRELUDE}\n{script}"));
     assert!(path.exists());
-    let mut run = scene.dark_factory(&["run", "--agent", "command", "--image", &claude_image()]);
+    let image = scene.tools_image();
+    let mut run = scene.dark_factory(&["run", "--agent", "command", "--image", &image]);
     run.args(flags).arg(&scene.prompt);
     run.args(["--", "perl", "attack.pl"]).args(arguments);
     run
@@ -67,6 +68,16 @@ impl Attempts {
     fn assert_all_failed(&mut self, names: &[&str], evidence: &[&str]) {
         for name in names {
             self.assert_failed(name, evidence);
+        }
+    }
+
+    /// Checks that of all files of the host that are there, only the workspace can be written to.
+    fn assert_only_the_workspace_is_writable(&mut self) {
+        self.assert_failed("mount /workspace", &["writable"]);
+        let names = self.0.keys().filter(|name| name.starts_with("mount /"));
+        let mounts: Vec<String> = names.cloned().collect();
+        for mount in mounts {
+            self.assert_failed(&mount, &["read-only"]);
         }
     }
 

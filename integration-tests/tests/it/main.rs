@@ -51,6 +51,7 @@ mod restarts;
 mod retry;
 mod run;
 mod sandbox;
+mod sandbox_crashes;
 mod sandbox_images;
 mod scene;
 mod seed_bugs;

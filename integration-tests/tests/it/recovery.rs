@@ -10,7 +10,7 @@ use std::time::Duration;
 use dark_factory_init::spew;
 use integration_tests::{EngineProxy, Fault, agent_image};
 
-use crate::scene::{Running, STARTED, Scene, docker, eventually, report};
+use crate::scene::{Place, Running, STARTED, Scene, docker, eventually, report};
 
 /// Ends at once and leaves a trace.
 const SHORT: &str = "append starts.txt \"started\\n\"\nprint hello\nstderr there\nexit 3";
@@ -30,7 +30,10 @@ fn crash_when_held(scene: &Scene, proxy: &EngineProxy, script: &str) {
 
 #[test]
 fn output_from_before_during_and_after_a_crash_is_whole() {
-    let scene = Scene::new();
+    output_is_whole(&Scene::new());
+}
+
+pub(crate) fn output_is_whole(scene: &Scene) {
     let script = format!(
         "{STARTED}spew 100k\nwrite one x\nwait-file during\nspew 300k 1k\nstderr meanwhile\nwrite two x\n\
          wait-file after\nprint last words\nexit 3"
@@ -65,8 +68,10 @@ fn output_from_before_during_and_after_a_crash_is_whole() {
 
 #[test]
 fn an_agent_that_ended_while_nobody_looked_is_recovered() {
-    let scene = Scene::new();
+    an_end_nobody_saw_is_recovered(&Scene::new());
+}
 
+pub(crate) fn an_end_nobody_saw_is_recovered(scene: &Scene) {
     scene
         .run_until(
             "one",
@@ -83,7 +88,10 @@ fn an_agent_that_ended_while_nobody_looked_is_recovered() {
 
 #[test]
 fn a_recovery_that_is_killed_too_is_recovered() {
-    let scene = Scene::new();
+    a_killed_recovery_is_recovered(&Scene::new());
+}
+
+pub(crate) fn a_killed_recovery_is_recovered(scene: &Scene) {
     let script = format!("{STARTED}print first\nwrite one x\nwait-file go\nprint second");
 
     scene.run_until("one", &script).crash();
@@ -246,6 +254,10 @@ fn a_crash_while_cleaning_up_changes_no_outcome() {
 
 #[test]
 fn a_crash_at_any_moment_is_recovered() {
+    crashes_at_any_moment_are_recovered(Place::Container);
+}
+
+pub(crate) fn crashes_at_any_moment_are_recovered(place: Place) {
     let script = format!(
         "{STARTED}print hello\nsleep 200ms\nspew 500k\nstderr there\nsleep 200ms\nprint end\nexit 3"
     );
@@ -255,15 +267,18 @@ fn a_crash_at_any_moment_is_recovered() {
     for _ in 0..6 {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let moment = Duration::from_millis((u64::from(seed >> 16) * 1500) >> 16);
-        let scene = Scene::new();
+        let scene = Scene::in_place(place);
 
         let run = Running::start(&mut scene.run(&script));
         thread::sleep(moment);
         run.crash();
         let recover = scene.recover();
 
-        eprintln!("killed after {moment:?}: {}", recover.stdout);
-        assert_eq!(recover.code, 0, "{}", recover.stderr);
+        assert_eq!(
+            recover.code, 0,
+            "killed after {moment:?}: {}{}",
+            recover.stdout, recover.stderr
+        );
         if scene.runs().is_empty() {
             assert!(!scene.project.path().join("starts.txt").exists());
         } else {

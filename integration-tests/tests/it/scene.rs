@@ -11,9 +11,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dark_factory_types::{Event, EventStream};
+use integration_tests::sandboxes::{Part, SeenSandbox, sandboxes};
 use integration_tests::{
-    EngineProxy, Installation, PrivateEngine, Project, agent_image, podman_host,
+    Engine, EngineProxy, Installation, PROJECT_OWNER, PrivateEngine, Project, claude_image,
+    is_root, podman_host,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::Ended;
@@ -77,11 +81,7 @@ impl Running {
     pub(crate) fn hang(&self) {
         let child = self.0.as_ref().expect("it was not waited for");
         let pid = i32::try_from(child.id()).expect("a process id");
-        nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(pid),
-            nix::sys::signal::Signal::SIGSTOP,
-        )
-        .expect("our child can be stopped");
+        kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("our child can be stopped");
     }
 
     /// Returns whether it has ended; what it printed is not read.
@@ -113,12 +113,24 @@ impl Drop for Running {
     }
 }
 
+/// Where the runs of a scene are, and whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On Docker or Podman.
+    Container,
+    /// In the embedded sandbox, of whoever runs the tests, which is root.
+    Sandbox,
+    /// In the embedded sandbox of an ordinary user: the project's owner.
+    UsersSandbox,
+}
+
 /// The scene. Its agent is the scripted one, without a network.
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) installation: Installation,
     pub(crate) project: Project,
     pub(crate) prompt: PathBuf,
+    pub(crate) place: Place,
     /// The engine itself, where it is not the machine's.
     host: Option<String>,
     /// How `dark-factory` reaches it, where that is another way.
@@ -141,6 +153,19 @@ impl Scene {
         Self::at(Some(podman_host()))
     }
 
+    /// Sets a scene on the engine, or in the embedded sandbox.
+    pub(crate) fn in_place(place: Place) -> Self {
+        let scene = Self {
+            place,
+            ..Self::new()
+        };
+        if place == Place::UsersSandbox {
+            assert!(is_root(), "this needs root, to become another user");
+            give(scene.installation.folder(), PROJECT_OWNER);
+        }
+        scene
+    }
+
     fn at(host: Option<String>) -> Self {
         let project = Project::new();
         let prompt = project.write("prompt.md", "Do what the command says.\n");
@@ -148,8 +173,24 @@ impl Scene {
             installation: Installation::on(host.clone()),
             project,
             prompt,
+            place: Place::Container,
             host,
             proxy: None,
+        }
+    }
+
+    fn engine(&self) -> Engine {
+        match self.place {
+            Place::Container => Engine::Docker,
+            Place::Sandbox | Place::UsersSandbox => Engine::Sandbox,
+        }
+    }
+
+    /// Returns an image with Perl, bash and git.
+    pub(crate) fn tools_image(&self) -> String {
+        match self.engine() {
+            Engine::Docker => claude_image(),
+            Engine::Sandbox => self.engine().agent_image(),
         }
     }
 
@@ -172,7 +213,11 @@ impl Scene {
     /// Returns a `dark-factory` command.
     pub(crate) fn dark_factory(&self, arguments: &[&str]) -> Command {
         let mut command = self.installation.dark_factory();
+        if self.place == Place::UsersSandbox {
+            command = as_user(PROJECT_OWNER, &["--clear-groups"], &command);
+        }
         command.args(arguments).current_dir(self.project.path());
+        self.engine().choose(&mut command);
         if let Some(proxy) = &self.proxy {
             command.env("DOCKER_HOST", proxy);
         }
@@ -214,12 +259,9 @@ impl Scene {
 
     /// Returns a `run` of a script for another file than the scene's own.
     pub(crate) fn run_file(&self, file: &Path, flags: &[&str], script: &str) -> Command {
-        self.run_files(
-            &agent_image(),
-            flags,
-            &[file],
-            &["/bin/agent", "-e", script],
-        )
+        let argv = self.engine().agent(script);
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        self.run_files(&self.engine().agent_image(), flags, &[file], &argv)
     }
 
     /// Starts a `run` of a script, and waits until the script has made `file`.
@@ -237,7 +279,33 @@ impl Scene {
 
     /// Waits until the engine says that the one run's container has ended, for whatever reason.
     pub(crate) fn wait_for_container(&self) {
-        self.docker(&["wait", &self.container()]);
+        match self.engine() {
+            Engine::Docker => drop(self.docker(&["wait", &self.container()])),
+            Engine::Sandbox => {
+                let sandbox = self.sandbox();
+                eventually("the end of the sandbox", || {
+                    sandbox.process(Part::Shim).is_none().then_some(())
+                });
+            }
+        }
+    }
+
+    /// Kills the main process of the agent in the one sandbox, from outside.
+    pub(crate) fn kill_agent(&self) {
+        let helper = self.sandbox().process(Part::Helper);
+        let helper = helper.expect("the sandbox runs");
+        let children = format!("/proc/{helper}/task/{helper}/children");
+        let children = fs::read_to_string(children).expect("the helper's children");
+        let agent = children.split_whitespace().next().expect("an agent");
+        let agent = Pid::from_raw(agent.parse().expect("a process id"));
+        kill(agent, Signal::SIGKILL).expect("root may kill it");
+    }
+
+    /// Returns the one sandbox of the scene.
+    pub(crate) fn sandbox(&self) -> SeenSandbox {
+        let mut all = sandboxes(&self.installation.state_dir());
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
     }
 
     /// Returns the name of the one run's container.
@@ -252,6 +320,11 @@ impl Scene {
             .file_name()
             .expect("a folder has a name")
             .to_string_lossy();
+        if self.engine() == Engine::Sandbox {
+            let all = sandboxes(&self.installation.state_dir()).into_iter();
+            let ours = all.filter(|sandbox| sandbox.attempt().is_some_and(|it| it == attempt));
+            return ours.map(|sandbox| sandbox.name().to_owned()).collect();
+        }
         let label = format!("label=dark-factory.attempt={attempt}");
         let ids = self.docker(&["ps", "--all", "--quiet", "--filter", &label]);
         ids.lines().map(str::to_owned).collect()
@@ -345,6 +418,41 @@ impl Scene {
     pub(crate) fn assert_started_once(&self) {
         assert_eq!(self.project.read("starts.txt"), "started\n");
     }
+}
+
+/// Gives a folder, and all that is in it, to a user.
+pub(crate) fn give(path: &Path, owner: u32) {
+    let given = Command::new("chown")
+        .arg("--recursive")
+        .arg(format!("{owner}:{owner}"))
+        .arg(path)
+        .status();
+    assert!(
+        given.is_ok_and(|status| status.success()),
+        "root may give files away"
+    );
+}
+
+/// Returns the same command, executed by another user whose groups `setpriv` is told.
+pub(crate) fn as_user(user: u32, groups: &[&str], command: &Command) -> Command {
+    let id = user.to_string();
+    let mut wrapped = Command::new("setpriv");
+    wrapped
+        .args(["--reuid", &id, "--regid", &id])
+        .args(groups)
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    wrapped.stdin(Stdio::null());
+    wrapped
 }
 
 /// What a script begins with to leave a trace of each start.

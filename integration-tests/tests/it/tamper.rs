@@ -4,12 +4,9 @@
 //! Reads: what the scripted agent says of each attack.
 //! Never: knows the attacks; they are the scripted agent's.
 
-use std::path::Path;
-use std::process::Command;
+use integration_tests::{docker_group, is_root};
 
-use integration_tests::{dark_factory_bin, docker_group, is_root};
-
-use crate::scene::Scene;
+use crate::scene::{Place, Scene, as_user, give};
 use crate::support::Ended;
 
 const SCRIPT: &str = "id\ntamper\nstderr still here\nexit 7";
@@ -44,45 +41,54 @@ fn assert_all_refused(scene: &Scene, run: &Ended, user: &str) {
     );
 }
 
-fn give(path: &Path, owner: u32) {
-    let given = Command::new("chown")
-        .arg("--recursive")
-        .arg(format!("{owner}:{owner}"))
-        .arg(path)
-        .status();
-    assert!(
-        given.is_ok_and(|status| status.success()),
-        "root may give files away"
-    );
-}
-
-#[test]
-fn a_root_owned_project_gives_the_agent_no_way_in() {
-    let scene = Scene::new();
+fn in_a_project_of_root(scene: &Scene) {
     assert!(is_root(), "this needs root, to own a project");
     give(scene.project.path(), 0);
 
     let run = Ended::of(&mut scene.run(SCRIPT));
 
-    assert_all_refused(&scene, &run, "uid=0 gid=0");
+    assert_all_refused(scene, &run, "uid=0 gid=0");
+}
+
+fn in_a_project_of_a_user(scene: &Scene) {
+    let run = Ended::of(&mut scene.run(SCRIPT));
+
+    assert_all_refused(scene, &run, "uid=1000 gid=1000");
+}
+
+fn as_nobody(scene: &Scene) {
+    let run = Ended::of(&mut scene.run_with(&["--user", "12345:12345"], SCRIPT));
+
+    assert_all_refused(scene, &run, "uid=12345 gid=12345");
+}
+
+#[test]
+fn a_root_owned_project_gives_the_agent_no_way_in() {
+    in_a_project_of_root(&Scene::new());
 }
 
 #[test]
 fn an_ordinary_user_under_roots_supervisor_has_no_way_in() {
-    let scene = Scene::new();
-
-    let run = Ended::of(&mut scene.run(SCRIPT));
-
-    assert_all_refused(&scene, &run, "uid=1000 gid=1000");
+    in_a_project_of_a_user(&Scene::new());
 }
 
 #[test]
 fn a_user_that_is_nobodys_has_no_way_in() {
-    let scene = Scene::new();
+    as_nobody(&Scene::new());
+}
 
-    let run = Ended::of(&mut scene.run_with(&["--user", "12345:12345"], SCRIPT));
+#[test]
+fn no_user_of_a_sandbox_of_roots_has_a_way_in() {
+    let scene = || Scene::in_place(Place::Sandbox);
 
-    assert_all_refused(&scene, &run, "uid=12345 gid=12345");
+    in_a_project_of_root(&scene());
+    in_a_project_of_a_user(&scene());
+    as_nobody(&scene());
+}
+
+#[test]
+fn the_user_of_an_own_sandbox_has_no_way_in() {
+    in_a_project_of_a_user(&Scene::in_place(Place::UsersSandbox));
 }
 
 #[test]
@@ -97,21 +103,8 @@ fn the_supervisors_own_user_has_no_way_in() {
             .expect("it is in a folder of the test"),
         1000,
     );
-    let as_root = scene.run(SCRIPT);
     let group = docker_group().to_string();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", "1000", "--regid", "1000", "--groups", &group])
-        .arg(dark_factory_bin());
-    command
-        .args(as_root.get_args())
-        .current_dir(scene.project.path());
-    for (name, value) in as_root.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+    let mut command = as_user(1000, &["--groups", &group], &scene.run(SCRIPT));
 
     let run = Ended::of(&mut command);
 

@@ -12,14 +12,17 @@ use crate::support::Ended;
 
 #[test]
 fn bombs_go_off_in_the_container_and_the_agent_outlives_them() {
-    let scene = Scene::new();
+    bombs_go_off_inside(&Scene::new());
+}
+
+pub(super) fn bombs_go_off_inside(scene: &Scene) {
     let script = include_str!("bombs.pl");
     let flags = ["--network", "none", "--memory", "192m", "--pids", "64"];
 
-    let run = Ended::of(&mut attack(&scene, script, &flags, &[]));
+    let run = Ended::of(&mut attack(scene, script, &flags, &[]));
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let mut attempts = Attempts::of(&scene);
+    let mut attempts = Attempts::of(scene);
     attempts.assert_failed("fork", &["Resource temporarily unavailable"]);
     attempts.assert_failed("forked", &["fewer than 64"]);
     attempts.assert_failed("open files", &["Too many open files"]);

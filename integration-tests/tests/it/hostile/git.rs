@@ -8,8 +8,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use integration_tests::claude_image;
-
 use crate::scene::Scene;
 use crate::support::Ended;
 
@@ -85,13 +83,17 @@ echo laid"
 
 #[test]
 fn no_command_of_ours_executes_what_an_agent_left_in_git() {
-    let scene = Scene::new();
+    nothing_left_in_git_is_executed(&Scene::new());
+}
+
+pub(super) fn nothing_left_in_git_is_executed(scene: &Scene) {
     let canary = tempfile::tempdir().unwrap();
     fs::set_permissions(canary.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let fallen = || fs::read_dir(canary.path()).unwrap().count();
     let traps = traps(&canary.path().display().to_string());
+    let image = scene.tools_image();
 
-    let laid = Ended::of(&mut scene.run_argv(&claude_image(), &[], &["bash", "-c", &traps]));
+    let laid = Ended::of(&mut scene.run_argv(&image, &[], &["bash", "-c", &traps]));
 
     assert_eq!(laid.code, 0, "{}{}", laid.stdout, laid.stderr);
     assert!(laid.stdout.contains("laid"), "{}", laid.stdout);

@@ -33,6 +33,9 @@ try('umount', 'umount2', "/.dark-factory/attempt\0", 2);
 try('pivot-root', 'pivot_root', "/tmp\0", "/tmp\0");
 try('fsopen', 'fsopen', "tmpfs\0", 0);
 try('open-tree', 'open_tree', $here, "/\0", 1);
+# Newer than any list of what may be called, and the same number everywhere.
+$numbers{open_tree_attr} = 467;
+try('open-tree-attr', 'open_tree_attr', $here, "/\0", 1, 0, 0);
 try('move-mount', 'move_mount', $here, "/tmp\0", $here, "/home\0", 0);
 try('chroot', 'chroot', "/tmp\0");
 try('unshare-user', 'unshare', 0x10000000);

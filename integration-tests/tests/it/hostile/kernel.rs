@@ -4,10 +4,8 @@
 //! Reads: nothing but the attempts.
 //! Never: traces, stops or reads PID 1 by other ways; see `tamper`.
 
-use integration_tests::claude_image;
-
 use super::{Attempts, attack};
-use crate::scene::Scene;
+use crate::scene::{Place, Scene};
 use crate::support::Ended;
 
 const NOT_PERMITTED: &[&str] = &["Operation not permitted", "Permission denied"];
@@ -22,13 +20,21 @@ const ABSENT: &[&str] = &["No such file or directory"];
 
 #[test]
 fn the_kernel_gives_an_agent_nothing_that_is_not_its_own() {
-    let scene = Scene::new();
+    the_kernel_gives_nothing(&Scene::new());
+}
+
+#[test]
+fn an_agent_that_lets_pid_1_trace_it_ends_as_it_ends() {
+    a_traced_agent_ends_as_it_ends(&Scene::new());
+}
+
+pub(super) fn the_kernel_gives_nothing(scene: &Scene) {
     let script = include_str!("kernel.pl");
 
-    let run = Ended::of(&mut attack(&scene, script, &["--network", "none"], &[]));
+    let run = Ended::of(&mut attack(scene, script, &["--network", "none"], &[]));
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let mut attempts = Attempts::of(&scene);
+    let mut attempts = Attempts::of(scene);
     // File systems.
     attempts.assert_all_failed(
         &[
@@ -40,20 +46,21 @@ fn the_kernel_gives_an_agent_nothing_that_is_not_its_own() {
         ],
         NOT_PERMITTED,
     );
-    attempts.assert_all_failed(&["fsopen", "open-tree", "move-mount"], REFUSED);
+    let new = ["fsopen", "open-tree", "open-tree-attr", "move-mount"];
+    attempts.assert_all_failed(&new, REFUSED);
     attempts.assert_all_failed(&["chroot", "open-by-handle", "fanotify"], NOT_PERMITTED);
     // Namespaces.
     let namespaces = ["unshare-user", "unshare-mount", "unshare-net", "setns"];
     attempts.assert_all_failed(&namespaces, NOT_PERMITTED);
     // Identities and privileges.
-    let identities = [
-        "setuid",
-        "setgroups",
-        "capset",
-        "chown-root",
-        "file-capability",
-    ];
+    let identities = ["setgroups", "capset", "file-capability"];
     attempts.assert_all_failed(&identities, NOT_PERMITTED);
+    // In a user namespace of its own there is no root to become.
+    let root: &[&str] = match scene.place {
+        Place::UsersSandbox => &["Invalid argument"],
+        Place::Container | Place::Sandbox => NOT_PERMITTED,
+    };
+    attempts.assert_all_failed(&["setuid", "chown-root"], root);
     attempts.assert_failed("privileges-back", &["Invalid argument"]);
     attempts.assert_failed(
         "set-user-id",
@@ -100,9 +107,10 @@ fn the_kernel_gives_an_agent_nothing_that_is_not_its_own() {
     ] {
         attempts.assert_failed(&format!("write {path}"), CLOSED);
     }
-    for path in ["/proc/1/environ", "/proc/1/mem", "/root/.profile"] {
+    for path in ["/proc/1/environ", "/proc/1/mem"] {
         attempts.assert_failed(&format!("read {path}"), &["Permission denied"]);
     }
+    attempts.assert_failed("read /root/.profile", CLOSED);
     for device in ["mem", "kmsg", "vda", "sda", "fuse", "net/tun", "kvm"] {
         attempts.assert_failed(&format!("read /dev/{device}"), ABSENT);
     }
@@ -123,16 +131,19 @@ fn the_kernel_gives_an_agent_nothing_that_is_not_its_own() {
         attempts.assert_failed(&format!("status {set}"), &["0000000000000000"]);
     }
     attempts.assert_failed("status uid", &["1000\t1000\t1000\t1000"]);
-    attempts.assert_failed("status groups", &["1000"]);
+    let groups = match scene.place {
+        // What the user's process had is what it keeps.
+        Place::UsersSandbox => "",
+        Place::Container | Place::Sandbox => "1000",
+    };
+    attempts.assert_failed("status groups", &[groups]);
     attempts.assert_failed("status nonewprivs", &["1"]);
     attempts.assert_failed("status seccomp", &["2"]);
     attempts.assert_no_more();
     assert!(!scene.project.path().join("mem").exists());
 }
 
-#[test]
-fn an_agent_that_lets_pid_1_trace_it_ends_as_it_ends() {
-    let scene = Scene::new();
+pub(super) fn a_traced_agent_ends_as_it_ends(scene: &Scene) {
     // PTRACE_TRACEME: from then on it stops at each signal, and PID 1 is told.
     let script = "syscall((POSIX::uname())[4] eq 'aarch64' ? 117 : 101, 0, 0, 0, 0) == 0 or die $!; \
                   kill 'USR1', $$; kill 'STOP', $$; print `echo from a child`; print qq{after\\n}; exit 9";
@@ -142,8 +153,8 @@ fn an_agent_that_lets_pid_1_trace_it_ends_as_it_ends() {
         "$SIG{{USR1}} = 'IGNORE'; {}",
         script.replace("kill 'STOP', $$; ", "")
     );
-    let run =
-        Ended::of(&mut scene.run_argv(&claude_image(), &[], &[&argv[..], &[&ignoring]].concat()));
+    let argv = [&argv[..], &[&ignoring]].concat();
+    let run = Ended::of(&mut scene.run_argv(&scene.tools_image(), &[], &argv));
 
     assert_eq!(run.code, 1, "{}{}", run.stdout, run.stderr);
     let report = scene.assert_ended("failed", b"from a child\nafter\n", b"");

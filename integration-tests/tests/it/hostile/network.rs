@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{Attempts, attack};
 use crate::guard::{ASK, Decoy, bash, bridge_address, raw};
-use crate::scene::{Running, Scene};
+use crate::scene::{Place, Running, Scene};
 use crate::support::Ended;
 
 /// Returns the same command, for whose processes these names have these addresses.
@@ -52,18 +52,22 @@ fn denied(scene: &Scene) -> Vec<(String, String)> {
 
 #[test]
 fn there_is_no_way_to_what_is_not_on_the_list() {
-    let scene = Scene::new();
+    nothing_but_the_list_is_reached(Place::Container);
+}
+
+pub(super) fn nothing_but_the_list_is_reached(place: Place) {
+    let scene = Scene::in_place(place);
     let host = bridge_address(&scene);
     let (decoy, allowed) = (Decoy::open(), Decoy::open());
     let redirecting = Decoy::answering(&format!(
         "HTTP/1.1 302 Found\r\nLocation: http://{host}:{}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         decoy.port
     ));
-    let name = format!("hostile-{}", std::process::id());
+    let name = format!("hostile-{}-{place:?}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let _abstract = UnixListener::bind_addr(&address).unwrap();
     // A neighbour with a way of its own, which is open all the time.
-    let neighbour = Scene::new();
+    let neighbour = Scene::in_place(place);
     let asks = format!(
         "{ASK} ask 'GET http://{host}:{}/ HTTP/1.1' | head -1; touch asked; until [ -e enough ]; do sleep 0.1; done",
         decoy.port

@@ -6,15 +6,31 @@
 
 use std::fs;
 
+use integration_tests::PROJECT_OWNER;
+
 use super::{Attempts, attack};
-use crate::scene::{Running, Scene, docker};
+use crate::scene::{Place, Running, Scene, docker, give};
 
 /// Stands in every secret of the host.
 const MARK: &str = "mark-of-the-host-7d1f";
 
 #[test]
 fn nothing_of_the_host_is_to_be_found_inside() {
-    let scene = Scene::new();
+    nothing_of_the_host_is_found(&Scene::new());
+}
+
+/// Returns all that the engine tells of the one run's container.
+fn told(scene: &Scene) -> String {
+    match scene.place {
+        Place::Container => {
+            let name = scene.container();
+            docker(&["inspect", &name]) + &docker(&["logs", &name])
+        }
+        Place::Sandbox | Place::UsersSandbox => scene.sandbox().told(),
+    }
+}
+
+pub(super) fn nothing_of_the_host_is_found(scene: &Scene) {
     let home = scene.installation.folder().join("home");
     for name in [
         ".ssh/id_ed25519",
@@ -32,6 +48,10 @@ fn nothing_of_the_host_is_to_be_found_inside() {
     let state = scene.installation.state_dir();
     fs::create_dir_all(state.join("runs/other-1")).unwrap();
     fs::write(state.join("runs/other-1/raw.jsonl"), MARK).unwrap();
+    if scene.place == Place::UsersSandbox {
+        // Its user may read them all, outside.
+        give(scene.installation.folder(), PROJECT_OWNER);
+    }
     let paths = [
         home.join(".ssh/id_ed25519"),
         home.join(".claude/.credentials.json"),
@@ -46,7 +66,7 @@ fn nothing_of_the_host_is_to_be_found_inside() {
     arguments.extend(paths.iter().map(String::as_str));
     let script = include_str!("secrets.pl");
     let mut command = attack(
-        &scene,
+        scene,
         script,
         &["--network", "allow:example.com"],
         &arguments,
@@ -63,17 +83,16 @@ fn nothing_of_the_host_is_to_be_found_inside() {
 
     let run = Running::start(&mut command);
     scene.wait_for_file("looked");
-    let inspected = docker(&["inspect", &scene.container()]);
-    let printed = docker(&["logs", &scene.container()]);
+    let told = told(scene);
     scene.project.write("enough", "");
     let run = run.ended();
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    assert!(inspected.contains("dark-factory.attempt"), "{inspected}");
-    for text in [&inspected, &printed, &run.stdout, &run.stderr] {
+    assert!(told.contains("dark-factory.attempt"), "{told}");
+    for text in [&told, &run.stdout, &run.stderr] {
         assert!(!text.contains(MARK), "{text}");
     }
-    let mut attempts = Attempts::of(&scene);
+    let mut attempts = Attempts::of(scene);
     for path in &paths {
         let name = path.rsplit('/').next().unwrap();
         for how in ["", " by a link", " from outside of the workspace"] {
@@ -93,18 +112,10 @@ fn nothing_of_the_host_is_to_be_found_inside() {
         let absent = ["No such file or directory"];
         attempts.assert_failed(&format!("read /home/agent/{path}"), &absent);
     }
-    attempts.assert_failed("read /etc/shadow", &["Permission denied"]);
+    let closed = ["Permission denied", "No such file or directory"];
+    attempts.assert_failed("read /etc/shadow", &closed);
     attempts.assert_failed("variables", &["none of the host"]);
-    // All that is there of the host's files, and only the workspace can be written.
-    attempts.assert_failed("mount /workspace", &["writable"]);
-    for target in [
-        "/",
-        "/.dark-factory/attempt",
-        "/.dark-factory/init",
-        "/etc/hostname",
-    ] {
-        attempts.assert_failed(&format!("mount {target}"), &["read-only"]);
-    }
+    attempts.assert_only_the_workspace_is_writable();
     attempts.assert_failed("the mark", &["nowhere"]);
     attempts.assert_no_more();
 }

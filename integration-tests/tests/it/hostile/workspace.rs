@@ -51,7 +51,10 @@ fn said(scene: &Scene, arguments: &[&str]) -> String {
 
 #[test]
 fn what_an_agent_leaves_in_its_workspace_leads_the_host_nowhere() {
-    let scene = Scene::new();
+    what_is_left_leads_nowhere(&Scene::new());
+}
+
+pub(super) fn what_is_left_leads_nowhere(scene: &Scene) {
     let elsewhere = Elsewhere::new();
     scene.project.write("kept.txt", "kept\n");
     scene.project.write("sub/x", "x\n");
@@ -62,14 +65,14 @@ fn what_an_agent_leaves_in_its_workspace_leads_the_host_nowhere() {
     let script = include_str!("workspace.pl");
 
     let run = Ended::of(&mut attack(
-        &scene,
+        scene,
         script,
         &["--network", "none"],
         &arguments,
     ));
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
-    let mut attempts = Attempts::of(&scene);
+    let mut attempts = Attempts::of(scene);
     let links = [
         "hard link to the prompt",
         "hard link to the helper",
@@ -104,12 +107,12 @@ fn what_an_agent_leaves_in_its_workspace_leads_the_host_nowhere() {
     // Its script cannot do the same again; how it ends is told all the same.
     assert_eq!(retry.code, 1, "{}{}", retry.stdout, retry.stderr);
     for arguments in [&["inspect", &id][..], &["logs", &id], &["ps", "-a"]] {
-        let said = said(&scene, arguments);
+        let said = said(scene, arguments);
         assert!(!said.contains(SECRET), "{arguments:?}: {said}");
     }
     let state = scene.installation.state_dir();
     assert_eq!(files_with(&state, SECRET.as_bytes()), Vec::<String>::new());
-    said(&scene, &["rm", &id]);
+    said(scene, &["rm", &id]);
     assert!(!attempt.exists());
     elsewhere.assert_untouched();
     assert!(scene.project.path().join("new-link").is_symlink());
