@@ -17,7 +17,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine_api::{kill_container, our_containers};
-use crate::{EngineProxy, Installation, Project, agent_image};
+use crate::sandboxes::{Part, sandboxes};
+use crate::{Engine, EngineProxy, Installation, Project};
 
 use super::process::{Ended, How, Process};
 use super::schedule::{Fault, Role, Scenario, Schedule, Trigger, Trouble};
@@ -188,7 +189,7 @@ impl<'a> Stage<'a> {
     /// Does what the scenario has another process, or an enemy, do.
     fn act(&self) -> Result<(), String> {
         let acts = self.schedule.scenario.acts();
-        if acts.is_empty() && self.schedule.scenario != Scenario::HelperKilled {
+        if acts.is_empty() && !self.schedule.scenario.is_murder() {
             return Ok(());
         }
         let recorded = || match self.schedule.trigger {
@@ -198,8 +199,8 @@ impl<'a> Stage<'a> {
         if !self.wait(|| self.begun().exists() || recorded()) {
             return Ok(());
         }
-        if self.schedule.scenario == Scenario::HelperKilled {
-            self.kill_helper();
+        if self.schedule.scenario.is_murder() {
+            self.murder();
             return Ok(());
         }
         let result = acts.iter().enumerate().try_for_each(|(number, act)| {
@@ -237,18 +238,26 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn kill_helper(&self) {
-        self.wait(|| {
-            self.begun().exists() && {
-                let state = self.installation.state_dir();
-                let running = our_containers()
-                    .into_iter()
-                    .find(|container| container.uses(&state) && container.state == "running");
+    /// Kills what the scenario says, once the agent works.
+    fn murder(&self) {
+        let state = self.installation.state_dir();
+        let kill = || match (self.schedule.engine, self.schedule.scenario) {
+            (Engine::Docker, _) => {
+                let mut ours = our_containers().into_iter();
+                let running = ours.find(|one| one.uses(&state) && one.state == "running");
                 running
                     .inspect(|container| kill_container(&container.id))
                     .is_some()
             }
-        });
+            (Engine::Sandbox, scenario) => {
+                let part = match scenario {
+                    Scenario::ShimKilled => Part::Shim,
+                    _ => Part::Helper,
+                };
+                sandboxes(&state).iter().any(|sandbox| sandbox.kill(part))
+            }
+        };
+        self.wait(|| self.begun().exists() && kill());
     }
 
     fn make_trouble(&self) {
@@ -303,15 +312,11 @@ impl<'a> Stage<'a> {
         };
         let mut command = self.command(&["run", "--quiet", "--agent", "command"]);
         command
-            .args(["--network", "none", "--image", &agent_image()])
+            .args(["--network", "none"])
+            .args(["--image", &schedule.engine.agent_image()])
             .args(flags)
-            .args([
-                "prompt.md",
-                "--",
-                "/bin/agent",
-                "-e",
-                &schedule.script_text(),
-            ])
+            .args(["prompt.md", "--"])
+            .args(schedule.engine.agent(&schedule.script_text()))
             .env("TOKEN", SECRET);
         command
     }
@@ -320,6 +325,7 @@ impl<'a> Stage<'a> {
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.installation.dark_factory();
         command.args(arguments).current_dir(self.project.path());
+        self.schedule.engine.choose(&mut command);
         if let Some(proxy) = &self.proxy {
             command.env("DOCKER_HOST", proxy.host());
         }
@@ -375,9 +381,12 @@ impl<'a> Stage<'a> {
                 format!("{request} {kind}")
             }
         });
-        let helper =
-            (self.schedule.scenario == Scenario::HelperKilled).then(|| "helper killed".to_owned());
-        let faults = faults.chain(trouble).chain(helper).collect();
+        let killed = match self.schedule.scenario {
+            Scenario::HelperKilled => Some("helper killed".to_owned()),
+            Scenario::ShimKilled => Some("shim killed".to_owned()),
+            _ => None,
+        };
+        let faults = faults.chain(trouble).chain(killed).collect();
         let recoveries = recovered.count();
         let mut first: Vec<(Role, Ended)> = Vec::new();
         for (role, _, ended) in history {

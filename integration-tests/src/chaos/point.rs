@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Engine;
+
 use super::play::Played;
 use super::schedule::{Effect, Fault, Role, Scenario, Schedule};
 
@@ -84,7 +86,8 @@ pub enum Met {
     /// Every point of every scenario with every effect.
     InEveryScenario,
     /// Every point with every effect in the first scenario that has it, and with a kill in the others; the steps up to
-    /// the container's start, which are the same in all, only in those that differ there.
+    /// the container's start, which are the same in all, only in those that differ there. In the sandbox, a kill in the
+    /// first scenario that has it.
     Once,
 }
 
@@ -95,10 +98,10 @@ pub enum Met {
 /// Names points that are not in the list.
 pub fn every_point(calm: &[Played], met: Met) -> Result<Vec<Schedule>, String> {
     let mut schedules = Vec::new();
-    let mut seen: BTreeSet<(&str, usize)> = BTreeSet::new();
+    let mut seen: BTreeSet<(Engine, &str, usize)> = BTreeSet::new();
     let mut unknown: BTreeSet<&str> = BTreeSet::new();
     for played in calm {
-        let scenario = played.schedule.scenario;
+        let (engine, scenario) = (played.schedule.engine, played.schedule.scenario);
         for (role, ended) in &played.first {
             if matches!(scenario, Scenario::Orphaned | Scenario::OrphanStopped)
                 && *role == Role::Run
@@ -120,9 +123,15 @@ pub fn every_point(calm: &[Played], met: Met) -> Result<Vec<Schedule>, String> {
                 if *hit > HITS || (met == Met::Once && is_same) {
                     continue;
                 }
-                let effects = match met {
-                    Met::Once if !seen.insert((*point, *hit)) => &Effect::ALL[..1],
-                    _ => &Effect::ALL[..],
+                let is_new = seen.insert((engine, *point, *hit));
+                let effects = match (met, engine, is_new) {
+                    (Met::InEveryScenario, _, _) | (Met::Once, Engine::Docker, true) => {
+                        &Effect::ALL[..]
+                    }
+                    (Met::Once, Engine::Docker, false) | (Met::Once, Engine::Sandbox, true) => {
+                        &Effect::ALL[..1]
+                    }
+                    (Met::Once, Engine::Sandbox, false) => continue,
                 };
                 schedules.extend(effects.iter().map(|&effect| {
                     let fault = Fault::Point {
@@ -131,7 +140,7 @@ pub fn every_point(calm: &[Played], met: Met) -> Result<Vec<Schedule>, String> {
                         times: 1,
                         effect,
                     };
-                    Schedule::with_fault(scenario, *role, fault)
+                    Schedule::with_fault(engine, scenario, *role, fault)
                 }));
             }
         }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Fault as SocketFault, Instead};
+use crate::{Engine, Fault as SocketFault, Instead};
 
 use super::point::KNOWN;
 use super::{Random, Script};
@@ -31,10 +31,12 @@ pub enum Scenario {
     OrphanStopped,
     /// The helper in its container is killed with SIGKILL.
     HelperKilled,
+    /// The shim of its sandbox is killed with SIGKILL, and all in it with that.
+    ShimKilled,
 }
 
 impl Scenario {
-    /// Every scenario.
+    /// Every scenario of any engine.
     pub const ALL: [Self; 8] = [
         Self::Plain,
         Self::Secret,
@@ -45,6 +47,20 @@ impl Scenario {
         Self::OrphanStopped,
         Self::HelperKilled,
     ];
+
+    /// Returns every scenario of an engine.
+    pub fn all_on(engine: Engine) -> Vec<Self> {
+        let more = match engine {
+            Engine::Docker => None,
+            Engine::Sandbox => Some(Self::ShimKilled),
+        };
+        Self::ALL.into_iter().chain(more).collect()
+    }
+
+    /// Returns whether something of its engine is killed under it.
+    pub(super) fn is_murder(self) -> bool {
+        matches!(self, Self::HelperKilled | Self::ShimKilled)
+    }
 
     /// Returns whether its project is one of git's, so that there is to be a patch.
     pub(super) fn is_versioned(self) -> bool {
@@ -224,6 +240,8 @@ pub enum Trigger {
 pub struct Schedule {
     /// How a person finds it again.
     pub name: String,
+    /// What it is run on.
+    pub engine: Engine,
     /// What is done with the run.
     pub scenario: Scenario,
     /// What its agent does.
@@ -242,7 +260,7 @@ pub struct Schedule {
 
 impl Schedule {
     /// Makes a schedule of a scenario in which nothing goes wrong.
-    pub fn calm(scenario: Scenario) -> Self {
+    pub fn calm(engine: Engine, scenario: Scenario) -> Self {
         let script = Script {
             work: match scenario {
                 Scenario::Orphaned => 300,
@@ -252,7 +270,8 @@ impl Schedule {
         };
         let is_orphan = matches!(scenario, Scenario::Orphaned | Scenario::OrphanStopped);
         Self {
-            name: format!("calm {scenario:?}"),
+            name: format!("calm {scenario:?}, {engine:?}"),
+            engine,
             scenario,
             script,
             run: match is_orphan {
@@ -267,9 +286,9 @@ impl Schedule {
     }
 
     /// Makes a schedule of a scenario in which one process meets one fault.
-    pub fn with_fault(scenario: Scenario, role: Role, fault: Fault) -> Self {
-        let mut schedule = Self::calm(scenario);
-        schedule.name = format!("{scenario:?}, {role:?}: {fault}");
+    pub fn with_fault(engine: Engine, scenario: Scenario, role: Role, fault: Fault) -> Self {
+        let mut schedule = Self::calm(engine, scenario);
+        schedule.name = format!("{scenario:?}, {engine:?}, {role:?}: {fault}");
         match role {
             Role::Run => schedule.run = fault,
             Role::Act(number) => {
@@ -313,15 +332,26 @@ impl Schedule {
             })
             .collect();
         let trouble = random.chance(35).then(|| Trouble::random(random));
+        let trigger = random.one_of(&[Trigger::Begun, Trigger::Begun, Trigger::Recorded]);
+        // Last, so that what was made up before is what it was when there was one engine.
+        let engine = random.one_of(&Engine::ALL);
+        let scenario = match (engine, scenario) {
+            (Engine::Sandbox, Scenario::HelperKilled) => {
+                random.one_of(&[scenario, Scenario::ShimKilled])
+            }
+            _ => scenario,
+        };
         Self {
-            name: format!("random, seed {seed}, index {index}"),
+            name: format!("random, seed {seed}, index {index}, {engine:?}"),
+            engine,
             scenario,
             script,
             run,
-            trigger: random.one_of(&[Trigger::Begun, Trigger::Begun, Trigger::Recorded]),
+            trigger,
             acts,
             recoveries,
-            trouble,
+            // There is no socket to a sandbox.
+            trouble: trouble.filter(|_| engine == Engine::Docker),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::engine_api::our_containers;
+use crate::sandboxes::{sandboxes, shims_below};
 
 use super::play::{SECRET, Stage, entries};
 use super::process::How;
@@ -40,7 +41,8 @@ impl Schedule {
             Scenario::Stopped
             | Scenario::OrphanStopped
             | Scenario::Limited
-            | Scenario::HelperKilled => "sleep 1h".to_owned(),
+            | Scenario::HelperKilled
+            | Scenario::ShimKilled => "sleep 1h".to_owned(),
         })
     }
 
@@ -59,6 +61,7 @@ impl Schedule {
             Scenario::Stopped | Scenario::OrphanStopped => "cancelled",
             Scenario::Limited => "timed_out",
             Scenario::HelperKilled => "killed",
+            Scenario::ShimKilled => "lost",
             _ if self.script.exit == 0 => "succeeded",
             _ => "failed",
         }
@@ -74,6 +77,13 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
     let state = stage.installation.state_dir();
     if let Some(left) = our_containers().iter().find(|one| one.uses(&state)) {
         return Err(format!("a container is left: {left:?}"));
+    }
+    if let Some(left) = sandboxes(&state).first() {
+        return Err(format!("a sandbox is left: {}", left.told()));
+    }
+    let processes = shims_below(&state);
+    if !processes.is_empty() {
+        return Err(format!("processes of a sandbox are left: {processes:?}"));
     }
     let listed = stage.ask(&["ps", "-a", "--json"]);
     let runs: Vec<Value> = listed
@@ -98,6 +108,8 @@ pub(super) fn verify(stage: &Stage<'_>) -> Result<(), String> {
             "init",
             "projects",
             "runs",
+            "sandbox-engine",
+            "sandboxes",
             "state.db",
             "state.db-shm",
             "state.db-wal",
@@ -197,7 +209,7 @@ fn started_at_most_once(stage: &Stage<'_>, report: &Value) -> Result<(), String>
 
 fn output_is_right(stage: &Stage<'_>, report: &Value, dir: &Path) -> Result<(), String> {
     let schedule = stage.schedule;
-    let is_incomplete = schedule.scenario == Scenario::HelperKilled;
+    let is_incomplete = schedule.scenario.is_murder();
     let log = if is_incomplete {
         "incomplete"
     } else {
@@ -238,6 +250,7 @@ fn exit_code_is_right(stage: &Stage<'_>) -> Result<(), String> {
         "failed" => 1,
         "cancelled" => 130,
         "timed_out" => 124,
+        "lost" => 7,
         _ => 137,
     };
     let history = stage.history();

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use integration_tests::chaos::{Ended, Fault, How, Process};
 use integration_tests::engine_api::our_containers;
-use integration_tests::{Installation, Project, agent_image};
+use integration_tests::sandboxes::sandboxes;
+use integration_tests::{Engine, Installation, Project};
 use serde_json::Value;
 
 use crate::settings::turn;
@@ -27,6 +28,15 @@ const SCRIPT: &str = "append starts.txt \"started\\n\"\nprint hello\nwait-file g
 
 #[test]
 fn a_hundred_runs_whose_supervisors_are_killed_all_end_once() {
+    all_end_once(Engine::Docker);
+}
+
+#[test]
+fn a_hundred_sandboxes_whose_supervisors_are_killed_all_end_once() {
+    all_end_once(Engine::Sandbox);
+}
+
+fn all_end_once(engine: Engine) {
     let _turn = turn();
     let installation = Installation::new();
     let project = Project::unversioned();
@@ -37,6 +47,7 @@ fn a_hundred_runs_whose_supervisors_are_killed_all_end_once() {
     let start = |name: &str, words: &[String]| {
         let mut command = installation.dark_factory();
         command.args(words).current_dir(project.path());
+        engine.choose(&mut command);
         Process::start(
             &mut command,
             &Fault::None,
@@ -54,7 +65,7 @@ fn a_hundred_runs_whose_supervisors_are_killed_all_end_once() {
     let supervisors: Vec<Process> = prompts
         .chunks(RUNS / SUPERVISORS)
         .enumerate()
-        .map(|(number, prompts)| start(&format!("run-{number}"), &run(prompts)))
+        .map(|(number, prompts)| start(&format!("run-{number}"), &run(engine, prompts)))
         .collect();
     let deadline = Instant::now() + PATIENCE;
     while begun() < BEGUN {
@@ -93,20 +104,20 @@ fn a_hundred_runs_whose_supervisors_are_killed_all_end_once() {
             .iter()
             .all(|container| !container.uses(&state))
     );
+    assert!(sandboxes(&state).is_empty());
 }
 
 /// Returns the words of a `run` of several prompts at once.
-fn run(prompts: &[String]) -> Vec<String> {
+fn run(engine: Engine, prompts: &[String]) -> Vec<String> {
     let jobs = prompts.len().to_string();
-    let image = agent_image();
+    let image = engine.agent_image();
     let before = ["run", "--quiet", "--agent", "command", "--network", "none"];
     let flags = ["--image", &image, "--jobs", &jobs];
-    let after = ["--", "/bin/agent", "-e", SCRIPT];
-    before
+    let words = before
         .into_iter()
         .chain(flags)
         .chain(prompts.iter().map(String::as_str))
-        .chain(after)
-        .map(str::to_owned)
-        .collect()
+        .chain(["--"]);
+    let words = words.map(str::to_owned);
+    words.chain(engine.agent(SCRIPT)).collect()
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use integration_tests::chaos::{Fault, How, Process};
-use integration_tests::{Installation, Project, agent_image};
+use integration_tests::{Engine, Installation, Project};
 
 use crate::settings::{asked_time, say, turn};
 
@@ -34,6 +34,15 @@ struct Sample {
 
 #[test]
 fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
+    many_prompts_need_no_more_and_more(Engine::Docker);
+}
+
+#[test]
+fn a_daemon_that_runs_many_prompts_in_sandboxes_needs_no_more_and_more() {
+    many_prompts_need_no_more_and_more(Engine::Sandbox);
+}
+
+fn many_prompts_need_no_more_and_more(engine: Engine) {
     let _turn = turn();
     let installation = Installation::new();
     let project = Project::unversioned();
@@ -47,6 +56,7 @@ fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
     let start = |name: &str, words: &[&str]| {
         let mut command = installation.dark_factory();
         command.args(words).current_dir(project.path());
+        engine.choose(&mut command);
         Process::start(
             &mut command,
             &Fault::None,
@@ -60,11 +70,13 @@ fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
     while ended(start("status", &["daemon", "status"])).how != How::Exited(0) {
         assert!(began.elapsed() < START, "the daemon does not start");
     }
-    let image = agent_image();
+    let image = engine.agent_image();
+    let agent = engine.agent("spew 200k; stderr there");
     let mut run = vec!["run", "--detach", "--agent", "command"];
     run.extend(["--network", "none", "--image", &image]);
     run.extend(prompts.iter().map(String::as_str));
-    run.extend(["--", "/bin/agent", "-e", "spew 200k; stderr there"]);
+    run.push("--");
+    run.extend(agent.iter().map(String::as_str));
     let queued = start("run", &run).ended_within(PATIENCE, &PathBuf::new(), || {});
     assert_eq!(queued.how, How::Exited(0), "{}", queued.stderr);
     let runs: Vec<&str> = queued.stdout.split_whitespace().collect();
@@ -92,7 +104,7 @@ fn a_daemon_that_runs_many_prompts_needs_no_more_and_more() {
     let early = most(&samples[quarter..2 * quarter]);
     let late = most(&samples[3 * quarter..]);
     say(&format!(
-        "soak: {count} prompts in {} s, {} samples; memory {} KiB, then {} KiB; file descriptors {}, then {}",
+        "soak, {engine:?}: {count} prompts in {} s, {} samples; memory {} KiB, then {} KiB; file descriptors {}, then {}",
         began.elapsed().as_secs(),
         samples.len(),
         early.kib,
