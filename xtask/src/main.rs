@@ -21,6 +21,7 @@ mod packages;
 mod phases;
 mod podman;
 mod program;
+mod sandboxes;
 mod tally;
 mod test;
 mod workspace;

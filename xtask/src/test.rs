@@ -17,6 +17,7 @@ use crate::packages::{self, Packages};
 use crate::phases::Phases;
 use crate::podman::{self, Podman};
 use crate::program::Failure;
+use crate::sandboxes;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 
@@ -128,11 +129,12 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, 
         all.extend(podman.engine.our_containers()?);
         Ok(all)
     };
-    let before = ours()?;
+    let (before, sandboxes_before) = (ours()?, sandboxes::traces());
     let (mut tally, all_programs_passed) =
         phases.run("tests", || run_tests(workspace, &environment, filter))?;
     let mut leftovers = ours()?;
     leftovers.retain(|container| !before.contains(container));
+    let of_sandboxes = sandboxes::left_since(&sandboxes_before);
 
     phases.print();
     if !all_programs_passed && tally.failed == 0 {
@@ -143,6 +145,13 @@ pub(crate) fn run(workspace: &Workspace, filter: &[String]) -> Result<ExitCode, 
         println!(
             "the tests left containers behind:\n  {}",
             leftovers.join("\n  ")
+        );
+        tally.failed += 1;
+    }
+    if !of_sandboxes.is_empty() {
+        println!(
+            "the tests left something of sandboxes behind:\n  {}",
+            of_sandboxes.join("\n  ")
         );
         tally.failed += 1;
     }
