@@ -1,8 +1,9 @@
-//! The static helper inside every container: supervisor of the agent, or the scripted agent itself.
+//! The static helper inside every container: supervisor of the agent, the agent's process until it is the agent, or the
+//! scripted agent itself.
 //!
-//! Owns: which of the two the command line asks for.
+//! Owns: which of them the command line asks for.
 //! Reads: the command line.
-//! Never: does either's work; see `supervise` and `script`.
+//! Never: does their work; see `supervise` and `script`.
 
 mod script;
 mod supervise;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     }
     match args.first().and_then(|arg| OsStr::to_str(arg)) {
         Some("run") => supervise::run(&args[1..]),
+        Some(supervise::STAGE_ARG) => supervise::run_stage(&args[1..]),
         Some("agent") => script::run(&args[1..]),
         _ => {
             // Nowhere is left to report a stderr that cannot be written.

@@ -123,8 +123,7 @@ pub(crate) async fn cpu_time_is_limited(site: &Site) {
 }
 
 pub(crate) async fn files_are_limited_in_size_and_in_number(site: &Site) {
-    // PID 1 makes them hard a moment after its start.
-    let mut spec = site.spec("sleep 300ms; read /proc/self/limits");
+    let mut spec = site.spec("read /proc/self/limits");
     spec.limits.file_size = Some(ByteSize(1 << 20));
     spec.limits.open_files = Some(300);
 

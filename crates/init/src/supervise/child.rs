@@ -1,6 +1,6 @@
-//! The agent's main process: where its program is, what it inherits, how it is executed.
+//! The agent's main process: where its program is, what it inherits, how it is started.
 //!
-//! Owns: program lookup, the output pipes, the out-of-memory preference, and the spawn itself.
+//! Owns: program lookup, the output pipes, the out-of-memory preference, and the spawn itself; see `stage` for the rest.
 //! Reads: `$PATH` and the environment, which the agent inherits unchanged.
 //! Never: falls back to a shell, or leaves the agent a descriptor beyond 0, 1 and 2.
 //!
@@ -20,7 +20,9 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, WaitOptions, waitpid};
+
+use super::stage;
 
 /// `POSIX_SPAWN_SETSID` of glibc, for which `nix` has no name.
 const SPAWN_SETSID: i32 = 0x80;
@@ -156,14 +158,23 @@ impl Program {
         })
     }
 
-    /// Executes the program, with stdin and the agent's ends of the output pipes.
+    /// Executes the program within the limits, with stdin and the agent's ends of the output pipes.
     ///
     /// Returns once the program was executed, or the reason why it could not be.
-    pub(super) fn spawn(&self, stdin: &File, outputs: [OwnedFd; 2]) -> Result<Pid, Errno> {
+    pub(super) fn spawn(
+        &self,
+        limits: &[(Resource, u64)],
+        stdin: &File,
+        outputs: [OwnedFd; 2],
+    ) -> Result<Pid, Unstarted> {
+        let line = stage::command_line(limits, &self.path, &self.argv)?;
+        let (failure, report) = pipe_with(PipeFlags::CLOEXEC).map_err(rustix_errno)?;
         let mut actions = PosixSpawnFileActions::init()?;
         actions.add_dup2(stdin.as_raw_fd(), 0)?;
-        actions.add_dup2(outputs[0].as_raw_fd(), 1)?;
+        actions.add_dup2(report.as_raw_fd(), 1)?;
         actions.add_dup2(outputs[1].as_raw_fd(), 2)?;
+        // Last, because any of the others may have this number.
+        actions.add_dup2(outputs[0].as_raw_fd(), stage::AGENT_STDOUT)?;
 
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_flags(
@@ -174,24 +185,54 @@ impl Program {
         attributes.set_sigdefault(&SigSet::all())?;
         attributes.set_sigmask(&SigSet::empty())?;
 
-        let environment: Vec<CString> = std::env::vars_os()
-            .map(|(mut name, value)| {
-                name.push("=");
-                name.push(value);
-                c_string(name)
-            })
-            .collect::<Result<_, _>>()?;
-        let child = posix_spawn(
-            self.path.as_c_str(),
+        let spawned = posix_spawn(
+            stage::OWN_PROGRAM,
             &actions,
             &attributes,
-            &self.argv,
-            &environment,
+            &line,
+            &environment()?,
         );
-        // Only the agent may hold these, or its streams would never end.
-        drop(outputs);
-        Pid::from_raw(child?.as_raw()).ok_or(Errno::ECHILD)
+        // Only the agent may hold these, or its streams would never end; and only the stage the report.
+        drop((outputs, report));
+        let child = spawned.map_err(|errno| match errno {
+            // As any other program it would not have been executed either.
+            Errno::E2BIG | Errno::EAGAIN | Errno::ENOMEM => Unstarted::Program(errno),
+            _ => Unstarted::Stage(errno),
+        })?;
+        let child = Pid::from_raw(child.as_raw()).ok_or(Errno::ECHILD)?;
+        match stage::failure(failure) {
+            None => Ok(child),
+            Some(errno) => {
+                // It ends by itself.
+                let _reaped = waitpid(Some(child), WaitOptions::empty());
+                Err(errno.into())
+            }
+        }
     }
+}
+
+/// Why there is no agent.
+pub(super) enum Unstarted {
+    /// Its program cannot be executed.
+    Program(Errno),
+    /// Ours cannot, so that it was not tried.
+    Stage(Errno),
+}
+
+impl From<Errno> for Unstarted {
+    fn from(errno: Errno) -> Self {
+        Self::Program(errno)
+    }
+}
+
+/// Returns the environment that the agent inherits.
+pub(super) fn environment() -> Result<Vec<CString>, Errno> {
+    let variables = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        c_string(name)
+    });
+    variables.collect()
 }
 
 /// Looks for an executable regular file; one that is there but not executable is reported as such.
@@ -217,6 +258,10 @@ fn search(name: &OsStr, path: &OsStr) -> Result<PathBuf, Errno> {
     Err(error)
 }
 
-fn c_string(text: OsString) -> Result<CString, Errno> {
-    CString::new(text.into_vec()).map_err(|_| Errno::EINVAL)
+pub(super) fn c_string(text: impl Into<OsString>) -> Result<CString, Errno> {
+    CString::new(text.into().into_vec()).map_err(|_| Errno::EINVAL)
+}
+
+fn rustix_errno(error: rustix::io::Errno) -> Errno {
+    Errno::from_raw(error.raw_os_error())
 }

@@ -11,9 +11,9 @@ mod handover;
 mod options;
 mod pump;
 mod relay;
-mod rlimits;
 mod signals;
 mod spool;
+mod stage;
 mod tee;
 mod victim;
 
@@ -30,8 +30,9 @@ use nix::errno::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 pub(crate) use handover::receive;
+pub(crate) use stage::{STAGE_ARG, run as run_stage};
 
-use child::{OomPreference, Program};
+use child::{OomPreference, Program, Unstarted};
 use family::Family;
 use options::Options;
 use pump::Pump;
@@ -103,16 +104,22 @@ fn supervise(args: &[OsString]) -> Result<End, Failure> {
     pump.write_now(Kind::Start, Stream::Stdout, &[])
         .map_err(|lost| Failure::set_up("cannot write to the spool", lost))?;
 
-    let spawned = Program::resolve(&options.argv).and_then(|program| {
-        oom.apply_while(|| rlimits::spawn_within(&options.rlimits, || program.spawn(&stdin, ends)))
-    });
+    let spawned = Program::resolve(&options.argv)
+        .map_err(Unstarted::from)
+        .and_then(|program| oom.apply_while(|| program.spawn(&options.rlimits, &stdin, ends)));
     drop(stdin);
     match spawned {
         Ok(main) => pump.run(main).map_err(|lost| Failure {
             status: EXIT_SPOOL_GONE,
             message: format!("agent killed: {lost}"),
         }),
-        Err(errno) => Err(report_exec_failure(&mut pump, &options.argv[0], errno)),
+        Err(Unstarted::Program(errno)) => {
+            Err(report_exec_failure(&mut pump, &options.argv[0], errno))
+        }
+        Err(Unstarted::Stage(errno)) => Err(Failure::set_up(
+            "cannot execute its own program for the agent's start",
+            errno.desc(),
+        )),
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 use dark_factory_spool::{EGRESS_PORT, RecordId};
 use rustix::process::Resource;
 
+use super::stage;
+
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `run` was asked to do.
@@ -60,11 +62,12 @@ impl Options {
                 Some("--stdin") => stdin = Some(PathBuf::from(value)),
                 Some("--connect-timeout") => connect_timeout = seconds(value)?,
                 Some("--log-limit") => log_limit = Some(number(value)?),
-                Some("--file-size") => rlimits.push((Resource::Fsize, number(value)?)),
-                Some("--open-files") => rlimits.push((Resource::Nofile, number(value)?)),
                 Some("--egress") => egress = Some(PathBuf::from(value)),
                 Some("--egress-port") => egress_port = port(value)?,
-                _ => return Err(format!("unknown option {}", name.display())),
+                _ => match stage::limited_by(name) {
+                    Some(resource) => rlimits.push((resource, number(value)?)),
+                    None => return Err(format!("unknown option {}", name.display())),
+                },
             }
         }
         let argv: Vec<OsString> = args.cloned().collect();

@@ -11,6 +11,7 @@ mod full_disk;
 mod interventions;
 mod killed;
 mod relay;
+mod stage;
 mod supervisor;
 
 use std::ffi::OsString;

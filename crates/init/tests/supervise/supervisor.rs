@@ -84,12 +84,16 @@ impl Launch {
     }
 
     /// Has the helper started by a shell that first runs `preparation`, in a mount namespace that nobody else is in.
-    pub(crate) fn in_mounts_of_its_own(mut self, preparation: &str) -> Self {
-        let mut command = Command::new("unshare");
+    pub(crate) fn in_mounts_of_its_own(self, preparation: &str) -> Self {
+        let script = format!("{preparation} && exec \"$@\"");
+        self.started_by(&["unshare", "-m", "sh", "-c", &script, "sh"])
+    }
+
+    /// Has the helper started by a program with these arguments, its own behind them.
+    pub(crate) fn started_by(mut self, starter: &[&str]) -> Self {
+        let mut command = Command::new(starter[0]);
         command
-            .args(["-m", "sh", "-c"])
-            .arg(format!("{preparation} && exec \"$@\""))
-            .arg("sh")
+            .args(&starter[1..])
             .arg(self.command.get_program())
             .args(self.command.get_args());
         self.command = command;
