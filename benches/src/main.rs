@@ -22,6 +22,7 @@ mod own;
 mod podman;
 mod queries;
 mod rig;
+mod sandbox;
 mod starts;
 mod streams;
 mod supervision;
@@ -37,7 +38,7 @@ use tokio::runtime::Runtime;
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A part of the bench: its name for `--only`, and its rounds unless told otherwise.
-const PARTS: [(Part, &str, usize); 12] = [
+const PARTS: [(Part, &str, usize); 13] = [
     (Part::Streams, "streams", STREAMS_ROUNDS),
     (Part::Guard, "guard", GUARD_ROUNDS),
     (Part::Launch, "launch", 15),
@@ -50,6 +51,7 @@ const PARTS: [(Part, &str, usize); 12] = [
     (Part::Memory, "memory", 3),
     (Part::Deadline, "deadline", 10),
     (Part::Recovery, "recovery", 1),
+    (Part::Sandbox, "sandbox", 9),
 ];
 /// MiB that the output benchmark prints, unless told otherwise.
 const OUTPUT_MIB: u32 = 200;
@@ -61,7 +63,7 @@ const STREAMS_MIB: u32 = 100;
 
 const USAGE: &str = "expected --only PART, --rounds N, --size MIB, --binary PATH, \
                      --seed-formatter PATH; the parts are streams, guard, launch, podman, own, output, latency, queries, \
-                     starts, memory, deadline, recovery";
+                     starts, memory, deadline, recovery, sandbox";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -77,6 +79,7 @@ enum Part {
     Memory,
     Deadline,
     Recovery,
+    Sandbox,
 }
 
 /// What is measured.
@@ -177,6 +180,10 @@ fn with_engine(options: &Options, runtime: &Runtime) -> Result<()> {
             Part::Memory => memory::bench(&rig, rounds)?,
             Part::Deadline => supervision::deadline(&rig, rounds)?,
             Part::Recovery => supervision::recovery(&rig)?,
+            Part::Sandbox => {
+                let mebibytes = options.mebibytes.unwrap_or(OUTPUT_MIB);
+                runtime.block_on(sandbox::bench(&rig, rounds, mebibytes))?;
+            }
         }
     }
     Ok(())

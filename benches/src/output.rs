@@ -73,6 +73,21 @@ fn ours(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
 
 /// Copies what the agent prints, without a container, from its pipe into files, and syncs the first of them.
 fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> {
+    let before = cpu(UsageWho::RUSAGE_SELF)?;
+    let (copied, wall) = piped(rig, script, files, Disk::Synced)?;
+    let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64();
+    figures(copied, bytes, wall, [0.0, 0.0, 0.0, client])
+}
+
+/// Whether what was written has to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Synced,
+    Cached,
+}
+
+/// Copies what the agent prints, without a container, from its pipe into files; returns the bytes, and the seconds.
+pub(crate) fn piped(rig: &Rig, script: &str, files: usize, disk: Disk) -> Result<(u64, f64)> {
     let agent = rig.beside("helper");
     fs::write(&agent, HELPER.bytes())?;
     fs::set_permissions(&agent, fs::Permissions::from_mode(0o755))?;
@@ -82,7 +97,7 @@ fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> 
     let created: std::io::Result<Vec<File>> = paths.iter().map(File::create).collect();
     let mut created = created?;
     let mut buffer = vec![0; usize::try_from(PIPE)?];
-    let (start, before) = (Instant::now(), cpu(UsageWho::RUSAGE_SELF)?);
+    let start = Instant::now();
     let mut child = Command::new(&agent)
         .args(["agent", "-e", script])
         .stdout(Stdio::piped())
@@ -101,11 +116,12 @@ fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> 
         copied += u64::try_from(length)?;
     }
     child.wait()?;
-    created[0].sync_data()?;
+    if disk == Disk::Synced {
+        created[0].sync_data()?;
+    }
     let wall = start.elapsed().as_secs_f64();
-    let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64();
     paths.iter().try_for_each(fs::remove_file)?;
-    figures(copied, bytes, wall, [0.0, 0.0, 0.0, client])
+    Ok((copied, wall))
 }
 
 async fn attach(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
@@ -150,7 +166,7 @@ fn figures(written: u64, bytes: u64, wall: f64, cpu: [f64; 4]) -> Result<[f64; 6
 }
 
 /// Returns the length of all raw logs below a folder, in bytes.
-fn raw_log_length(folder: &Path) -> u64 {
+pub(crate) fn raw_log_length(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
         .map(|entry| match entry.file_type() {

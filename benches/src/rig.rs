@@ -113,6 +113,19 @@ impl Rig {
         network: NetworkMode,
         script: &str,
     ) -> Command {
+        let agent = ["/bin/agent", "-e", script];
+        self.run_argv(&self.image, prompts, flags, network, &agent)
+    }
+
+    /// The same for a command in an image.
+    pub(crate) fn run_argv(
+        &self,
+        image: &str,
+        prompts: &[&str],
+        flags: &[&str],
+        network: NetworkMode,
+        argv: &[&str],
+    ) -> Command {
         let network = match network {
             NetworkMode::None => "none".to_owned(),
             NetworkMode::Open => "open".to_owned(),
@@ -122,10 +135,11 @@ impl Rig {
             }
         };
         let mut run = self.dark_factory(&["run", "--network", &network, "--agent", "command"]);
-        run.args(["--image", &self.image])
+        run.args(["--image", image])
             .args(flags)
             .args(prompts)
-            .args(["--", "/bin/agent", "-e", script]);
+            .arg("--")
+            .args(argv);
         run
     }
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use crate::measure::median;
 
 /// One way of doing it, and its figures: one vector a column, one value a round.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) columns: Vec<Vec<f64>>,

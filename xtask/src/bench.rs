@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use crate::engine::Engine;
 use crate::helper;
 use crate::images;
-use crate::packages::Packages;
+use crate::packages::{self, Packages};
 use crate::podman::{self, Podman};
 use crate::program::{self, Failure};
 use crate::workspace::Workspace;
@@ -38,6 +38,9 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
         let cache = workspace.cache();
         fs::create_dir_all(&cache)?;
         let mut packages = Packages::new(&cache);
+        if only.is_none_or(|only| only == "sandbox") {
+            packages.provide(&[packages::BUBBLEWRAP])?;
+        }
         let engine = Engine::provide(&mut packages, &cache)?;
         images::provide_agent(&engine, &cache, &helper)?;
         let packages_to_build = ["--package", "dark-factory", "--package", "benches"];

@@ -61,6 +61,12 @@ pub(crate) const DEBOOTSTRAP: Need = Need {
     package: "debootstrap",
 };
 
+/// What the bench compares the embedded sandbox with.
+pub(crate) const BUBBLEWRAP: Need = Need {
+    probe: &["bwrap", "--version"],
+    package: "bubblewrap",
+};
+
 /// A host's packages, with a list that is updated at most once.
 #[derive(Debug)]
 pub(crate) struct Packages {
