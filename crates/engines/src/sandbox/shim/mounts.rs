@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use dark_factory_executor::spec::Access;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, fchdir, pivot_root};
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
-use rustix::fs::{fstat, mkdirat, openat, openat2, readlinkat, symlinkat};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::fs::{fstat, fstatvfs, mkdirat, openat, openat2, readlinkat, symlinkat};
 use rustix::io::Errno;
 
 use super::error::{Doing as _, ShimError};
@@ -311,6 +311,12 @@ impl Tree {
     fn restrict(&self, target: &Path, flags: impl Fn(MsFlags) -> MsFlags) -> Result<(), ShimError> {
         let doing = || format!("restrict {}", target.display());
         let here = self.open(target).doing(doing)?;
+        let kind = FileType::from_raw_mode(fstat(&here).doing(doing)?.st_mode);
+        if kind != FileType::Directory {
+            // Nothing is mounted below it, so that the list of all mounts, which is slow to read, is not needed.
+            let own = own_flags(&here).doing(doing)?;
+            return remount(&link_to(&here), flags(own)).doing(doing);
+        }
         let here = fs::read_link(link_to(&here)).doing(doing)?;
         for (at, own) in mountinfo::read().doing(doing)? {
             if at.starts_with(&here) {
@@ -329,6 +335,19 @@ pub(super) enum Protection {
     ReadOnly,
     /// It is empty.
     Hidden,
+}
+
+/// Returns those flags of the mount that something is on which a user namespace may not take away.
+fn own_flags(here: &OwnedFd) -> rustix::io::Result<MsFlags> {
+    let found = fstatvfs(here)?.f_flag;
+    let known = [
+        (StatVfsMountFlags::RDONLY, MsFlags::MS_RDONLY),
+        (StatVfsMountFlags::NOSUID, MsFlags::MS_NOSUID),
+        (StatVfsMountFlags::NODEV, MsFlags::MS_NODEV),
+        (StatVfsMountFlags::NOEXEC, MsFlags::MS_NOEXEC),
+    ];
+    let own = known.iter().filter(|(flag, _)| found.contains(*flag));
+    Ok(own.map(|(_, flag)| *flag).collect())
 }
 
 fn remount(at: &Path, flags: MsFlags) -> nix::Result<()> {
