@@ -119,8 +119,6 @@ pub(super) struct Said {
     version: Option<String>,
     #[serde(rename = "MemoryLimit")]
     memory: Option<bool>,
-    #[serde(rename = "SwapLimit")]
-    swap: Option<bool>,
     #[serde(rename = "CpuCfsPeriod")]
     cpu_period: Option<bool>,
     #[serde(rename = "CpuCfsQuota")]
@@ -134,7 +132,8 @@ impl Said {
     pub(super) fn capabilities(&self, api: ClientVersion, dialect: Dialect) -> Capabilities {
         let has = |flags: &[Option<bool>]| flags.iter().all(|flag| *flag == Some(true));
         let limits = [
-            (LimitKind::Memory, has(&[self.memory, self.swap])),
+            // Where the host does not account for swap, Docker limits memory alone, which is most of it.
+            (LimitKind::Memory, has(&[self.memory])),
             (LimitKind::Cpus, has(&[self.cpu_period, self.cpu_quota])),
             (LimitKind::Pids, has(&[self.pids])),
         ];
@@ -160,7 +159,6 @@ impl From<&SystemInfo> for Said {
             live_restore: info.live_restore_enabled,
             version: info.server_version.clone(),
             memory: info.memory_limit,
-            swap: info.swap_limit,
             cpu_period: info.cpu_cfs_period,
             cpu_quota: info.cpu_cfs_quota,
             pids: info.pids_limit,
@@ -216,6 +214,21 @@ mod tests {
         ] {
             assert_eq!(found(folder), None, "{folder}");
         }
+    }
+
+    #[test]
+    fn memory_is_limited_also_where_swap_is_not_accounted_for() {
+        let said = serde_json::json!({ "MemoryLimit": true, "SwapLimit": false });
+        let said: Said = serde_json::from_value(said).unwrap();
+        let api = ClientVersion {
+            major_version: 1,
+            minor_version: 41,
+        };
+
+        let limits = said.capabilities(api, Dialect::Docker).limits;
+
+        assert!(limits.contains(&LimitKind::Memory), "{limits:?}");
+        assert!(!limits.contains(&LimitKind::Cpus), "{limits:?}");
     }
 
     #[test]

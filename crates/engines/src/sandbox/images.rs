@@ -149,9 +149,7 @@ impl Images {
         Ok(match self.source(reference)? {
             Source::Host => Image::plain(Root::Host),
             Source::Folder(path) | Source::Archive(path) => Image::plain(Root::Folder(path)),
-            Source::Agent(stored, agent) => {
-                with_agent(self.preview(&agent.base)?, &stored.files())
-            }
+            Source::Agent(stored, agent) => with_agent(self.preview(&agent.base)?, &stored.files()),
         })
     }
 
