@@ -268,6 +268,7 @@ fn a_variable_is_warned_about_only_if_it_was_probably_meant_to_be_a_setting() {
     let variables = [
         ("DARK_FACTORY_MEMROY", "1g"),
         ("DARK_FACTORY_ENV", "A=b"),
+        ("DARK_FACTORY_API_KEY", "sk-whose-value-is-not-shown"),
         ("DARK_FACTORY_STATE_DIR", "/s"),
         ("DARK_FACTORY_DISK_PATIENCE", "1s"),
         ("DARK_FACTORY_TEST_AGENT_IMAGE", "x"),
@@ -282,6 +283,7 @@ fn a_variable_is_warned_about_only_if_it_was_probably_meant_to_be_a_setting() {
     assert_eq!(
         warnings,
         [
+            "DARK_FACTORY_API_KEY does nothing: api-key cannot be set by a variable",
             "DARK_FACTORY_ENV does nothing: env cannot be set by a variable",
             "DARK_FACTORY_MEMROY is not known and does nothing; did you mean DARK_FACTORY_MEMORY?",
         ]
