@@ -29,6 +29,15 @@ const HOME: &str = "CODEX_HOME";
 /// What makes Codex use credentials of the run's own.
 const OWN: [&str; 4] = [CREDENTIALS[0], CREDENTIALS[1], OPENAI_KEY, HOME];
 
+/// Settings without which it asks hosts besides its API each time that it starts: for catalogues of plugins, of which
+/// none are installed, and to tell what it measured. A configuration folder of the user's own says itself.
+const QUIET: [&str; 4] = [
+    "-c",
+    "features.plugins=false",
+    "-c",
+    "analytics.enabled=false",
+];
+
 /// Beginnings of the names of other agents' keys, which say nothing about Codex.
 const OTHERS: [&str; 3] = ["ANTHROPIC_", "GEMINI_", "GOOGLE_"];
 
@@ -57,6 +66,9 @@ impl Agent for Codex {
         ]
         .map(str::to_owned)
         .into();
+        if !is_set(&request.env, HOME) {
+            argv.extend(QUIET.map(str::to_owned));
+        }
         if let Some(model) = request.model.as_deref().filter(|model| !model.is_empty()) {
             argv.extend(["--model".to_owned(), model.to_owned()]);
         }
@@ -170,7 +182,18 @@ mod tests {
     fn the_command_line_turns_the_inner_sandbox_off_and_reads_standard_input() {
         assert_eq!(
             launch(&[]).argv.join(" "),
-            "codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox -"
+            "codex exec --json --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox \
+             -c features.plugins=false -c analytics.enabled=false -"
+        );
+    }
+
+    #[test]
+    fn plugins_and_analytics_are_left_to_a_configuration_folder_of_the_users_own() {
+        let argv = launch(&[("CODEX_HOME", "/codex")]).argv;
+
+        assert_eq!(
+            argv[4..],
+            ["--dangerously-bypass-approvals-and-sandbox", "-"]
         );
     }
 
@@ -190,7 +213,7 @@ mod tests {
         let argv = launch(&[("OPENAI_BASE_URL", "http://proxy/v1")]).argv;
 
         assert_eq!(
-            argv[5..],
+            argv[9..],
             ["-c", "openai_base_url=\"http://proxy/v1\"", "-"]
         );
     }
