@@ -115,6 +115,26 @@ fn a_budget_that_is_used_up_ends_the_run() {
 }
 
 #[test]
+fn the_real_codex_takes_no_for_an_answer_when_its_budget_is_used_up() {
+    let scene = Scene::new();
+    let model = MockModel::expecting(KEY, "success");
+    // A stop of which it does not hear: it goes on for as long as it likes to.
+    let deaf = "max-requests: 2\nstop-signal: SIGWINCH\nstop-grace: 2m\n";
+    let mut run = run(&scene, "codex", deaf);
+
+    let run = Ended::of(with_key(&mut run, "codex", &model));
+
+    assert_eq!(run.code, 6, "{}{}", run.stdout, run.stderr);
+    let report = report(&scene.folder());
+    assert_eq!(report["outcome"], "limit", "{report}");
+    assert_eq!(report["cause"], "its budget of 2 requests is used up");
+    assert_eq!(report["exit"]["status"]["code"], 1, "{report}");
+    let requests = fs::read_to_string(scene.folder().join("egress.jsonl")).unwrap();
+    let is_refused = |line: &&str| line.contains("budget of 2 requests");
+    assert_eq!(requests.lines().filter(is_refused).count(), 1, "{requests}");
+}
+
+#[test]
 fn a_budget_without_a_broker_is_refused() {
     let scene = Scene::new();
     let mut run = run(
