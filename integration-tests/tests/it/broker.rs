@@ -5,15 +5,15 @@
 //! Never: reaches a real model.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 
-use integration_tests::{MockModel, claude_image, codex_image};
+use integration_tests::{MockModel, PROJECT_OWNER, claude_image, codex_image};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::guard::find_guard as guard;
+use crate::guard::{bridge_address, find_guard as guard};
 use crate::scene::{Running, Scene, eventually, report};
 use crate::support::Ended;
 
@@ -323,6 +323,46 @@ fn a_recovery_without_the_key_leaves_the_way_shut_and_says_so() {
     let report = report(&scene.folder());
     let warnings = report["warnings"].to_string();
     assert!(warnings.contains("its way out was shut"), "{report}");
+}
+
+#[test]
+fn the_real_claude_code_works_by_a_login_that_is_mounted() {
+    let (scene, token) = (Scene::new(), "sk-ant-oat01-of-this-machine");
+    let model = MockModel::expecting(token, "success");
+    let folder = scene.installation.folder().join("home/.claude");
+    let file = folder.join(".credentials.json");
+    fs::create_dir_all(&folder).unwrap();
+    let login = format!(
+        r#"{{"claudeAiOauth":{{"accessToken":"{token}","refreshToken":"r","expiresAt":4102444800000,"scopes":["user:inference"],"subscriptionType":"max"}}}}"#
+    );
+    fs::write(&file, &login).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    for path in [&folder, &file] {
+        chown(path, Some(PROJECT_OWNER), Some(PROJECT_OWNER)).unwrap();
+    }
+    let at = format!("{}:{}", bridge_address(&scene), model.port());
+    let mut run = run(&scene, "claude", "credentials: mount\n");
+    run.args(["--network", &format!("allow:{at}")]);
+    run.args(["--env", &format!("ANTHROPIC_BASE_URL=http://{at}")]);
+
+    let run = Ended::of(&mut run);
+
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    assert_eq!(
+        scene.project.read("hello.txt"),
+        "Hello, world!\nline 2 (edited)\n"
+    );
+    // It was shown as a login is, and nothing of the folder was written to or told.
+    let asked = model.requests();
+    let is_login = |request: &serde_json::Value| request["auth"] == "authorization";
+    assert!(asked.iter().any(is_login), "{asked:?}");
+    let left: Vec<_> = fs::read_dir(&folder).unwrap().collect();
+    assert_eq!((left.len(), fs::read_to_string(file).unwrap()), (1, login));
+    assert!(!run.stdout.contains(token) && !run.stderr.contains(token));
+    assert_eq!(
+        report(&scene.folder())["egress"]["reached"][0]["target"],
+        at.as_str()
+    );
 }
 
 #[test]
