@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const TOKEN: &str = "run-token-1";
 pub(crate) const ATTEMPT: &str = "k3v9x2m7qa1b-1";
+pub(crate) const OTHER: &str = "k3v9x2m7qa1c-1";
 
 /// A request as the provider got it.
 #[derive(Debug, Clone)]

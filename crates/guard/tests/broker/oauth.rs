@@ -1,9 +1,10 @@
 //! Logins of Claude Code: used, renewed once, never lost.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dark_factory_guard::{Ask, EGRESS_SOCKET, Key};
 use dark_factory_types::{Budget, Provider};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use crate::lab::{ATTEMPT, Lab, Reply, TOKEN, Upstream, post};
+use crate::lab::{ATTEMPT, Lab, OTHER, Reply, TOKEN, Upstream, post};
 
 const MESSAGES: &str = "/anthropic/v1/messages";
 const HOUR: i64 = 3_600_000;
@@ -57,7 +58,7 @@ impl Login {
     async fn open(&mut self) {
         self.lab.start();
         let mut client = self.lab.client().await;
-        for attempt in [ATTEMPT, "k3v9x2m7qa1c-1"] {
+        for attempt in [ATTEMPT, OTHER] {
             let mut broker = self.lab.broker(Provider::Anthropic);
             broker.key = Key::ClaudeFolder(self.folder.clone());
             let way = self.lab.way_of(attempt, vec![broker], Budget::default());
@@ -103,7 +104,7 @@ async fn a_login_about_to_end_is_renewed_once_for_all_runs_and_written_before_it
 
     let mut runs = tokio::task::JoinSet::new();
     for run in 0..8 {
-        let attempt = [ATTEMPT, "k3v9x2m7qa1c-1"][run % 2];
+        let attempt = [ATTEMPT, OTHER][run % 2];
         let socket = login.lab.state.path().join(attempt).join(EGRESS_SOCKET);
         let request = request.clone();
         runs.spawn(async move {
@@ -222,4 +223,69 @@ async fn a_login_that_still_lasts_is_used_while_it_cannot_be_renewed() {
     login.lab.post(MESSAGES, "{}").await;
 
     assert_eq!(login.shown(), ["Bearer old-access"]);
+}
+
+/// Waits until somebody waits for the lock on a file.
+async fn is_waited_for(file: &Path) {
+    let is_waited_for = || {
+        let inode = fs::metadata(file).ok()?.ino();
+        let waits = |line: &&str| line.contains("->") && line.contains(&format!(":{inode} "));
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().find(waits).map(drop)
+    };
+    for _ in 0..12_000 {
+        if is_waited_for().is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("nobody waits for {}", file.display());
+}
+
+#[tokio::test]
+async fn of_two_guards_of_other_owners_one_renews_a_login_and_the_other_uses_it() {
+    let mut one = Login::ending_at(60_000).await;
+    one.open().await;
+    let mut other = Lab::new().await;
+    other.upstreams = one.lab.upstreams.clone();
+    other.start();
+    let mut broker = other.broker(Provider::Anthropic);
+    broker.key = Key::ClaudeFolder(one.folder.clone());
+    let way = other.way(vec![broker], Budget::default());
+    other.client().await.ask(&Ask::Open(way)).await.unwrap();
+    let (renewal, reply) = Reply::pieces();
+    one.issuer.says(reply);
+    // What the issuer answers to a token that was used already.
+    one.issuer.says(Reply::new(
+        400,
+        "application/json",
+        r#"{"error":"invalid_grant"}"#,
+    ));
+    one.lab.upstream.says(Reply::json("{}"));
+    other.upstream.says(Reply::json("{}"));
+
+    let (first, second, ()) = tokio::join!(
+        one.lab.post(MESSAGES, "{}"),
+        async {
+            one.issuer.arrived.notified().await;
+            other.post(MESSAGES, "{}").await
+        },
+        async {
+            is_waited_for(&one.folder.join(".dark-factory.lock")).await;
+            renewal
+                .send(r#"{"access_token":"new-access","refresh_token":"new-refresh","expires_in":28800}"#.into())
+                .unwrap();
+            drop(renewal);
+        }
+    );
+
+    for answer in [first, second] {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    assert_eq!(one.issuer.got().len(), 1);
+    assert_eq!(one.shown(), ["Bearer new-access"]);
+    let shown = other.upstream.got()[0]
+        .header("authorization")
+        .map(str::to_owned);
+    assert_eq!(shown.as_deref(), Some("Bearer new-access"));
 }
