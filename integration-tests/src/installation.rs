@@ -86,7 +86,12 @@ impl Installation {
 
     /// Returns the `dark-factory` command in this installation, without the credentials and settings of the host.
     pub fn dark_factory(&self) -> Command {
-        let mut command = Command::new(dark_factory_bin());
+        self.command(&dark_factory_bin())
+    }
+
+    /// Returns another program in this installation, without the credentials and settings of the host.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         for variable in [
             "ANTHROPIC_API_KEY",
             "ANTHROPIC_AUTH_TOKEN",

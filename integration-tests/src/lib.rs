@@ -100,6 +100,21 @@ pub fn dark_factory_bin() -> PathBuf {
         .unwrap_or_else(|| panic!("there is no dark-factory binary: `cargo build -p dark-factory`, or run `cargo xtask test`"))
 }
 
+/// Returns an example of `crates/cli`, which lies beside the binary.
+///
+/// # Panics
+///
+/// If it is not built.
+pub fn example_bin(name: &str) -> PathBuf {
+    let example = dark_factory_bin().with_file_name("examples").join(name);
+    assert!(
+        example.is_file(),
+        "{} is not there: `cargo build -p dark-factory --example {name}`, or run `cargo xtask test`",
+        example.display()
+    );
+    example
+}
+
 /// Returns whether the tests run as root.
 ///
 /// # Panics

@@ -33,7 +33,6 @@ use dark_factory_factory::changes::GitChanges;
 use crate::args::Global;
 use crate::error::CommandError;
 use crate::flags;
-use crate::guard::GuardProcess;
 use crate::helper::HELPER;
 
 /// The environment variable that names the state folder.
@@ -276,11 +275,7 @@ impl Context {
         let supervisor = Supervisor::open(self.engine_in(state_dir)?, state_dir, HELPER, clock)?
             .with_orphans(crate::orphans())
             .with_recorder(Arc::new(GitChanges::new(self.host.clone(), state_dir)))
-            .with_guard(Arc::new(GuardProcess::of(
-                state_dir,
-                self.keys(),
-                self.host.clone(),
-            )));
+            .with_guard(Arc::new(self.guard_of(state_dir)));
         Ok(match self.disk_patience {
             Some(patience) => supervisor.with_disk_patience(patience),
             None => supervisor,

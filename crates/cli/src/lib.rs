@@ -19,7 +19,9 @@
 //!    the contract that an [`Engine`](executor::engine::Engine) keeps.
 //! 3. [`engines`]: [`DockerEngine`](engines::docker::DockerEngine), which keeps it.
 //! 4. [`agents`]: what an agent is started with, what its stream means, how people see it.
-//! 5. [`seed`]: the names of the Go seed, for programs that came from there, each with an example.
+//! 5. [`egress`]: the guard of a run's way out, [`GuardProcess`](egress::GuardProcess): without one nothing is started
+//!    under the default network. A program of its own begins its `main` with [`guard_main`](egress::guard_main).
+//! 6. [`seed`]: the names of the Go seed, for programs that came from there, each with an example.
 //!
 //! [`HELPER`] is the static program that every container runs as its first process. `examples/embed.rs` runs a prompt
 //! file from a program of its own; this is its middle:
@@ -73,6 +75,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use commands::Format;
 
 pub use dark_factory_agents as agents;
+pub use dark_factory_egress as egress;
 pub use dark_factory_engines as engines;
 pub use dark_factory_executor as executor;
 pub use dark_factory_factory as factory;

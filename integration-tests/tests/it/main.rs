@@ -25,6 +25,7 @@ mod demands;
 mod demo;
 mod docs;
 mod doctor;
+mod embed;
 mod ends;
 mod events;
 mod exec;

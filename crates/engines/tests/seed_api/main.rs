@@ -12,6 +12,7 @@
 
 mod containers;
 mod execute;
+mod guard;
 mod images;
 #[expect(
     dead_code,

@@ -359,9 +359,10 @@ impl Drive<'_> {
     /// Waits until the container's way out is open, if it is to have one; the error says why it is not.
     async fn way_is_open(&self, spec: &LaunchSpec) -> Result<(), String> {
         match &self.way {
-            None if EgressDemand::is_needed(spec) => {
-                Err("nobody is there to guard its way out".to_owned())
-            }
+            None if EgressDemand::is_needed(spec) => Err(
+                "nobody is there to guard its way out: the supervisor was given no guard"
+                    .to_owned(),
+            ),
             Some(way) => way
                 .opened()
                 .await

@@ -166,8 +166,10 @@ impl Supervisor {
         self
     }
 
-    /// Returns the same supervisor, whose attempts reach the hosts of their lists through this guard. Without one, an
-    /// attempt with such a list is not started.
+    /// Returns the same supervisor, whose attempts reach the hosts of their lists, and the providers whose keys they do not
+    /// have, through this guard. Without one, an attempt that needs it is not started.
+    ///
+    /// `dark_factory_egress::GuardProcess` is the guard of the command line, and of whoever embeds the library.
     #[must_use]
     pub fn with_guard(mut self, guard: Arc<dyn EgressGuard>) -> Self {
         self.guard = Some(guard);

@@ -19,7 +19,6 @@ use tokio::time::timeout;
 use crate::context::Context;
 use crate::detach;
 use crate::git;
-use crate::guard::GuardProcess;
 
 /// How long an API may take to let us connect.
 const REACH: Duration = Duration::from_secs(5);
@@ -142,8 +141,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Says whether the guard starts and answers; it ends by itself soon after.
 pub(super) async fn guard(context: &Context) -> Finding {
-    let guard = GuardProcess::of(&context.state_dir, context.keys(), context.host.clone());
-    match guard.probe().await {
+    match context.guard_of(&context.state_dir).probe().await {
         Ok(pid) => Finding::ok(format!("process {pid} answers")),
         Err(error) => Finding::failed(
             exit_code::INTERNAL,

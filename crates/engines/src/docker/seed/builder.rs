@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_executor::clock::{Clock, SystemClock};
+use dark_factory_executor::egress::EgressGuard;
 use dark_factory_executor::engine::EngineError;
 use dark_factory_executor::error::ExecutorError;
 use dark_factory_executor::host::HostView;
+use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::resolve::ResolveContext;
 use dark_factory_executor::settings::{
     EnvValue, ExtraMount, Limit, ProfileName, Settings, Sourced, UserSetting,
@@ -94,6 +96,8 @@ pub struct DockerExecutorBuilder {
     endpoint: Option<DockerEndpoint>,
     host: Option<HostView>,
     host_cpus: Option<NonZeroUsize>,
+    guard: Option<Arc<dyn EgressGuard>>,
+    keys: KeySources,
     clock: Option<Arc<dyn Clock>>,
     time_zone: Option<TimeZone>,
 }
@@ -321,6 +325,23 @@ impl DockerExecutorBuilder {
         self
     }
 
+    /// Sets the guard of the containers' ways out. Under the hardened profile a prompt needs one, unless its network is
+    /// `none` or `open`: without a guard its agent is not started.
+    ///
+    /// `dark_factory_egress::GuardProcess` is one, made for the same state folder, host and keys.
+    #[must_use]
+    pub fn guard(mut self, guard: Arc<dyn EgressGuard>) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// Sets where the keys of providers are; otherwise they are looked for in the host view's environment and home.
+    #[must_use]
+    pub fn keys(mut self, keys: KeySources) -> Self {
+        self.keys = keys;
+        self
+    }
+
     /// Makes the executor and opens its state folder. Blocks; the engine is not contacted.
     ///
     /// # Errors
@@ -349,8 +370,13 @@ impl DockerExecutorBuilder {
         let engine = DockerEngine::connect(&endpoint, host.clone(), Arc::clone(&clock));
         let supervisor = Supervisor::open(Arc::new(engine), &state_dir, helper, clock)
             .map_err(BuildError::State)?;
+        let supervisor = match self.guard {
+            Some(guard) => supervisor.with_guard(guard),
+            None => supervisor,
+        };
         let context = ResolveContext {
             host_cpus: self.host_cpus,
+            keys: self.keys,
             engine_socket: endpoint.socket(),
             allow_mounts,
             ..ResolveContext::new(state_dir)

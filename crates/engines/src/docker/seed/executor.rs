@@ -39,11 +39,13 @@ use crate::docker::launch::{CLAUDE_DIR_TARGET, GITCONFIG_TARGET, NETRC_TARGET};
 /// Runs prompts in containers of a Docker engine; the twin of the seed's `NewDockerExecutor`.
 ///
 /// Its attempts are those of the state folder: `dark-factory ps` shows them, `recover` and `stop` work on them.
+/// The guard of its containers' ways out is a process: see `dark_factory_egress`.
 ///
 /// ```no_run
 /// # async fn example(
 /// #     host: dark_factory_executor::host::HostView,
 /// #     helper: dark_factory_executor::state_dir::HelperExe,
+/// #     guard: std::sync::Arc<dyn dark_factory_executor::egress::EgressGuard>,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::path::Path;
 ///
@@ -57,6 +59,7 @@ use crate::docker::launch::{CLAUDE_DIR_TARGET, GITCONFIG_TARGET, NETRC_TARGET};
 ///     .state_dir("/home/me/.local/state/dark-factory")
 ///     .host(host)
 ///     .helper(helper)
+///     .guard(guard)
 ///     .build()?;
 /// let cancel = CancellationToken::new();
 /// let log = Path::new("/home/me/p/prompts/log/042-fix.log");

@@ -1,87 +1,60 @@
-//! The guard's process: what it does, and how it is started by whoever needs it first.
+//! The guard of one state folder, as supervisors see it.
 //!
-//! Owns: its program and its log, `guard.log` in the state folder.
+//! Owns: its start by whoever needs it first, and its log, `guard.log` in the state folder.
 //! Reads: the guard's answers, the journals that it writes.
-//! Never: is a part of a run's process group, or ends with the process that started it.
-
-mod keys;
+//! Never: ends it: that is up to the guard itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dark_factory_executor::clock::{Clock as _, SystemClock};
 use dark_factory_executor::egress::{EgressDemand, EgressGuard, OpenWay, WayEvent};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::spec::AttemptDir;
-use dark_factory_guard::{Answer, Ask, Client, Service, SystemResolver, Upstreams, Way, summarise};
-use dark_factory_types::{AttemptId, EgressSummary, exit_code};
-use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use dark_factory_guard::{Answer, Ask, Client, Way, summarise};
+use dark_factory_types::{AttemptId, EgressSummary};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
-use self::keys::Keyring;
-use crate::context::Context;
-use crate::error::CommandError;
+use crate::keys::Keyring;
+use crate::program::GuardProgram;
 
 /// How long a guard may take to listen.
 const START: Duration = Duration::from_secs(10);
 /// How often it is looked whether it does.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a guard stays without work: the next run need not start one then.
-const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Is the guard of the state folder, until there is nothing to guard.
-pub(crate) async fn guard(context: &Context) -> Result<u8, CommandError> {
-    let failed = |error| CommandError::internal("guard runs", error);
-    // It has no terminal, and a signal to who started it is not one to the guard.
-    rustix::process::setsid().map_err(|error| failed(error.into()))?;
-    let mut terminated = signal(SignalKind::terminate()).map_err(failed)?;
-    let stop = CancellationToken::new();
-    let service = Service {
-        state_dir: context.state_dir.clone(),
-        resolver: Arc::new(SystemResolver),
-        now: || SystemClock.now(),
-        patience: PATIENCE,
-        upstreams: Upstreams::default(),
-    };
-    let mut serving = std::pin::pin!(service.serve(stop.clone()));
-    loop {
-        tokio::select! {
-            served = &mut serving => {
-                served.map_err(|error| CommandError::internal("guard runs", io::Error::other(error)))?;
-                return Ok(exit_code::SUCCEEDED);
-            }
-            _ = terminated.recv() => stop.cancel(),
-        }
-    }
-}
-
-/// The guard of one state folder, as supervisors see it.
+/// The guard of one state folder.
 #[derive(Debug)]
-pub(crate) struct GuardProcess {
+pub struct GuardProcess {
     state_dir: PathBuf,
+    program: GuardProgram,
     keyring: Keyring,
 }
 
 impl GuardProcess {
-    /// Returns the guard of a state folder, for runs whose keys are where `keys` says.
-    pub(crate) fn of(state_dir: &Path, keys: KeySources, host: HostView) -> Self {
+    /// Returns the guard of a state folder, for runs whose keys are where `keys` says; nothing is started yet.
+    ///
+    /// It is for the supervisor with that state folder.
+    pub fn new(state_dir: &Path, program: GuardProgram, keys: KeySources, host: HostView) -> Self {
         Self {
-            state_dir: state_dir.to_owned(),
+            // The guard's own working directory is another.
+            state_dir: host.absolute(state_dir),
+            program,
             keyring: Keyring::new(keys, host),
         }
     }
 
     /// Starts a guard if none lives, and asks what it does; returns its process.
-    pub(crate) async fn probe(&self) -> io::Result<u32> {
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or does not answer.
+    pub async fn probe(&self) -> io::Result<u32> {
         match self.connect().await?.ask(&Ask::Status).await? {
             Answer::Status { pid, .. } => Ok(pid),
             other => Err(io::Error::other(format!("it answered {other:?}"))),
@@ -112,10 +85,9 @@ impl GuardProcess {
             .create(true)
             .mode(0o600)
             .open(self.state_dir.join("guard.log"))?;
-        let child = Command::new(std::env::current_exe()?)
-            .arg("--state-dir")
-            .arg(&self.state_dir)
-            .arg("guard")
+        let child = self
+            .program
+            .command(&self.state_dir)
             // It has no use for anybody's keys.
             .env_clear()
             // No folder is kept from being unmounted by it.
