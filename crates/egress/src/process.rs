@@ -126,6 +126,7 @@ impl EgressGuard for GuardProcess {
     }
 
     async fn close(&self, attempt: AttemptId) {
+        self.keyring.forget(attempt);
         let closed = async {
             let mut client = Client::connect(&self.state_dir).await?;
             client.ask(&Ask::Close { attempt }).await
@@ -140,10 +141,10 @@ impl EgressGuard for GuardProcess {
         }
     }
 
-    async fn secrets(&self, demand: &EgressDemand) -> Vec<String> {
+    async fn secrets(&self, demand: &EgressDemand, attempt: AttemptId) -> Vec<String> {
         let mut secrets = Vec::new();
         for provider in &demand.providers {
-            secrets.extend(self.keyring.secrets(*provider).await);
+            secrets.extend(self.keyring.secrets(*provider, attempt).await);
         }
         secrets
     }

@@ -90,9 +90,9 @@ pub trait EgressGuard: fmt::Debug + Send + Sync {
     /// Closes the way of an attempt, and every connection through it; that there is none is no error.
     async fn close(&self, attempt: AttemptId);
 
-    /// Returns the keys that a way with this demand uses, to be hidden in logs. One that cannot be had is left out:
-    /// its way does not open.
-    async fn secrets(&self, demand: &EgressDemand) -> Vec<String>;
+    /// Returns the keys that the way of an attempt with this demand uses, to be hidden in logs. One that cannot be had is
+    /// left out: its way does not open.
+    async fn secrets(&self, demand: &EgressDemand, attempt: AttemptId) -> Vec<String>;
 
     /// Returns what came of the attempt's requests so far. Blocks.
     ///

@@ -233,8 +233,10 @@ fn a_program_of_the_configuration_prints_the_key() {
         .folder()
         .join("home/.config/dark-factory");
     fs::create_dir_all(&folder).unwrap();
+    let asked = scene.installation.folder().join("asked");
     let config = format!(
-        "[api-key]\nanthropic = [\"sh\", \"-c\", \"echo {KEY}\"]\n[api-base]\nanthropic = \"{}\"\n",
+        "[api-key]\nanthropic = [\"sh\", \"-c\", \"echo asked >> {}; echo {KEY}\"]\n[api-base]\nanthropic = \"{}\"\n",
+        asked.display(),
         model.local_url()
     );
     fs::write(folder.join("config.toml"), config).unwrap();
@@ -243,13 +245,19 @@ fn a_program_of_the_configuration_prints_the_key() {
 
     assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
     assert!(scene.project.path().join("hello.txt").exists());
+    assert_eq!(fs::read_to_string(asked).unwrap(), "asked\n");
 }
 
 #[test]
 fn a_program_that_fails_to_print_the_key_is_the_cause() {
     let scene = Scene::new();
+    let vault = scene.installation.folder().join("vault");
+    fs::write(&vault, "echo asked >> \"$0.asked\"; ls /no-such-vault").unwrap();
     let mut run = run(&scene, "claude", "");
-    run.arg("--api-key=anthropic=command:ls /no-such-vault");
+    run.arg(format!(
+        "--api-key=anthropic=command:sh {}",
+        vault.display()
+    ));
 
     let run = Ended::of(&mut run);
 
@@ -261,6 +269,9 @@ fn a_program_that_fails_to_print_the_key_is_the_cause() {
         run.stdout,
         run.stderr
     );
+    // Some ask a person, who has said no.
+    let asked = fs::read_to_string(vault.with_extension("asked")).unwrap();
+    assert_eq!(asked, "asked\n");
 }
 
 /// A program that asks the broker for the model's answer, again and again until `done` is there.

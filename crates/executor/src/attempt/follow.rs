@@ -117,7 +117,7 @@ impl Drive<'_> {
         let stamps = self.stamps(attempt);
         let (dir, clock) = (self.dir.clone(), Arc::clone(self.clock));
         let keys = match (EgressDemand::of(&attempt.spec), self.guard) {
-            (Some(demand), Some(guard)) => guard.secrets(&demand).await,
+            (Some(demand), Some(guard)) => guard.secrets(&demand, attempt.id).await,
             _ => Vec::new(),
         };
         // What an earlier pump derived is cut off, which may be much.
