@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use dark_factory::types::{AttemptId, Budget, Provider, RunId};
 use dark_factory_guard::{
-    Answer, Ask, Broker, Client, EGRESS_SOCKET, Key, Secret, Service, SystemResolver, Upstreams,
-    Way,
+    Answer, Ask, Broker, Certificates, Client, EGRESS_SOCKET, Key, Secret, Service, SystemResolver,
+    Upstreams, Way,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -168,6 +168,7 @@ impl Lab {
                 key: Key::ApiKey(Secret("a-key-of-the-bench".to_owned())),
             }],
             budget: Budget::default(),
+            certificates: Certificates::default(),
         };
         for _ in 0..100 {
             if let Ok(mut guard) = Client::connect(self.state.path()).await {

@@ -106,6 +106,8 @@ impl Installation {
             "GOOGLE_API_KEY",
             "GOOGLE_GEMINI_BASE_URL",
             "RUST_LOG",
+            "SSL_CERT_DIR",
+            "SSL_CERT_FILE",
             "XDG_CONFIG_HOME",
         ] {
             command.env_remove(variable);

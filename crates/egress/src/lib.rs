@@ -1,7 +1,7 @@
 //! How whoever supervises runs starts the guard of their ways out, and gives it their keys.
 //!
 //! Owns: the guard's process as supervisors see it, and which program it is.
-//! Reads: where keys are, through the host view that it is given; the journals that the guard writes.
+//! Reads: where keys and certificates are, through the host view that it is given; the journals that the guard writes.
 //! Never: decides what may pass; see the `dark-factory-guard` crate.
 //!
 //! A [`Supervisor`](dark_factory_executor::supervisor::Supervisor) starts no agent whose network is a list of hosts, or
@@ -35,6 +35,7 @@
 //! }
 //! ```
 
+mod certificates;
 mod keys;
 mod process;
 mod program;

@@ -16,10 +16,11 @@ use dark_factory_executor::egress::{EgressDemand, EgressGuard, OpenWay, WayEvent
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
 use dark_factory_executor::spec::AttemptDir;
-use dark_factory_guard::{Answer, Ask, Client, Way, summarise};
+use dark_factory_guard::{Answer, Ask, Certificates, Client, Way, summarise};
 use dark_factory_types::{AttemptId, EgressSummary};
 use tokio::time::{Instant, sleep};
 
+use crate::certificates;
 use crate::keys::Keyring;
 use crate::program::GuardProgram;
 
@@ -34,18 +35,21 @@ pub struct GuardProcess {
     state_dir: PathBuf,
     program: GuardProgram,
     keyring: Keyring,
+    host: HostView,
 }
 
 impl GuardProcess {
     /// Returns the guard of a state folder, for runs whose keys are where `keys` says; nothing is started yet.
     ///
-    /// It is for the supervisor with that state folder.
+    /// It is for the supervisor with that state folder. The certificates to believe are those that `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` of the host view name, else the system's.
     pub fn new(state_dir: &Path, program: GuardProgram, keys: KeySources, host: HostView) -> Self {
         Self {
             // The guard's own working directory is another.
             state_dir: host.absolute(state_dir),
             program,
-            keyring: Keyring::new(keys, host),
+            keyring: Keyring::new(keys, host.clone()),
+            host,
         }
     }
 
@@ -100,6 +104,12 @@ impl GuardProcess {
         drop(child);
         Ok(())
     }
+
+    /// Returns whose certificates are believed.
+    async fn certificates(&self) -> io::Result<Certificates> {
+        let host = self.host.clone();
+        tokio::task::spawn_blocking(move || certificates::named(&host)).await?
+    }
 }
 
 #[async_trait]
@@ -109,6 +119,11 @@ impl EgressGuard for GuardProcess {
         for provider in &demand.providers {
             brokers.push(self.keyring.broker(*provider, dir.attempt()).await?);
         }
+        let certificates = match brokers.is_empty() {
+            // What is tunnelled is between its ends.
+            true => Certificates::default(),
+            false => self.certificates().await?,
+        };
         let mut client = self.connect().await?;
         let way = Way {
             attempt: dir.attempt(),
@@ -117,6 +132,7 @@ impl EgressGuard for GuardProcess {
             rules: demand.rules.clone(),
             brokers,
             budget: demand.budget,
+            certificates,
         };
         match client.ask(&Ask::Open(way)).await? {
             Answer::Opened => Ok(Box::new(GuardedWay(client))),

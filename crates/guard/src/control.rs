@@ -52,6 +52,28 @@ pub struct Way {
     /// What it may use of them.
     #[serde(default)]
     pub budget: Budget,
+    /// Whose certificates the providers, and the places where logins are renewed, may have.
+    #[serde(default, skip_serializing_if = "Certificates::are_the_systems")]
+    pub certificates: Certificates,
+}
+
+/// The certificates to believe: the system's, unless files are named.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificates {
+    /// A PEM file with them.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// Folders with such files.
+    #[serde(default)]
+    pub folders: Vec<PathBuf>,
+}
+
+impl Certificates {
+    /// Returns whether they are the system's.
+    pub fn are_the_systems(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One provider, for a run that has no key of it.

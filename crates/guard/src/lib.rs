@@ -25,7 +25,9 @@ mod summary;
 
 pub use broker::{CLAUDE_TOKEN_ENDPOINT, Upstreams};
 pub use client::Client;
-pub use control::{Answer, Ask, Broker, CONTROL_SOCKET, EGRESS_SOCKET, Key, LOCK, Secret, Way};
+pub use control::{
+    Answer, Ask, Broker, CONTROL_SOCKET, Certificates, EGRESS_SOCKET, Key, LOCK, Secret, Way,
+};
 pub use file_journal::Now;
 pub use journal::{Ending, Entry, Fate, Journal};
 pub use policy::{Denial, EgressPolicy, Target};

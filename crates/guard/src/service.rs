@@ -24,7 +24,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Desk, Dialer, Logins, Meter, Upstreams};
-use crate::control::{Answer, Ask, CONTROL_SOCKET, EGRESS_SOCKET, LINE_CAP, LOCK, Way};
+use crate::control::{
+    Answer, Ask, CONTROL_SOCKET, Certificates, EGRESS_SOCKET, LINE_CAP, LOCK, Way,
+};
 use crate::file_journal::{FileJournal, Now};
 use crate::journal::Journal;
 use crate::policy::EgressPolicy;
@@ -223,8 +225,9 @@ async fn write(writer: &mut OwnedWriteHalf, answer: &Answer) -> bool {
 struct Ways {
     open: BTreeMap<AttemptId, Open>,
     served: JoinSet<(AttemptId, io::Result<()>)>,
-    /// How to get to providers, once a way was opened.
-    outside: Option<(Dialer, Arc<Logins>)>,
+    /// How to get to providers by the system's certificates, once that was asked for.
+    usual: Option<Dialer>,
+    logins: Option<Arc<Logins>>,
 }
 
 struct Open {
@@ -258,13 +261,14 @@ impl Ways {
 
     /// Opens a way, or changes the one that is open; returns what counts for it.
     fn open(&mut self, way: Way, service: &Service) -> io::Result<Arc<Meter>> {
+        let dialer = self.dialer(&way.certificates, service)?;
         if let Some(open) = self.open.get_mut(&way.attempt) {
             let is_same_way = open.way.folder == way.folder
                 && open.way.journal == way.journal
                 && open.way.rules == way.rules;
             if is_same_way {
                 if open.way != way {
-                    open.desk.replace(&way.brokers, way.budget)?;
+                    open.desk.replace(&way.brokers, &dialer, way.budget)?;
                     open.way = way;
                 }
                 return Ok(Arc::clone(open.desk.meter()));
@@ -274,7 +278,7 @@ impl Ways {
         let journal: Arc<dyn Journal> = Arc::new(FileJournal::open(&way.journal, service.now)?);
         let used = io::BufReader::new(File::open(&way.journal)?);
         let meter = Meter::resume(way.attempt, way.budget, used)?;
-        let (dialer, logins) = self.outside(service)?;
+        let logins = self.logins(service);
         let desk = Desk::new(&way.brokers, meter, &dialer, logins, Arc::clone(&journal))?;
         // The agent may have any user id; who else could reach the socket is kept out by the state folder.
         let listener = bind(&way.folder, EGRESS_SOCKET, 0o666)?;
@@ -294,15 +298,27 @@ impl Ways {
         Ok(meter)
     }
 
-    fn outside(&mut self, service: &Service) -> io::Result<(Dialer, Arc<Logins>)> {
-        if let Some((dialer, logins)) = &self.outside {
-            return Ok((dialer.clone(), Arc::clone(logins)));
+    /// Returns what makes connections to providers with these certificates. Others than the system's are read each time:
+    /// they may have changed.
+    fn dialer(&mut self, certificates: &Certificates, service: &Service) -> io::Result<Dialer> {
+        if !certificates.are_the_systems() {
+            return Dialer::new(&service.upstreams, certificates);
         }
-        let dialer = Dialer::new(&service.upstreams)?;
-        let endpoint = service.upstreams.claude_token_endpoint.clone();
-        let logins = Logins::new(dialer.client(), endpoint, service.now);
-        self.outside = Some((dialer.clone(), Arc::clone(&logins)));
-        Ok((dialer, logins))
+        if let Some(usual) = &self.usual {
+            return Ok(usual.clone());
+        }
+        let usual = Dialer::new(&service.upstreams, certificates)?;
+        self.usual = Some(usual.clone());
+        Ok(usual)
+    }
+
+    /// Returns the logins of all runs: what is renewed for one is for all.
+    fn logins(&mut self, service: &Service) -> Arc<Logins> {
+        let endpoint = &service.upstreams.claude_token_endpoint;
+        let logins = self
+            .logins
+            .get_or_insert_with(|| Logins::new(endpoint.clone(), service.now));
+        Arc::clone(logins)
     }
 
     fn close(&mut self, attempt: AttemptId) {

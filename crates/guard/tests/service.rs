@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_guard::{
-    Answer, Ask, CONTROL_SOCKET, Client, EGRESS_SOCKET, Served, Service, SystemResolver, Upstreams,
-    Way,
+    Answer, Ask, CONTROL_SOCKET, Certificates, Client, EGRESS_SOCKET, Served, Service,
+    SystemResolver, Upstreams, Way,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -71,6 +71,7 @@ impl Lab {
             rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
             brokers: Vec::new(),
             budget: dark_factory_types::Budget::default(),
+            certificates: Certificates::default(),
         }
     }
 }

@@ -41,12 +41,32 @@ const SWALLOW: Duration = Duration::from_secs(10);
 /// The broker of one run.
 #[derive(Debug)]
 pub(crate) struct Desk {
-    brokers: RwLock<Arc<[Broker]>>,
+    sources: RwLock<Sources>,
     meter: Arc<Meter>,
-    client: HttpClient,
-    answer_time: Duration,
     logins: Arc<Logins>,
     journal: Arc<dyn Journal>,
+}
+
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+struct Sources {
+    brokers: Arc<[Broker]>,
+    client: HttpClient,
+    answer_time: Duration,
+}
+
+impl Sources {
+    /// # Errors
+    ///
+    /// If a base address is none.
+    fn new(brokers: &[Broker], dialer: &Dialer) -> io::Result<Self> {
+        check_bases(brokers)?;
+        Ok(Self {
+            brokers: brokers.into(),
+            client: dialer.client(),
+            answer_time: dialer.answer_time,
+        })
+    }
 }
 
 /// Why a request is not passed on.
@@ -87,27 +107,34 @@ impl Desk {
         logins: Arc<Logins>,
         journal: Arc<dyn Journal>,
     ) -> io::Result<Arc<Self>> {
-        check_bases(brokers)?;
         Ok(Arc::new(Self {
-            brokers: RwLock::new(brokers.into()),
+            sources: RwLock::new(Sources::new(brokers, dialer)?),
             meter,
-            client: dialer.client(),
-            answer_time: dialer.answer_time,
             logins,
             journal,
         }))
     }
 
-    /// Goes on with other keys and another budget; requests in flight are not touched.
+    /// Goes on with other keys, certificates and another budget; requests in flight are not touched.
     ///
     /// # Errors
     ///
     /// If a base address is none.
-    pub(crate) fn replace(&self, brokers: &[Broker], budget: Budget) -> io::Result<()> {
-        check_bases(brokers)?;
-        *self.brokers.write().unwrap_or_else(PoisonError::into_inner) = brokers.into();
+    pub(crate) fn replace(
+        &self,
+        brokers: &[Broker],
+        dialer: &Dialer,
+        budget: Budget,
+    ) -> io::Result<()> {
+        let sources = Sources::new(brokers, dialer)?;
+        *self.sources.write().unwrap_or_else(PoisonError::into_inner) = sources;
         self.meter.set_budget(budget);
         Ok(())
+    }
+
+    fn sources(&self) -> Sources {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        sources.clone()
     }
 
     /// Returns what counts for the run.
@@ -154,7 +181,7 @@ impl Desk {
         asking: &mut Asking,
     ) -> Result<Ready, Refusal> {
         let path = route(&parts.uri).map_or("", |(_, path)| path);
-        let brokers = Arc::clone(&self.brokers.read().unwrap_or_else(PoisonError::into_inner));
+        let Sources { brokers, .. } = self.sources();
         let broker = brokers
             .iter()
             .find(|broker| broker.provider == provider)
@@ -324,7 +351,7 @@ impl Desk {
         match &broker.key {
             Key::ApiKey(key) => Ok((Shown::Key(key.0.clone()), None)),
             Key::Bearer(token) => Ok((Shown::Bearer(token.0.clone()), None)),
-            Key::ClaudeFolder(folder) => match self.logins.token(folder, None).await {
+            Key::ClaudeFolder(folder) => match self.token(folder, None).await {
                 Ok(token) => Ok((Shown::Bearer(token.clone()), Some((folder.clone(), token)))),
                 Err(error @ LoginError::Ended { .. }) => {
                     Err(refusal(Problem::LoggedOut, error.to_string()))
@@ -375,7 +402,9 @@ impl Desk {
         login: Option<(std::path::PathBuf, String)>,
         drain: Option<Drain>,
     ) -> Response<Body> {
-        let mut response = match timeout(self.answer_time, self.client.request(request)).await {
+        let sources = self.sources();
+        let asked = timeout(sources.answer_time, sources.client.request(request));
+        let mut response = match asked.await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 let ending = match error.is_connect() {
@@ -409,7 +438,7 @@ impl Desk {
         folder: &std::path::Path,
         token: &str,
     ) -> Response<Body> {
-        match self.logins.token(folder, Some(token)).await {
+        match self.token(folder, Some(token)).await {
             Ok(_fresh) => Problem::Again.response(provider, "the login was renewed; ask again"),
             Err(error @ LoginError::Ended { .. }) => {
                 Problem::LoggedOut.response(provider, &error.to_string())
@@ -418,12 +447,22 @@ impl Desk {
         }
     }
 
+    async fn token(
+        &self,
+        folder: &std::path::Path,
+        rejected: Option<&str>,
+    ) -> Result<String, LoginError> {
+        let Sources { client, .. } = self.sources();
+        self.logins.token(client, folder, rejected).await
+    }
+
     /// Asks for something that uses no tokens.
     async fn pass_free(&self, provider: Provider, ready: Ready, asking: Asking) -> Response<Body> {
         let began = Instant::now();
         let request = ready.request.map(|()| asking.boxed());
-        let asked = timeout(self.answer_time, self.client.request(request)).await;
-        let why = match asked {
+        let sources = self.sources();
+        let asked = timeout(sources.answer_time, sources.client.request(request));
+        let why = match asked.await {
             Ok(Ok(mut response)) => {
                 if response.status() == StatusCode::UNAUTHORIZED
                     && let Some((folder, token)) = ready.login

@@ -49,7 +49,6 @@ pub(crate) enum LoginError {
 #[derive(Debug)]
 pub(crate) struct Logins {
     known: Mutex<BTreeMap<PathBuf, Arc<Login>>>,
-    client: HttpClient,
     endpoint: String,
     now: Now,
     tasks: TaskTracker,
@@ -106,20 +105,20 @@ struct Renewed {
 }
 
 impl Logins {
-    pub(crate) fn new(client: HttpClient, endpoint: String, now: Now) -> Arc<Self> {
+    pub(crate) fn new(endpoint: String, now: Now) -> Arc<Self> {
         Arc::new(Self {
             known: Mutex::default(),
-            client,
             endpoint,
             now,
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Returns a token that works, renewing the login if it is about to end or its token was rejected. Cancel-safe: what
-    /// was begun goes on.
+    /// Returns a token that works, renewing the login by this client if it is about to end or its token was rejected.
+    /// Cancel-safe: what was begun goes on.
     pub(crate) async fn token(
         self: &Arc<Self>,
+        client: HttpClient,
         folder: &Path,
         rejected: Option<&str>,
     ) -> Result<String, LoginError> {
@@ -137,7 +136,7 @@ impl Logins {
         let renewed = self.tasks.spawn(async move {
             let mut state = login.state.lock().await;
             logins
-                .fresh(&login.folder, &mut state, rejected.as_deref())
+                .fresh(&client, &login.folder, &mut state, rejected.as_deref())
                 .await
         });
         renewed.await.unwrap_or_else(|error| {
@@ -150,6 +149,7 @@ impl Logins {
 
     async fn fresh(
         &self,
+        client: &HttpClient,
         folder: &Path,
         state: &mut State,
         rejected: Option<&str>,
@@ -182,7 +182,7 @@ impl Logins {
         if tokens.is_fresh(now, rejected) {
             return Ok(state.keep(tokens));
         }
-        match self.renew(folder, &tokens).await {
+        match self.renew(client, folder, &tokens).await {
             Ok(renewed) => {
                 let (document, tokens) = merged(document, renewed, now);
                 if let Err(error) = save(folder, &document) {
@@ -208,7 +208,12 @@ impl Logins {
         }
     }
 
-    async fn renew(&self, folder: &Path, tokens: &Tokens) -> Result<Renewed, LoginError> {
+    async fn renew(
+        &self,
+        client: &HttpClient,
+        folder: &Path,
+        tokens: &Tokens,
+    ) -> Result<Renewed, LoginError> {
         let ended = |why: String| LoginError::Ended {
             folder: folder.to_owned(),
             why,
@@ -235,8 +240,7 @@ impl Logins {
             .body(body.boxed())
             .map_err(|error| unavailable(error.to_string()))?;
         let asked = async {
-            let response = self
-                .client
+            let response = client
                 .request(request)
                 .await
                 .map_err(|error| error.to_string())?;

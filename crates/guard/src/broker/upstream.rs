@@ -1,12 +1,11 @@
 //! The connections to providers.
 //!
 //! Owns: what certificates are believed, and how long a provider may take to begin.
-//! Reads: the system's certificates, or a file in their place.
+//! Reads: the system's certificates, or those that a run's supervisor names.
 //! Never: follows a redirect.
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +13,10 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
+use crate::control::Certificates;
 use crate::proxy::Body;
 
 /// Where Claude's logins are refreshed.
@@ -26,8 +25,6 @@ pub const CLAUDE_TOKEN_ENDPOINT: &str = "https://platform.claude.com/v1/oauth/to
 /// How the guard gets to providers.
 #[derive(Debug, Clone)]
 pub struct Upstreams {
-    /// A PEM file with the certificates to believe, in place of the system's.
-    pub ca_file: Option<PathBuf>,
     /// Where Claude's logins are refreshed. Default: [`CLAUDE_TOKEN_ENDPOINT`].
     pub claude_token_endpoint: String,
     /// How long a connection may take. Default: 30 s.
@@ -39,7 +36,6 @@ pub struct Upstreams {
 impl Default for Upstreams {
     fn default() -> Self {
         Self {
-            ca_file: None,
             claude_token_endpoint: CLAUDE_TOKEN_ENDPOINT.to_owned(),
             connect_time: Duration::from_secs(30),
             answer_time: Duration::from_secs(15 * 60),
@@ -66,12 +62,16 @@ impl fmt::Debug for Dialer {
 
 impl Dialer {
     /// Reads the certificates.
-    pub(crate) fn new(upstreams: &Upstreams) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If there are none where they are to be.
+    pub(crate) fn new(upstreams: &Upstreams, certificates: &Certificates) -> io::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
-            .with_root_certificates(roots(upstreams.ca_file.as_deref())?)
+            .with_root_certificates(roots(certificates)?)
             .with_no_client_auth();
         Ok(Self {
             tls,
@@ -99,29 +99,31 @@ impl Dialer {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> io::Result<RootCertStore> {
+fn roots(certificates: &Certificates) -> io::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    let certificates = match ca_file {
-        Some(file) => {
-            let named =
-                |error: &dyn fmt::Display| io::Error::other(format!("{}: {error}", file.display()));
-            let read = CertificateDer::pem_file_iter(file).map_err(|error| named(&error))?;
-            read.collect::<Result<Vec<_>, _>>()
-                .map_err(|error| named(&error))?
-        }
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    // Systems have some that are too old to be read.
-    let (added, _ignored) = roots.add_parsable_certificates(certificates);
-    match ca_file {
-        Some(file) if added == 0 => Err(io::Error::other(format!(
-            "{}: it has no certificates",
-            file.display()
-        ))),
-        None if added == 0 => {
+    if certificates.are_the_systems() {
+        // Systems have some that are too old to be read.
+        let (added, _ignored) = roots.add_parsable_certificates(load_native_certs().certs);
+        if added == 0 {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            Ok(roots)
         }
-        _ => Ok(roots),
+        return Ok(roots);
     }
+    let file = certificates.file.iter();
+    let file = file.map(|file| (file, load_certs_from_paths(Some(file), None)));
+    let folders = certificates.folders.iter();
+    let folders = folders.map(|folder| (folder, load_certs_from_paths(None, Some(folder))));
+    let mut places = Vec::new();
+    for (place, found) in file.chain(folders) {
+        roots.add_parsable_certificates(found.certs);
+        let why = found.errors.first().map(|error| format!(" ({error})"));
+        places.push(format!("{}{}", place.display(), why.unwrap_or_default()));
+    }
+    if roots.is_empty() {
+        return Err(io::Error::other(format!(
+            "no certificate to believe was found in {}",
+            places.join(" or ")
+        )));
+    }
+    Ok(roots)
 }

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dark_factory_guard::{
-    Answer, Ask, Broker, Client, EGRESS_SOCKET, Key, Secret, Served, Service, SystemResolver,
-    Upstreams, Way, summarise,
+    Answer, Ask, Broker, Certificates, Client, EGRESS_SOCKET, Key, Secret, Served, Service,
+    SystemResolver, Upstreams, Way, summarise,
 };
 use dark_factory_types::{Budget, EgressSummary, Provider};
 use http_body_util::combinators::BoxBody;
@@ -193,8 +193,35 @@ impl Lab {
         address
     }
 
-    pub(crate) fn spawn(&mut self, server: impl Future<Output = ()> + Send + 'static) {
-        self.servers.spawn(server);
+    /// Starts a server with a certificate of its own making for `localhost`; returns its address, and writes the
+    /// certificate to a file.
+    pub(crate) async fn tls_server(&mut self, upstream: Arc<Upstream>, pem: &Path) -> String {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        fs::write(pem, made.cert.pem()).unwrap();
+        let key =
+            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        self.servers.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, upstream) = (acceptor.clone(), Arc::clone(&upstream));
+                connections.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        upstream.connection(stream).await;
+                    }
+                });
+            }
+        });
+        format!("localhost:{port}")
     }
 
     pub(crate) fn start(&mut self) {
@@ -240,6 +267,7 @@ impl Lab {
             rules: Vec::new(),
             brokers,
             budget,
+            certificates: Certificates::default(),
         }
     }
 
@@ -295,8 +323,18 @@ impl Lab {
 
     /// Posts to the broker with the run's token.
     pub(crate) async fn post(&self, path: &str, body: &str) -> String {
-        self.raw(&post(path, &format!("x-api-key: {TOKEN}\r\n"), body))
-            .await
+        self.post_of(ATTEMPT, path, body).await
+    }
+
+    /// Posts to the broker of another run.
+    pub(crate) async fn post_of(&self, attempt: &str, path: &str, body: &str) -> String {
+        let socket = self.state.path().join(attempt).join(EGRESS_SOCKET);
+        let request = post(path, &format!("x-api-key: {TOKEN}\r\n"), body);
+        let mut stream = UnixStream::connect(socket).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub(crate) fn journal(&self) -> String {

@@ -289,3 +289,27 @@ async fn of_two_guards_of_other_owners_one_renews_a_login_and_the_other_uses_it(
         .map(str::to_owned);
     assert_eq!(shown.as_deref(), Some("Bearer new-access"));
 }
+
+#[tokio::test]
+async fn a_login_is_renewed_by_the_certificates_of_the_run_that_needs_it() {
+    let mut login = Login::ending_at(0).await;
+    let pem = login.lab.state.path().join("ca.pem");
+    let issuer = Arc::clone(&login.issuer);
+    let address = login.lab.tls_server(issuer, &pem).await;
+    login.lab.upstreams.claude_token_endpoint = format!("https://{address}/v1/oauth/token");
+    login.open().await;
+    let mut broker = login.lab.broker(Provider::Anthropic);
+    broker.key = Key::ClaudeFolder(login.folder.clone());
+    let mut way = login.lab.way_of(OTHER, vec![broker], Budget::default());
+    way.certificates.file = Some(pem);
+    login.lab.client().await.ask(&Ask::Open(way)).await.unwrap();
+    login.issuer.says(login.renewal());
+    login.lab.upstream.says(Reply::json("{}"));
+
+    let doubted = login.lab.post(MESSAGES, "{}").await;
+    let believed = login.lab.post_of(OTHER, MESSAGES, "{}").await;
+
+    assert!(doubted.starts_with("HTTP/1.1 502 "), "{doubted}");
+    assert!(believed.starts_with("HTTP/1.1 200 "), "{believed}");
+    assert_eq!(login.shown(), ["Bearer new-access"]);
+}

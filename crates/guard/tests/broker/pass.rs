@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dark_factory_guard::{Answer, Ask, Key, Secret};
 use dark_factory_types::{Budget, Provider};
 
-use crate::lab::{Lab, Reply, TOKEN, post, read_until};
+use crate::lab::{Lab, OTHER, Reply, TOKEN, post, read_until};
 
 const MESSAGES: &str = "/anthropic/v1/messages?beta=true";
 const ASK: &str = r#"{"model":"claude-sonnet-4-5","messages":[]}"#;
@@ -315,46 +315,58 @@ async fn a_base_that_is_no_address_is_refused() {
 }
 
 #[tokio::test]
-async fn a_provider_is_reached_by_tls_if_its_certificate_is_believed() {
+async fn each_run_believes_the_certificates_that_its_own_supervisor_names() {
     let mut lab = Lab::new().await;
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let ca = lab.state.path().join("ca.pem");
-    std::fs::write(&ca, made.cert.pem()).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    lab.base = format!(
-        "https://localhost:{}",
-        listener.local_addr().unwrap().port()
-    );
+    let pem = lab.state.path().join("ca.pem");
     let upstream = Arc::clone(&lab.upstream);
-    lab.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            if let Ok(stream) = acceptor.accept(stream).await {
-                Arc::clone(&upstream).connection(stream).await;
-            }
-        }
-    });
-
-    lab.open(Budget::default()).await;
-    let doubted = lab.post(MESSAGES, ASK).await;
-    lab.kill().await;
-    lab.upstreams.ca_file = Some(ca);
-    lab.open(Budget::default()).await;
+    lab.base = format!("https://{}", lab.tls_server(upstream, &pem).await);
+    lab.start();
+    let mut client = lab.client().await;
+    let brokers = vec![lab.broker(Provider::Anthropic)];
+    let mut usual = lab.way(brokers.clone(), Budget::default());
+    let mut own = lab.way_of(OTHER, brokers, Budget::default());
+    own.certificates.file = Some(pem.clone());
+    client.ask(&Ask::Open(usual.clone())).await.unwrap();
+    client.ask(&Ask::Open(own)).await.unwrap();
     lab.upstream.says(Reply::json("{}"));
-    let believed = lab.post(MESSAGES, ASK).await;
+    lab.upstream.says(Reply::json("{}"));
+
+    let believed = lab.post_of(OTHER, MESSAGES, ASK).await;
+    let doubted = lab.post(MESSAGES, ASK).await;
+    // Another supervisor goes on with it.
+    usual.certificates.file = Some(pem);
+    client.ask(&Ask::Open(usual)).await.unwrap();
+    let believed_now = lab.post(MESSAGES, ASK).await;
 
     assert!(
         doubted.starts_with("HTTP/1.1 502 ") && doubted.contains("certificate"),
         "{doubted}"
     );
-    assert!(believed.starts_with("HTTP/1.1 200 "), "{believed}");
-    assert_eq!(lab.upstream.got().len(), 1);
+    for answer in [believed, believed_now] {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    assert_eq!(lab.upstream.got().len(), 2);
+}
+
+#[tokio::test]
+async fn certificates_that_are_not_there_are_refused_by_the_files_name() {
+    let mut lab = Lab::new().await;
+    lab.start();
+    let mut client = lab.client().await;
+    let empty = lab.state.path().join("empty.pem");
+    std::fs::write(&empty, "none\n").unwrap();
+    let absent = lab.state.path().join("absent.pem");
+
+    for file in [empty, absent] {
+        let mut way = lab.way(vec![lab.broker(Provider::Openai)], Budget::default());
+        way.certificates.file = Some(file.clone());
+
+        let answer = client.ask(&Ask::Open(way)).await.unwrap();
+
+        let named = file.display().to_string();
+        assert!(
+            matches!(&answer, Answer::Refused { why } if why.contains(&named)),
+            "{answer:?}"
+        );
+    }
 }
