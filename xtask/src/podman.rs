@@ -72,6 +72,8 @@ impl Podman {
         service
             .env(CONFIGURATION_VARIABLE, podman.configuration())
             .env_remove("CONTAINER_HOST")
+            // Where its monitors leave files of theirs, such as `oom`.
+            .current_dir(&podman.run)
             .args(podman.options())
             .args(["system", "service", "--time", IDLE])
             .arg(podman.engine.endpoint())
