@@ -75,9 +75,9 @@ enum Event {
     },
 }
 
-/// What an engine remembers of a container that has ended, since its start, in order; or why it does not say.
+/// What an engine remembers of a container that has ended, since its start, in order; `None` if that is no evidence.
 #[derive(Debug)]
-pub(super) struct Remembered(Result<Vec<Event>, EngineError>);
+pub(super) struct Remembered(Result<Option<Vec<Event>>, EngineError>);
 
 /// Returns how a container with this state ended, and why, as far as the engine tells.
 pub(super) async fn exit(
@@ -112,10 +112,9 @@ async fn why(
     Remembered(events): Remembered,
     witness: Witness,
 ) -> Result<(Vec<Event>, EndedBy), EngineError> {
-    let events = events?;
-    if client.dialect().memory() == Memory::OfNothing {
-        return Ok((events, EndedBy::Unknown));
-    }
+    let Some(events) = events? else {
+        return Ok((Vec::new(), EndedBy::Unknown));
+    };
     let is_same_engine = events.contains(&Event::Started);
     if !is_same_engine
         && engine_down(code, &events, witness) == EndedBy::EngineDown
@@ -134,8 +133,8 @@ async fn why(
 /// notes a signal before the end that it led to. So there is no waiting for events that may be on their way.
 pub(super) async fn remembered(client: &Client, id: &str) -> Remembered {
     Remembered(match client.dialect().memory() {
-        Memory::OfNothing => Ok(Vec::new()),
-        Memory::OfCauses => events(client, id).await,
+        Memory::OfNothing => Ok(None),
+        Memory::OfCauses => events(client, id).await.map(Some),
     })
 }
 
