@@ -25,6 +25,9 @@ mod launch;
 mod launched;
 mod limits;
 mod mounts;
+#[cfg(all(feature = "sandbox", target_os = "linux"))]
+#[path = "../common/nobody.rs"]
+mod nobody;
 mod output;
 mod owning;
 mod pausing;

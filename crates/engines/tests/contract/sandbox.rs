@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use dark_factory_engines::sandbox::{SandboxEngine, ShimCommand};
@@ -17,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::lab::{Lab, helper};
+use crate::nobody::passes_for_nobody;
 use crate::site::folder;
 
 /// A folder of sandboxes, and a root file system with nothing but the scripted agent.
@@ -196,27 +196,7 @@ impl Lab for Sandbox {
 
 contract!(Sandbox::new());
 
-/// Somebody who owns nothing.
-const NOBODY: &str = "65534";
-
 #[test]
 fn an_ordinary_user_has_the_whole_contract_too() {
-    if !getuid().is_root() {
-        // It is what is being found out.
-        return;
-    }
-    let output = Command::new("setpriv")
-        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["sandbox::", "--test-threads", "2"])
-        .current_dir("/")
-        .output()
-        .unwrap();
-
-    assert!(
-        output.status.success(),
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    passes_for_nobody(&["sandbox::"]);
 }
