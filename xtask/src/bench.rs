@@ -30,6 +30,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
         .env(STREAMS, release.join("examples/streams"));
     let only = options.windows(2).find(|pair| pair[0] == "--only");
     let only = only.map(|pair| pair[1].as_str());
+    let is_wanted = |part| only.is_none_or(|only| only == part);
     // It ends with this.
     let mut podman = None;
     if only == Some("streams") {
@@ -38,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
         let cache = workspace.cache();
         fs::create_dir_all(&cache)?;
         let mut packages = Packages::new(&cache);
-        if only.is_none_or(|only| only == "sandbox") {
+        if is_wanted("sandbox") {
             packages.provide(&[packages::BUBBLEWRAP])?;
         }
         let engine = Engine::provide(&mut packages, &cache)?;
@@ -51,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[String]) -> Result<ExitCode,
             .env("DARK_FACTORY_BENCH_BINARY", &binary)
             .env("DARK_FACTORY_TEST_AGENT_IMAGE", images::AGENT)
             .env("DARK_FACTORY_TEST_CLAUDE_IMAGE", images::CLAUDE);
-        if only.is_none_or(|only| only == "podman") {
+        if is_wanted("podman") {
             match provide_podman(&engine, &mut packages, &cache) {
                 Ok(provided) => podman = Some(provided),
                 Err(failure) if only.is_some() => return Err(failure),
