@@ -11,7 +11,7 @@ use integration_tests::{Installation, PROJECT_OWNER};
 use serde_json::{Value, json};
 
 use crate::doctor::{PROBES, assert_probe, failed, probe};
-use crate::support::{Ended, Person, Workshop, without_engines};
+use crate::support::{Ended, Person, Workshop, execute, without_engines};
 
 /// Somebody whom no file of the machine knows.
 const STRANGER: u32 = 54_321;
@@ -186,16 +186,9 @@ fn doctor_says_what_forbids_user_namespaces_and_how_they_are_allowed() {
     let forbid = "echo 0 > /proc/sys/user/max_user_namespaces && \
                   exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs \"$@\"";
     let mut forbidden = Command::new("unshare");
-    forbidden
-        .args(["--user", "--map-root-user", "sh", "-c", forbid, "sh"])
-        .arg(doctor.get_program())
-        .args(doctor.get_args())
-        .envs(
-            doctor
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .current_dir("/");
+    forbidden.args(["--user", "--map-root-user", "sh", "-c", forbid, "sh"]);
+    execute(&mut forbidden, &doctor);
+    forbidden.current_dir("/");
 
     let ended = Ended::of(&mut forbidden);
 

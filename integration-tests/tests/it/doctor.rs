@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use integration_tests::{
     EngineProxy, Fault, Instead, Leftovers, PROJECT_OWNER, agent_image, claude_image, codex_image,
-    dark_factory_bin,
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use crate::full_disk::Mounted;
 use crate::scene::docker;
-use crate::support::{Ended, Watched, Workshop, for_agent};
+use crate::support::{Ended, Watched, Workshop, as_user, for_agent};
 
 pub(crate) const PROBES: [&str; 22] = [
     "engine",
@@ -337,17 +336,8 @@ fn a_user_who_may_not_use_the_engine_is_told_of_its_group() {
     ] {
         chown(folder, Some(PROJECT_OWNER), Some(PROJECT_OWNER)).unwrap();
     }
-    let id = PROJECT_OWNER.to_string();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-        .arg(dark_factory_bin())
-        .args(task.get_args())
-        .envs(
-            task.get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .current_dir(practice.workshop.project.path());
+    let mut command = as_user(PROJECT_OWNER, &["--clear-groups"], &task);
+    command.current_dir(practice.workshop.project.path());
 
     let ended = Ended::of(&mut command);
 

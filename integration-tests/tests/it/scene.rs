@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::Ended;
+use crate::support::{Ended, as_user};
 
 /// How long an event may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -431,28 +431,6 @@ pub(crate) fn give(path: &Path, owner: u32) {
         given.is_ok_and(|status| status.success()),
         "root may give files away"
     );
-}
-
-/// Returns the same command, executed by another user whose groups `setpriv` is told.
-pub(crate) fn as_user(user: u32, groups: &[&str], command: &Command) -> Command {
-    let id = user.to_string();
-    let mut wrapped = Command::new("setpriv");
-    wrapped
-        .args(["--reuid", &id, "--regid", &id])
-        .args(groups)
-        .arg(command.get_program())
-        .args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        wrapped.current_dir(folder);
-    }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
-    wrapped.stdin(Stdio::null());
-    wrapped
 }
 
 /// What a script begins with to leave a trace of each start.

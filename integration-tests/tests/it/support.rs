@@ -297,12 +297,7 @@ impl Person {
 
     /// Returns a command as this person would run it, with whatever engine there is.
     pub(crate) fn runs_freely(&self, command: &Command) -> Command {
-        let id = self.uid.to_string();
-        let mut own = Command::new("setpriv");
-        own.args(["--reuid", &id, "--regid", &id, "--clear-groups"])
-            .arg(command.get_program())
-            .args(command.get_args());
-        like(&mut own, command);
+        let mut own = as_user(self.uid, &["--clear-groups"], command);
         own.env("TMPDIR", self.temporary());
         own
     }
@@ -320,10 +315,8 @@ pub(crate) fn without_engines(command: &Command) -> Command {
         "-c",
         hide,
         "sh",
-    ])
-    .arg(command.get_program())
-    .args(command.get_args());
-    like(&mut bare, command);
+    ]);
+    execute(&mut bare, command);
     for naming in [
         "CONTAINER_HOST",
         "DARK_FACTORY_ENGINE",
@@ -338,16 +331,28 @@ pub(crate) fn without_engines(command: &Command) -> Command {
     bare
 }
 
-/// Gives a command the environment and the folder of another one.
-fn like(command: &mut Command, other: &Command) {
-    for (name, value) in other.get_envs() {
+/// Returns the same command, executed by another user whose groups `setpriv` is told.
+pub(crate) fn as_user(user: u32, groups: &[&str], command: &Command) -> Command {
+    let id = user.to_string();
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--reuid", &id, "--regid", &id]).args(groups);
+    execute(&mut wrapped, command);
+    wrapped
+}
+
+/// Has a command that executes its last arguments do so with another one, in its environment and its folder.
+pub(crate) fn execute(wrapper: &mut Command, command: &Command) {
+    wrapper
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
         match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
+            Some(value) => wrapper.env(name, value),
+            None => wrapper.env_remove(name),
         };
     }
-    if let Some(folder) = other.get_current_dir() {
-        command.current_dir(folder);
+    if let Some(folder) = command.get_current_dir() {
+        wrapper.current_dir(folder);
     }
-    command.stdin(Stdio::null());
 }

@@ -6,8 +6,8 @@
 
 use integration_tests::{docker_group, is_root};
 
-use crate::scene::{Place, Scene, as_user, give};
-use crate::support::Ended;
+use crate::scene::{Place, Scene, give};
+use crate::support::{Ended, as_user};
 
 const SCRIPT: &str = "id\ntamper\nstderr still here\nexit 7";
 /// How many ways the scripted agent knows.

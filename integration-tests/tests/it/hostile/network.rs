@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Attempts, attack};
 use crate::guard::{ASK, Decoy, bash, bridge_address, raw};
 use crate::scene::{Place, Running, Scene};
-use crate::support::Ended;
+use crate::support::{Ended, execute};
 
 /// Returns the same command, for whose processes these names have these addresses.
 fn with_hosts(scene: &Scene, hosts: &str, command: &Command) -> Command {
@@ -26,15 +26,9 @@ fn with_hosts(scene: &Scene, hosts: &str, command: &Command) -> Command {
     let mut wrapped = Command::new("unshare");
     wrapped.args(["--mount", "sh", "-c"]);
     wrapped.arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"");
-    wrapped.arg(file).arg(command.get_program());
-    wrapped.args(command.get_args());
+    wrapped.arg(file);
+    execute(&mut wrapped, command);
     wrapped.current_dir(scene.project.path());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
     wrapped
 }
 
