@@ -83,6 +83,20 @@ pub struct AgentImageRequest {
     pub created: Timestamp,
 }
 
+impl AgentImageRequest {
+    /// Returns the name, with its tag, by which the image is found.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentImageError::Tag`] if the name that was asked for is none.
+    pub(crate) fn image(&self) -> Result<String, AgentImageError> {
+        match &self.tag {
+            Some(tag) => full_name(tag),
+            None => Ok(self.recipe.default_image()),
+        }
+    }
+}
+
 /// An image that was asked for and is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BuiltImage {
@@ -182,7 +196,7 @@ pub(crate) async fn unless_cancelled<T>(
 }
 
 /// Returns the full name that an image gets.
-pub(crate) fn full_name(tag: &str) -> Result<String, AgentImageError> {
+fn full_name(tag: &str) -> Result<String, AgentImageError> {
     let bad = |reason: String| AgentImageError::Tag {
         tag: tag.to_owned(),
         reason,

@@ -36,7 +36,7 @@ use super::lower::{CONFIG_VERSION, Image, environment};
 use super::unpack::{self, architecture};
 use crate::agent_image::{
     AgentImageError, AgentImageRequest, Base, BuildProgress, BuiltImage, Extent, Files,
-    ListedImage, REVISION, Rebuild, Recipe, Source, digest, expected, full_name, require_room,
+    ListedImage, REVISION, Rebuild, Recipe, Source, digest, expected, require_room,
     unless_cancelled, version,
 };
 
@@ -98,10 +98,7 @@ impl SandboxImages {
         progress: BuildProgress<'_>,
     ) -> Result<BuiltImage, AgentImageError> {
         let recipe = request.recipe;
-        let latest = match &request.tag {
-            Some(tag) => full_name(tag)?,
-            None => recipe.default_image(),
-        };
+        let latest = request.image()?;
         let base = base(&request.base)?;
         let arch = architecture();
         let files = unless_cancelled(cancel, Files::find(request, arch)).await?;

@@ -32,7 +32,7 @@ use super::images::{self, DockerImages};
 use super::listing::{self, Which};
 use crate::agent_image::{
     AgentImageError, AgentImageRequest, Base, BuildProgress, BuiltImage, Files, ListedImage,
-    REVISION, Rebuild, Recipe, Source, digest, full_name, recipe, require_room, to_the_second,
+    REVISION, Rebuild, Recipe, Source, digest, recipe, require_room, to_the_second,
     unless_cancelled,
 };
 use debian::Debian;
@@ -106,10 +106,7 @@ impl AgentImages {
         progress: BuildProgress<'_>,
     ) -> Result<BuiltImage, AgentImageError> {
         let recipe = request.recipe;
-        let latest = match &request.tag {
-            Some(tag) => full_name(tag)?,
-            None => recipe.default_image(),
-        };
+        let latest = request.image()?;
         let plan = self.plan(request, &latest, cancel, &mut *progress).await?;
         let (source, base, labels) = match plan {
             Plan::Current(built) => return Ok(built),
