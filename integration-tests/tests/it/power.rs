@@ -34,11 +34,14 @@ fn no_agent_is_started_before_its_run_is_safe() {
 }
 
 #[test]
-fn no_container_is_removed_before_its_report_is_safe() {
+fn no_container_whose_end_only_the_engine_tells_is_removed_before_its_report_is_safe() {
     let scene = Scene::new();
-    let script = format!("{STARTED}print hello");
+    let script = format!("{STARTED}print hello\nwrite one x\nsleep 60s");
 
     let run = run_on_a_hanging_disk(&scene, "store.sync.before=1*off->return(hang)", &script);
+    scene.wait_for_file("one");
+    // The helper, too: it records nothing any more.
+    docker(&["kill", &scene.container()]);
     eventually("a row that is finished", || {
         (scene.runs().first()?["state"] == "finished").then_some(())
     });
@@ -49,7 +52,37 @@ fn no_container_is_removed_before_its_report_is_safe() {
     assert_eq!(containers.len(), 1);
     assert!(spool);
     scene.recover();
-    scene.assert_ended("succeeded", b"hello\n", b"");
+    let report = report(&scene.folder());
+    assert_eq!(text(&report, "outcome"), "killed");
+    assert_eq!(
+        text(&report, "cause"),
+        "SIGKILL from outside killed the agent"
+    );
+    assert!(scene.containers().is_empty());
+    scene.assert_started_once();
+}
+
+#[test]
+fn a_container_whose_files_tell_its_end_is_removed_beside_its_report_and_nothing_is_lost_with_it() {
+    let scene = Scene::new();
+    let script = format!("{STARTED}print hello\nexit 7");
+
+    let hang = "attempt.report.before=return(hang)";
+    let run = run_on_a_hanging_disk(&scene, hang, &script);
+    eventually("the end of the container", || {
+        let state = scene.runs().first()?["state"].clone();
+        (state == "collecting" && scene.containers().is_empty()).then_some(())
+    });
+    let spool = scene.folder().join("spool").exists();
+    run.crash();
+
+    assert!(spool);
+    assert!(!scene.folder().join("report.json").exists());
+    scene.recover();
+    scene.assert_ended("failed", b"hello\n", b"");
+    let report = report(&scene.folder());
+    assert_eq!(report["exit"]["status"]["code"], 7, "{report}");
+    assert_eq!(text(&report, "cause"), "the command exited with code 7");
     scene.assert_started_once();
 }
 

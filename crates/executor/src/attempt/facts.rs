@@ -252,6 +252,35 @@ impl Facts<'_> {
         Some(Outcome::new(OutcomeKind::Killed, cause))
     }
 
+    /// Returns whether all of the end would be told without the engine's word, so that none of it goes with the container.
+    pub(crate) fn are_on_the_disk(
+        &self,
+        verdict: &Verdict,
+        request: Option<&StopRequest>,
+        proof: Proof,
+    ) -> bool {
+        let (Some(record), EngineEnd::Exited(exit)) = (self.record, self.engine) else {
+            return false;
+        };
+        // The helper ends as its agent did once its record is on the disk, and else in another way.
+        let code = match record.end {
+            End::Code(code) => code,
+            End::Signal(signal) => 128 + signal,
+        };
+        let without_engine = Facts {
+            engine: &EngineEnd::Gone,
+            ..*self
+        };
+        let told = |facts: &Facts<'_>| {
+            let outcome = facts.outcome(verdict, request, proof);
+            let warnings = facts.warnings(outcome.kind);
+            (facts.exit(), facts.stop_reason(request), outcome, warnings)
+        };
+        self.transport == Transport::Spool
+            && exit.code == i64::from(code)
+            && told(self) == told(&without_engine)
+    }
+
     fn ended_by(&self) -> EndedBy {
         match self.engine {
             EngineEnd::Exited(exit) => exit.ended_by,
@@ -514,5 +543,38 @@ mod tests {
 
             assert_eq!(outcome.kind, kind, "{}", outcome.cause);
         }
+    }
+
+    #[test]
+    fn a_container_whose_record_tells_all_of_its_end_may_go_at_once() {
+        let record = ExitRecord {
+            end: End::Code(1),
+            ..engines_record()
+        };
+        let exited = |code, oom_killed, ended_by| {
+            EngineEnd::Exited(EngineExit {
+                code,
+                oom_killed,
+                error: None,
+                ended_by,
+            })
+        };
+        let plain = exited(1, OomSeen::No, EndedBy::Unknown);
+        let may_go = |end: &EngineEnd, record, transport| {
+            facts(end, record, transport).are_on_the_disk(&Verdict::Silent, None, Proof::ExitCode)
+        };
+
+        assert!(may_go(&plain, Some(&record), Transport::Spool));
+        let stopped = exited(1, OomSeen::No, EndedBy::Request { signal: 15 });
+        assert!(may_go(&stopped, Some(&record), Transport::Spool));
+        assert!(!may_go(&plain, Some(&record), Transport::Attach));
+        assert!(!may_go(&plain, None, Transport::Spool));
+        assert!(!may_go(&EngineEnd::Gone, Some(&record), Transport::Spool));
+        // Its helper did not end as its agent did.
+        let failed = exited(125, OomSeen::No, EndedBy::Unknown);
+        assert!(!may_go(&failed, Some(&record), Transport::Spool));
+        // Memory ran out, which only the engine says.
+        let short = exited(1, OomSeen::Yes, EndedBy::Unknown);
+        assert!(!may_go(&short, Some(&record), Transport::Spool));
     }
 }

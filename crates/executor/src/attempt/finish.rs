@@ -2,8 +2,9 @@
 //!
 //! Owns: the report's content, and the order in which it becomes durable and the rest is removed.
 //! Reads: the attempt's row.
-//! Never: removes anything before the report is durable.
+//! Never: removes anything that the report is made of before the report is durable.
 
+use std::future::{Future, ready};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use dark_factory_agents::{Agent, Conclusion, Mask, priced_usd};
 use dark_factory_spool::ExitRecord;
 use dark_factory_types::{
-    ByteSize, EgressSummary, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage,
+    ByteSize, EgressSummary, Exit, ExitStatus, LogState, REPORT_VERSION, Report, Transport, Usage,
     Verdict,
 };
 
@@ -40,18 +41,31 @@ impl Drive<'_> {
         collected: Collected,
     ) -> Result<Report, ExecutorError> {
         let mask = collected.mask.clone();
-        let mut report = self.report(row, agent, end, collected);
-        self.add_changes(&row.spec, &mut report).await;
-        self.add_egress(&row.spec, &mut report).await;
-        hide(&mask, &mut report);
-        self.reach("changes", "after").await?;
-        self.write_report(&report).await?;
-        self.advance(Transition::Finished(Box::new(report.clone())))
-            .await?;
-        self.keep_report().await?;
+        let (mut report, whose) = self.report(row, agent, end, collected);
         // One that was gone for a wait may be there all the same: it is looked for.
         let workload = workload.filter(|_| *end != EngineEnd::Gone);
-        self.clean_up(row, workload, &report).await;
+        let removal = self.remove_container(row, workload, report.exit);
+        let keeping = async {
+            self.add_changes(&row.spec, &mut report).await;
+            self.add_egress(&row.spec, &mut report).await;
+            hide(&mask, &mut report);
+            self.reach("changes", "after").await?;
+            self.write_report(&report).await?;
+            self.advance(Transition::Finished(Box::new(report.clone())))
+                .await?;
+            self.keep_report().await
+        };
+        match whose {
+            Word::Files => {
+                let (removed, kept) = tokio::join!(removal, keeping);
+                kept?;
+                self.clean_up(ready(removed), &report).await;
+            }
+            Word::Engines => {
+                keeping.await?;
+                self.clean_up(removal, &report).await;
+            }
+        }
         Ok(report)
     }
 
@@ -106,7 +120,8 @@ impl Drive<'_> {
             self.write_report(report).await?;
             self.keep_report().await?;
         }
-        self.clean_up(attempt, None, report).await;
+        let removal = self.remove_container(attempt, None, report.exit);
+        self.clean_up(removal, report).await;
         Ok(())
     }
 
@@ -116,7 +131,7 @@ impl Drive<'_> {
         agent: &'static dyn Agent,
         end: &EngineEnd,
         collected: Collected,
-    ) -> Report {
+    ) -> (Report, Word) {
         let spec = &row.spec;
         let facts = Facts {
             engine: end,
@@ -135,12 +150,18 @@ impl Drive<'_> {
         let usage = priced(agent, spec, &collected.conclusion);
         let verdict = agent.verdict_at_exit(collected.conclusion.verdict, &facts.exit());
         let outcome = facts.outcome(&verdict, row.stop.as_ref(), agent.proof());
+        let is_told = collected.log == LogState::Complete
+            && facts.are_on_the_disk(&verdict, row.stop.as_ref(), agent.proof());
+        let whose = match is_told {
+            true => Word::Files,
+            false => Word::Engines,
+        };
         let mut warnings = collected.warnings;
         warnings.extend(facts.warnings(outcome.kind));
         warnings.extend(denied(collected.conclusion.denials));
         let exit = facts.exit();
         let never_started = exit.status == ExitStatus::NeverStarted;
-        Report {
+        let report = Report {
             version: REPORT_VERSION,
             attempt_id: row.id,
             file: spec.file.clone(),
@@ -188,7 +209,8 @@ impl Drive<'_> {
             created_at: row.created_at,
             started_at: row.started_at.or(collected.started_at),
             finished_at: self.clock.now(),
-        }
+        };
+        (report, whose)
     }
 
     /// Adds what the attempt changed in its workspace; one that was never started has changed nothing.
@@ -238,19 +260,14 @@ impl Drive<'_> {
         }
     }
 
-    /// Removes the container and what only a running attempt needs; a failure is left to `recover`.
-    pub(super) async fn clean_up(
+    /// Removes the container, unless that was done, and what only a running attempt needs; a failure is left to
+    /// `recover`.
+    async fn clean_up(
         &self,
-        row: &Attempt,
-        workload: Option<Box<dyn Workload>>,
+        removal: impl Future<Output = Result<(), EngineError>>,
         report: &Report,
     ) {
-        // Whatever the engine says, or does not, when it is to remove the container.
-        if has_ended(report) && !row.spec.secrets.is_empty() {
-            self.remove_files(vec![Remains::Folder(self.dir.secrets())])
-                .await;
-        }
-        if let Err(error) = self.remove_container(row, workload, report.transport).await {
+        if let Err(error) = removal.await {
             tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
             return;
         }
@@ -320,10 +337,15 @@ impl Drive<'_> {
         &self,
         row: &Attempt,
         workload: Option<Box<dyn Workload>>,
-        transport: Transport,
+        exit: Option<Exit>,
     ) -> Result<(), EngineError> {
+        // Whatever the engine says, or does not, when it is to remove the container.
+        if has_ended(exit) && !row.spec.secrets.is_empty() {
+            self.remove_files(vec![Remains::Folder(self.dir.secrets())])
+                .await;
+        }
         // Only attached containers may have been adopted; one without our label stays where it is.
-        if let (Transport::Attach, Some(handle)) = (transport, &row.handle) {
+        if let (Transport::Attach, Some(handle)) = (row.spec.transport, &row.handle) {
             // Another engine says nothing about it, least of all that it is not ours.
             let is_gone = matches!(self.look(handle).await?, Recovered::Gone);
             if is_gone || !self.is_ours().await? {
@@ -398,6 +420,15 @@ async fn dispose(row: &Attempt, workload: &dyn Workload) -> Result<(), EngineErr
     }
 }
 
+/// Whose word an attempt's end is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// What is in its files, and on the disk, tells all of it: its container may go before the report is safe.
+    Files,
+    /// The engine's, which is gone with the container.
+    Engines,
+}
+
 /// Whether all of something is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Removal {
@@ -457,8 +488,7 @@ fn hide(mask: &Mask, report: &mut Report) {
 }
 
 /// Returns whether nothing of the workload can be at work any more, whether its container is there or not.
-fn has_ended(report: &Report) -> bool {
-    let exit = report.exit.as_ref();
+fn has_ended(exit: Option<Exit>) -> bool {
     exit.is_some_and(|exit| exit.status != ExitStatus::Lost)
 }
 

@@ -9,7 +9,7 @@ use dark_factory_types::{ExitStatus, Proof, StopReason, Transport, Verdict};
 
 use super::Attempt;
 use super::launch;
-use super::process::{Asker, At, Collected, Driver, Ended, Process, Told};
+use super::process::{Asker, At, Collected, Driver, Ended, Process, Removal, Told};
 use super::rules::Cleaning;
 use super::state::State;
 use super::world::{Answer, How, Phase};
@@ -46,9 +46,15 @@ pub(super) fn step(
             driver.handle = state.row.handle;
             // One that was gone for a wait may be there all the same.
             driver.has_workload &= end != Ended::Gone;
-            At::Finish(decide(state, end, collected))
+            match decide(state, end, collected) {
+                (told, true) if driver.has_workload => At::RemoveFirst(told),
+                (told, _) => At::Finish(told, Removal::Later),
+            }
         }
-        At::Finish(_) => At::CleanUp,
+        At::RemoveFirst(told) if answer == Answer::Conflict => At::Finish(told, Removal::Failed),
+        At::RemoveFirst(told) => At::Finish(told, Removal::Done),
+        At::Finish(_, Removal::Later) => At::CleanUp,
+        At::Finish(_, Removal::Done) => At::MarkRemoved,
         At::CleanUp => match (state.world.transport, driver.handle) {
             (_, None) => At::CleanFind,
             (Transport::Attach, _) if !state.is_listed() => At::MarkRemoved,
@@ -92,8 +98,8 @@ fn follow(state: &mut State, driver: &mut Driver) -> Option<At> {
     })
 }
 
-/// Decides the outcome with the real rules.
-fn decide(state: &State, end: Ended, collected: Collected) -> Told {
+/// Decides the outcome with the real rules; returns whether the files alone tell it.
+fn decide(state: &State, end: Ended, collected: Collected) -> (Told, bool) {
     let engine = match end {
         Ended::Exited(how) => EngineEnd::Exited(EngineExit {
             code: code(how).into(),
@@ -129,11 +135,15 @@ fn decide(state: &State, end: Ended, collected: Collected) -> Told {
         limits: &limits,
         stop_signal: "SIGTERM",
     };
-    let outcome = facts.outcome(&Verdict::Silent, request.as_ref(), Proof::ExitCode);
-    Told {
-        kind: outcome.kind,
+    let (verdict, proof) = (Verdict::Silent, Proof::ExitCode);
+    let told = Told {
+        kind: facts.outcome(&verdict, request.as_ref(), proof).kind,
         never_started: facts.exit().status == ExitStatus::NeverStarted,
-    }
+    };
+    (
+        told,
+        facts.are_on_the_disk(&verdict, request.as_ref(), proof),
+    )
 }
 
 fn exit_record(state: &State, how: How) -> ExitRecord {

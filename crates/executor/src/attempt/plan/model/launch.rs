@@ -7,7 +7,7 @@
 use dark_factory_types::Transport;
 
 use super::Attempt;
-use super::process::{Asker, At, Driver, Ended, Process};
+use super::process::{Asker, At, Driver, Ended, Process, Removal};
 use super::rules::{GivingUp, Guard, Memory, Trust};
 use super::state::{Seen, State};
 use super::world::{Answer, Inside, Phase};
@@ -199,6 +199,7 @@ pub(super) fn denied(state: &mut State, mut driver: Driver, model: &Attempt) -> 
         }
         At::Stop => At::Follow,
         At::CleanKill => At::Remove,
+        At::RemoveFirst(told) => At::Finish(told, Removal::Done),
         At::Remove => At::MarkRemoved,
         _ => return None,
     };

@@ -58,6 +58,14 @@ pub(super) struct Collected {
     pub(super) record: Option<How>,
 }
 
+/// Whether the container was removed before its end was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Removal {
+    Later,
+    Done,
+    Failed,
+}
+
 /// Who was told that a container is gone, and asks whether it is listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Asker {
@@ -113,7 +121,9 @@ pub(super) enum At {
     Collecting(Ended),
     Collect(Ended),
     Report(Ended, Collected),
-    Finish(Told),
+    /// The files tell all of the end: the container is removed before that is recorded.
+    RemoveFirst(Told),
+    Finish(Told, Removal),
     CleanUp,
     /// There is no handle, but a create may have been done whose answer was lost.
     CleanFind,
@@ -135,7 +145,8 @@ impl At {
                 | Self::Collecting(_)
                 | Self::Collect(_)
                 | Self::Report(..)
-                | Self::Finish(_)
+                | Self::RemoveFirst(_)
+                | Self::Finish(..)
                 | Self::CleanUp
                 | Self::CleanFind
                 | Self::CleanLook
@@ -198,14 +209,14 @@ impl Driver {
             At::Starting(id) => Op::Advance(Change::Starting(id)),
             At::Running => Op::Advance(Change::Running),
             At::Collecting(_) => Op::Advance(Change::Collecting),
-            At::Finish(told) => Op::Advance(Change::Finished(told)),
+            At::Finish(told, _) => Op::Advance(Change::Finished(told)),
             At::KillRequest => Op::RequestStop,
             At::BeginStop | At::KillBegin => Op::BeginStop,
             At::MarkRemoved => Op::MarkRemoved,
             At::Create => Op::Create,
             At::StartCall => Op::Start(handle),
             At::Stop | At::Kill | At::UntakenKill | At::CleanKill => Op::Stop(handle),
-            At::Remove => Op::Remove(handle),
+            At::RemoveFirst(_) | At::Remove => Op::Remove(handle),
             _ => return None,
         })
     }
@@ -279,6 +290,7 @@ pub(super) fn step(
         Reply::Lost | Reply::Silent => {
             match driver.at {
                 At::Stop | At::List(Asker::Watch) => {}
+                At::RemoveFirst(told) => driver.at = At::Finish(told, Removal::Failed),
                 At::HandOver => return launch::timed_out(state, driver),
                 at if at.is_before_the_end() => driver.ask_again(),
                 _ => return Some(Process::Off),

@@ -52,6 +52,7 @@ impl Driver {
                     | At::UntakenKill
                     | At::Stop
                     | At::CleanKill
+                    | At::RemoveFirst(_)
                     | At::Remove
             ),
             Reply::Silent => matches!(
@@ -69,6 +70,7 @@ impl Driver {
                     | At::Exit
                     | At::CleanFind
                     | At::CleanLook
+                    | At::RemoveFirst(_)
                     | At::Remove
             ),
             Reply::Refused => matches!(self.at, At::Image | At::Create | At::StartCall),
@@ -92,7 +94,9 @@ impl Driver {
                         && matches!(self.at, At::StartCall | At::UntakenKill)
             }
             Reply::Denied => match self.at {
-                At::UntakenKill | At::Remove => model.rules.denials == Denials::Anywhere,
+                At::UntakenKill | At::RemoveFirst(_) | At::Remove => {
+                    model.rules.denials == Denials::Anywhere
+                }
                 _ => matches!(
                     self.at,
                     At::Look

@@ -89,6 +89,7 @@ pub(super) enum Seen {
     WriteDenied,
     OldWrite,
     OutcomeChanged,
+    /// While nothing but the engine could tell its end.
     RemovedEarly,
     StartedAgainstStop,
     UntrueOutcome,
@@ -154,7 +155,9 @@ impl State {
             Op::Start(id) => self.world.start(id),
             Op::Stop(id) => self.world.stop(id),
             Op::Remove(id) => {
-                if self.row.state != AttemptState::Finished {
+                let is_recorded =
+                    self.world.transport == Transport::Spool && self.world.record.is_some();
+                if self.row.state != AttemptState::Finished && !is_recorded {
                     self.see(Seen::RemovedEarly);
                 }
                 self.world.remove(id)
