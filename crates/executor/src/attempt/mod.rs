@@ -21,6 +21,7 @@ mod readers;
 mod reconcile;
 mod secrets;
 mod watch;
+mod writeback;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

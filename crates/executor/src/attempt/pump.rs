@@ -23,6 +23,7 @@ use super::cursor::{self, Cursor, Keeper};
 use super::derived::{Derived, Room, Writer};
 use super::pulse::{Pulse, Reading, Signs};
 use super::readers::{Readers, Rest};
+use super::writeback::Writeback;
 use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
@@ -148,6 +149,7 @@ pub(crate) struct Pump {
     readers: Readers,
     found: Found,
     kept: Kept,
+    writeback: Writeback,
     pulse: Arc<Pulse>,
     room: Arc<Room>,
     stamps: Stamps,
@@ -281,12 +283,14 @@ impl Pump {
         let [run_log, event_log] =
             std::array::from_fn(|file| Derived::open(&paths[file], lengths[file], &room));
         let (run_log, event_log) = (run_log.map_err(output)?, event_log.map_err(output)?);
+        let printed = reader.offsets().iter().sum();
         Ok(Self {
             kept: Kept {
                 keeper: None,
-                printed: reader.offsets().iter().sum(),
+                printed,
                 at: Instant::now(),
             },
+            writeback: Writeback::of([dir.raw_log(), dir.stderr_log()], printed),
             reader,
             files,
             transcript: transcript.with_mask(mask.clone()),
@@ -416,14 +420,15 @@ impl Pump {
                 Kind::ExecFailed => self.found.exec_failed = ExecFailed::decode(record.payload),
                 Kind::Exit => self.found.exit = ExitRecord::decode(record.payload),
             }
-            self.keep_cursor()?;
+            let printed = self.reader.offsets().iter().sum();
+            self.writeback.printed(printed);
+            self.keep_cursor(printed)?;
         }
         Ok(())
     }
 
     /// Has it written down how far the pump is, if that was long ago; a failure only costs the next pump time.
-    fn keep_cursor(&mut self) -> io::Result<()> {
-        let printed: u64 = self.reader.offsets().iter().sum();
+    fn keep_cursor(&mut self, printed: u64) -> io::Result<()> {
         let new = printed.saturating_sub(self.kept.printed);
         let is_due =
             new >= CURSOR_BYTES || new >= CURSOR_LEAST && self.kept.at.elapsed() >= CURSOR_TIME;
