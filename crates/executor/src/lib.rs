@@ -40,6 +40,7 @@ pub mod error;
 pub mod execute;
 pub mod failpoint;
 pub mod host;
+mod kept_prompt;
 pub mod keys;
 pub mod lease;
 pub mod mount_source;

@@ -343,8 +343,20 @@ pub struct LaunchSpec {
     /// Whether the agent is told its limits, behind the prompt.
     #[serde(default)]
     pub tell_limits: bool,
+    /// What the prompt is known again by; `None` where it was brought to the disk before the attempt was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_digests: Option<PromptDigests>,
     /// The seed's own mounts; only under the seed profile.
     pub seed: SeedSpec,
+}
+
+/// The SHA-256 digests of a prompt's two files, in hex.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptDigests {
+    /// Of the one that is as its author wrote it.
+    pub written: String,
+    /// Of the one that the agent gets.
+    pub given: String,
 }
 
 impl fmt::Debug for LaunchSpec {

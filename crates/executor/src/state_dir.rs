@@ -174,8 +174,8 @@ impl StateDir {
 
     /// Makes a new attempt's folder with its prompt, its secrets and the record of its launch.
     ///
-    /// Once it is there, a loss of power leaves prompt and secrets whole or not at all: an agent never has an empty one.
-    /// That they stay takes [`sync_attempt`].
+    /// Once it is there, a loss of power leaves secrets whole or not at all: an agent never has an empty one. A prompt is
+    /// known again by its digests. That they stay takes [`sync_attempt`].
     ///
     /// # Errors
     ///
@@ -190,12 +190,10 @@ impl StateDir {
         let dir = self.attempt(attempt);
         make_private(dir.path())?;
         make_visible(&dir.mount())?;
-        let mut written = vec![dir.prompt()];
         // What is mounted is removed at the end.
         if let Some(given) = prompt.given {
             write_visible(&dir.prompt(), given.as_bytes())?;
             write_visible(&dir.recorded_prompt(), prompt.written.as_bytes())?;
-            written.push(dir.recorded_prompt());
         } else {
             write_visible(&dir.prompt(), prompt.written.as_bytes())?;
             fs::hard_link(dir.prompt(), dir.recorded_prompt())
@@ -207,10 +205,9 @@ impl StateDir {
             for (name, value) in secrets {
                 let secret = dir.secrets().join(name);
                 write_visible(&secret, value.as_bytes())?;
-                written.push(secret);
+                sync(&secret)?;
             }
         }
-        sync_all(&written)?;
         Ok(dir)
     }
 }
@@ -389,7 +386,13 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The operating system's error, with the path that it is about.
 pub fn sync_attempt(dir: &AttemptDir) -> io::Result<()> {
     // From the inside out: a name is worth something only once what it names is there.
-    let inside = [dir.launch_json(), dir.secrets(), dir.mount()];
+    let inside = [
+        dir.prompt(),
+        dir.recorded_prompt(),
+        dir.launch_json(),
+        dir.secrets(),
+        dir.mount(),
+    ];
     for path in inside {
         match sync(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -6,6 +6,7 @@
 
 use std::fs;
 
+use crate::bad_input::refuses;
 use crate::scene::{Running, STARTED, Scene, docker, eventually, report, text};
 
 /// The disk never takes what is brought to it the first, or the second, time: the intent, or the report.
@@ -31,6 +32,39 @@ fn no_agent_is_started_before_its_run_is_safe() {
     scene.assert_recovers("succeeded");
     scene.assert_ended("succeeded", b"hello\n", b"");
     scene.assert_started_once();
+}
+
+#[test]
+fn no_agent_gets_a_prompt_that_the_disk_lost() {
+    let scene = Scene::new();
+
+    let run = run_on_a_hanging_disk(&scene, "store.sync.before=return(hang)", STARTED);
+    eventually("a row that has its container", || {
+        (scene.runs().first()?["state"] == "starting").then_some(())
+    });
+    run.crash();
+    let folder = scene.folder();
+    for prompt in ["prompt.md", "mount/prompt.md"] {
+        let prompt = folder.join(prompt);
+        fs::remove_file(&prompt).unwrap();
+        fs::write(&prompt, "").unwrap();
+    }
+    scene.assert_recovers("start_failed");
+
+    let report = report(&folder);
+    let cause = text(&report, "cause");
+    assert!(
+        cause.starts_with("its prompt is not as it was recorded: "),
+        "{cause}"
+    );
+    assert!(!scene.project.path().join("starts.txt").exists());
+    assert!(scene.containers().is_empty());
+    let run = text(&scene.only_run(), "run_id");
+    refuses(
+        &mut scene.dark_factory(&["retry", &run]),
+        2,
+        &["was not kept", "runs the file as it is now"],
+    );
 }
 
 #[test]

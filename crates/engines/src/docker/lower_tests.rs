@@ -69,6 +69,7 @@ fn spec(profile: Profile) -> LaunchSpec {
         engine_identity: None,
         disposal: Disposal::Remove,
         tell_limits: false,
+        prompt_digests: None,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

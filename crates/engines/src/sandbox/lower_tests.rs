@@ -48,6 +48,7 @@ fn spec() -> LaunchSpec {
         engine_identity: None,
         disposal: Disposal::Remove,
         tell_limits: false,
+        prompt_digests: None,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

@@ -56,6 +56,7 @@ pub(crate) fn hardened(
         engine_identity: None,
         disposal: Disposal::Remove,
         tell_limits: false,
+        prompt_digests: None,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

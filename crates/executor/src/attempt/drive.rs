@@ -310,6 +310,9 @@ impl Drive<'_> {
                     }
                     self.reach("baseline", "after").await?;
                     self.await_intent(&mut launch.intent).await?;
+                    if let Err(why) = self.prompt_is_whole(spec).await? {
+                        return Ok(Some(never_started(&why)));
+                    }
                     if let Err(why) = self.way_is_open(spec).await {
                         return Ok(Some(never_started(&why)));
                     }

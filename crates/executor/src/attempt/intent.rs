@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 
 use super::drive::Drive;
 use crate::error::ExecutorError;
-use crate::spec::AttemptDir;
+use crate::kept_prompt::is_given_whole;
+use crate::spec::{AttemptDir, LaunchSpec};
 use crate::state_dir::sync_attempt;
 use crate::store::Store;
 
@@ -34,5 +35,26 @@ impl Drive<'_> {
         let dir = self.dir.clone();
         self.write_patiently(move || sync_attempt(&dir)).await?;
         self.patiently(|| self.store.sync()).await
+    }
+
+    /// Makes sure that the agent gets the prompt that was recorded; the inner error says that it would not.
+    pub(super) async fn prompt_is_whole(
+        &self,
+        spec: &LaunchSpec,
+    ) -> Result<Result<(), String>, ExecutorError> {
+        // Whoever recorded it has just written it.
+        if self.tenure.is_first() {
+            return Ok(Ok(()));
+        }
+        let (dir, spec) = (self.dir.clone(), spec.clone());
+        let whole = tokio::task::spawn_blocking(move || is_given_whole(&dir, &spec)).await?;
+        Ok(match whole.map_err(|error| self.output_error(error))? {
+            true => Ok(()),
+            false => Err(format!(
+                "its prompt is not as it was recorded: the machine went down before it was on the disk, or {} was \
+                 changed; run its file anew",
+                self.dir.prompt().display()
+            )),
+        })
     }
 }

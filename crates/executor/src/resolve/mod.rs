@@ -383,6 +383,7 @@ pub fn resolve_layers(
         disposal: Disposal::default(),
         tell_limits: chosen(settings.tell_limits.as_ref())
             .unwrap_or_else(|| defaults::tell_limits(agent, profile)),
+        prompt_digests: None,
         seed: SeedSpec {
             claude_dir,
             ..SeedSpec::default()

@@ -41,6 +41,9 @@ const STATEMENTS: usize = 32;
 /// What SQLite adds to the database's name for its write-ahead log.
 const LOG: &str = "-wal";
 
+/// The generation of the supervisor that records an attempt.
+const FIRST_GENERATION: i64 = 1;
+
 /// What a living supervisor writes with every change: the attempt and the generation of its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tenure {
@@ -48,6 +51,13 @@ pub struct Tenure {
     pub attempt: AttemptId,
     /// The generation that the supervisor was given.
     pub generation: i64,
+}
+
+impl Tenure {
+    /// Returns whether it is that of the supervisor which recorded the attempt.
+    pub(crate) fn is_first(self) -> bool {
+        self.generation == FIRST_GENERATION
+    }
 }
 
 /// A change of an attempt's state, and what becomes known with it.

@@ -12,7 +12,9 @@ use rusqlite::{OptionalExtension, Params, Row, ToSql, Transaction, params_from_i
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AttemptState, StoreError, Tenure, Transition, database, optional_text};
+use super::{
+    AttemptState, FIRST_GENERATION, StoreError, Tenure, Transition, database, optional_text,
+};
 use crate::clock::Moment;
 use crate::engine::Handle;
 use crate::spec::LaunchSpec;
@@ -219,7 +221,7 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
     .map_err(&error)?;
     let tenure = Tenure {
         attempt: new.id,
-        generation: 1,
+        generation: FIRST_GENERATION,
     };
     note_step(tx, tenure, new.state, new.created_at)?;
     Ok(tenure)

@@ -52,6 +52,7 @@ fn spec(file: &str) -> LaunchSpec {
         engine_identity: None,
         disposal: Disposal::Remove,
         tell_limits: false,
+        prompt_digests: None,
         secret_sources: BTreeMap::new(),
         env_from_host: BTreeSet::new(),
         completion_grace: None,

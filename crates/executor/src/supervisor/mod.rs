@@ -26,6 +26,7 @@ use crate::egress::EgressGuard;
 use crate::engine::{Capabilities, Engine, Handle, Recognized};
 use crate::error::ExecutorError;
 use crate::failpoint::reach;
+use crate::kept_prompt;
 use crate::lease::{Acquired, Lease};
 use crate::recorder::WorkspaceRecorder;
 use crate::resolve::{Resolved, launch_record, limits_section, prompt_with};
@@ -413,12 +414,15 @@ impl Supervisor {
         state: AttemptState,
     ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
         let dir = self.state.attempt(id);
+        let given = limits_section(spec).map(|section| prompt_with(prompt, &section));
+        let mut spec = spec.clone();
+        spec.prompt_digests = Some(kept_prompt::digests(prompt, given.as_deref()));
         let folder = NewFolder {
             state: self.state.clone(),
             attempt: id,
-            record: launch_record(spec, self.engine.name()),
+            record: launch_record(&spec, self.engine.name()),
             prompt: prompt.to_owned(),
-            given: limits_section(spec).map(|section| prompt_with(prompt, &section)),
+            given,
             secrets: secrets.to_vec(),
         };
         let made = tokio::task::spawn_blocking(move || folder.make()).await?;
@@ -435,7 +439,7 @@ impl Supervisor {
         let new = NewAttempt {
             id,
             engine: self.engine.name().to_owned(),
-            spec: spec.clone(),
+            spec,
             state,
             created_at: self.clock.now(),
         };

@@ -13,6 +13,7 @@ use dark_factory_types::{AttemptId, RunId, Transport};
 use super::{Submitted, Supervisor, discard};
 use crate::error::ExecutorError;
 use crate::host::HostView;
+use crate::kept_prompt::is_written_whole;
 use crate::lease::{Acquired, Lease};
 use crate::resolve::{Demands, Resolved, secrets_again};
 use crate::store::{Attempt, AttemptState};
@@ -42,10 +43,14 @@ impl Supervisor {
     /// [`ExecutorError::NoSuchRun`].
     pub async fn retry(&self, run: RunId, host: &HostView) -> Result<Retry, ExecutorError> {
         let Attempt { id, mut spec, .. } = ended(self.latest(run).await?)?;
-        let path = self.state.attempt(id).recorded_prompt();
-        let prompt_text = match tokio::fs::read_to_string(path).await {
+        let dir = self.state.attempt(id);
+        let prompt_text = match tokio::fs::read_to_string(dir.recorded_prompt()).await {
             // A container that somebody else started was adopted without its prompt.
             Ok(prompt) if prompt.is_empty() && spec.transport == Transport::Attach => {
+                Err(io::Error::from(io::ErrorKind::NotFound))
+            }
+            // A loss of power has left it torn.
+            Ok(prompt) if !is_written_whole(&prompt, &spec) => {
                 Err(io::Error::from(io::ErrorKind::NotFound))
             }
             read => read,

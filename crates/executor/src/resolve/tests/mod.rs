@@ -178,6 +178,7 @@ fn a_bare_prompt_gets_the_hardened_defaults() {
             engine_identity: None,
             disposal: Disposal::Remove,
             tell_limits: false,
+            prompt_digests: None,
             secret_sources: BTreeMap::new(),
             env_from_host: BTreeSet::new(),
             completion_grace: Some(Duration::from_secs(120)),
