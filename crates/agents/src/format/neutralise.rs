@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use wide::u8x16;
+
 /// Bytes that are looked at together.
 const PART: usize = 64;
 
@@ -34,12 +36,8 @@ pub fn neutralise(text: &str) -> Cow<'_, str> {
 fn first_control(text: &str) -> Option<usize> {
     let mut at = 0;
     for part in text.as_bytes().chunks(PART) {
-        // All of them, so that the compiler looks at many bytes at a time: ten times as fast as characters one by one.
-        let suspect = part
-            .iter()
-            .fold(false, |found, byte| found | may_begin_control(*byte));
         let end = at + part.len();
-        if suspect {
+        if may_hold_control(part) {
             let start = text.ceil_char_boundary(at);
             let part = &text[start..text.ceil_char_boundary(end)];
             if let Some(found) = part.find(is_control) {
@@ -49,6 +47,19 @@ fn first_control(text: &str) -> Option<usize> {
         at = end;
     }
     None
+}
+
+/// Returns whether a control character may begin in these bytes; sixteen are looked at together, which is ten times as
+/// fast as characters one by one.
+fn may_hold_control(part: &[u8]) -> bool {
+    let (blocks, rest) = part.as_chunks();
+    let found = blocks.iter().fold(u8x16::ZERO, |found, block| {
+        let block = u8x16::new(*block);
+        let is = |byte| block.simd_eq(u8x16::splat(byte));
+        let below_space = block.min(u8x16::splat(0x1f)).simd_eq(block);
+        found | (below_space & !(is(b'\n') | is(b'\t'))) | is(0x7f) | is(0xc2) | is(0xd8) | is(0xe2)
+    });
+    found != u8x16::ZERO || rest.iter().copied().any(may_begin_control)
 }
 
 /// Returns whether a control character may begin with this byte: itself, or the first byte of its encoding.
@@ -120,6 +131,18 @@ mod tests {
             let first = char.encode_utf8(&mut bytes).as_bytes()[0];
 
             assert!(may_begin_control(first), "{char:?}");
+            assert!(may_hold_control(&[first; 16]), "{char:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_suspected_together_as_they_are_alone() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = [b'a'; 64];
+            bytes[37] = byte;
+
+            assert_eq!(may_hold_control(&bytes), may_begin_control(byte), "{byte}");
+            assert_eq!(may_hold_control(&bytes[30..40]), may_begin_control(byte));
         }
     }
 
