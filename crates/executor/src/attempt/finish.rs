@@ -4,7 +4,7 @@
 //! Reads: the attempt's row.
 //! Never: removes anything that the report is made of before the report is durable.
 
-use std::future::{Future, ready};
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,28 +45,38 @@ impl Drive<'_> {
         // One that was gone for a wait may be there all the same: it is looked for.
         let workload = workload.filter(|_| *end != EngineEnd::Gone);
         let removal = self.remove_container(row, workload, report.exit);
-        let keeping = async {
-            self.add_changes(&row.spec, &mut report).await;
-            self.add_egress(&row.spec, &mut report).await;
-            hide(&mask, &mut report);
-            self.reach("changes", "after").await?;
-            self.write_report(&report).await?;
-            self.advance(Transition::Finished(Box::new(report.clone())))
-                .await?;
-            self.keep_report().await
-        };
         match whose {
             Word::Files => {
-                let (removed, kept) = tokio::join!(removal, keeping);
-                kept?;
-                self.clean_up(ready(removed), &report).await;
+                let rest = async {
+                    self.complete(row, &mask, &mut report).await?;
+                    Ok::<_, ExecutorError>(self.remove_rest(&report).await)
+                };
+                let (removed, rest) = tokio::join!(removal, rest);
+                self.mark_removed(told(removed), rest?).await;
             }
             Word::Engines => {
-                keeping.await?;
+                self.complete(row, &mask, &mut report).await?;
                 self.clean_up(removal, &report).await;
             }
         }
         Ok(report)
+    }
+
+    /// Adds what is known of the end besides the agent's own, and makes the report durable.
+    async fn complete(
+        &self,
+        row: &Attempt,
+        mask: &Mask,
+        report: &mut Report,
+    ) -> Result<(), ExecutorError> {
+        self.add_changes(&row.spec, report).await;
+        self.add_egress(&row.spec, report).await;
+        hide(mask, report);
+        self.reach("changes", "after").await?;
+        self.write_report(report).await?;
+        self.advance(Transition::Finished(Box::new(report.clone())))
+            .await?;
+        self.keep_report().await
     }
 
     /// Writes the report's files, for processes to read.
@@ -260,22 +270,27 @@ impl Drive<'_> {
         }
     }
 
-    /// Removes the container, unless that was done, and what only a running attempt needs; a failure is left to
-    /// `recover`.
+    /// Removes the container, and then what only a running attempt needs; a failure is left to `recover`.
     async fn clean_up(
         &self,
         removal: impl Future<Output = Result<(), EngineError>>,
         report: &Report,
     ) {
-        if let Err(error) = removal.await {
-            tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
-            return;
-        }
+        let removed = told(removal.await);
+        let rest = match removed {
+            Removal::Done => self.remove_rest(report).await,
+            Removal::Failed => Removal::Failed,
+        };
+        self.mark_removed(removed, rest).await;
+    }
+
+    /// Removes what only a running attempt needs, besides the container.
+    async fn remove_rest(&self, report: &Report) -> Removal {
         if self.reach("files", "before").await.is_err() {
-            return;
+            return Removal::Failed;
         }
         if self.forget_workspace().await == Removal::Failed {
-            return;
+            return Removal::Failed;
         }
         let mut remains = vec![
             Remains::Folder(self.dir.secrets()),
@@ -286,7 +301,12 @@ impl Drive<'_> {
         if report.log == LogState::Complete {
             remains.push(Remains::File(self.dir.spool()));
         }
-        if self.remove_files(remains).await == Removal::Failed {
+        self.remove_files(remains).await
+    }
+
+    /// Records that nothing is left to be removed, if that is so.
+    async fn mark_removed(&self, container: Removal, rest: Removal) {
+        if [container, rest].contains(&Removal::Failed) {
             return;
         }
         if let Err(error) = self.store.mark_removed(self.tenure).await {
@@ -427,6 +447,17 @@ enum Word {
     Files,
     /// The engine's, which is gone with the container.
     Engines,
+}
+
+/// Returns whether a container was removed, and says so if it stays.
+fn told(removed: Result<(), EngineError>) -> Removal {
+    match removed {
+        Ok(()) => Removal::Done,
+        Err(error) => {
+            tracing::warn!(error = %error.sentence(), "the container stays; `dark-factory recover` removes it later");
+            Removal::Failed
+        }
+    }
 }
 
 /// Whether all of something is gone.
