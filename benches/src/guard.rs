@@ -1,7 +1,7 @@
-//! What the guard adds to a request, beside a relay that only carries bytes.
+//! What the guard adds to a request, beside relays that only carry bytes.
 //!
 //! Owns: a provider on loopback that answers at once, and every way to it.
-//! Reads: nothing.
+//! Reads: what the kernel accounts.
 //! Never: leaves this machine; needs an engine.
 
 use std::fs;
@@ -14,25 +14,33 @@ use dark_factory_guard::{
     Answer, Ask, Broker, Certificates, Client, EGRESS_SOCKET, Key, Secret, Service, SystemResolver,
     Upstreams, Way,
 };
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
+use nix::sys::resource::UsageWho;
 use tempfile::TempDir;
 use tokio::io::{
     AsyncBufReadExt, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
-    copy_bidirectional,
+    copy_bidirectional_with_sizes,
 };
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Result;
-use crate::measure::median;
+use crate::measure::{cpu, median};
 use crate::table::{Row, table};
 
 const TOKEN: &str = "a-token-of-the-bench";
 /// Requests of a round, one after the other on one connection.
 const REQUESTS: usize = 300;
 /// What is streamed, in events of [`EVENT`].
-const STREAMED_MIB: u32 = 64;
+const STREAMED_MIB: u32 = 256;
 /// Bytes of one event; providers send less in one, so that their streams have more of them.
 const EVENT: usize = 1 << 10;
 const SMALL: &str = "/v1/messages";
@@ -46,38 +54,62 @@ enum Route {
     Broker,
     /// By `CONNECT` through the guard.
     Tunnel,
-    /// Through a relay that carries bytes and looks at nothing.
-    Relay,
+    /// Through a relay that carries this many bytes at once and looks at nothing.
+    Relay(usize),
+    /// Through a relay of requests, made as the broker is, that looks at nothing.
+    HttpRelay,
     Direct,
 }
 
-const ROUTES: [(Route, &str); 4] = [
+/// What `copy_bidirectional` carries at once.
+const RELAYED: usize = 8 << 10;
+const RELAYED_AT_MOST: usize = 64 << 10;
+
+const ROUTES: [(Route, &str); 6] = [
     (Route::Broker, "the guard, as the provider"),
     (Route::Tunnel, "the guard, by CONNECT"),
+    (Route::HttpRelay, "a plain HTTP relay by hyper"),
     (Route::Direct, "no relay"),
-    (Route::Relay, "a plain relay"),
+    (Route::Relay(RELAYED_AT_MOST), "a plain relay, by 64 KiB"),
+    (Route::Relay(RELAYED), "a plain relay"),
 ];
 
-pub(crate) async fn bench(rounds: usize) -> Result<()> {
-    let lab = Lab::new().await?;
+/// What a request and a stream cost by one route in one round.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    request_us: f64,
+    megabytes_per_s: f64,
+    cpu_ms_per_gb: f64,
+}
+
+/// Measures; relays and guard share a runtime like that of the guard's process, provider and client have their own.
+pub(crate) fn bench(rounds: usize) -> Result<()> {
+    let between = Builder::new_multi_thread().enable_all().build()?;
+    let provider = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let client = Builder::new_current_thread().enable_all().build()?;
+    let lab = between.block_on(Lab::new(provider.handle()))?;
     let mut requests = ROUTES.map(|(_, name)| Row::new(name, 2));
-    let mut streams = ROUTES.map(|(_, name)| Row::new(name, 1));
+    let mut streams = ROUTES.map(|(_, name)| Row::new(name, 2));
     for round in 0..=rounds {
-        let mut walls = [0.0; ROUTES.len()];
-        let mut speeds = [0.0; ROUTES.len()];
+        let mut costs = [Cost::default(); ROUTES.len()];
         for place in 0..ROUTES.len() {
             let who = (place + round) % ROUTES.len();
-            let route = ROUTES[who].0;
-            walls[who] = lab.requests(route).await?;
-            speeds[who] = lab.stream(route).await?;
+            costs[who] = client.block_on(lab.measure(ROUTES[who].0))?;
         }
         // The first round warms up.
-        if round > 0 {
-            let direct = walls[2];
-            for (who, wall) in walls.into_iter().enumerate() {
-                requests[who].push(&[wall, (wall - direct) / 1e3]);
-                streams[who].push(&[speeds[who]]);
-            }
+        if round == 0 {
+            continue;
+        }
+        let direct = ROUTES
+            .iter()
+            .position(|(route, _)| matches!(route, Route::Direct));
+        let direct = direct.map_or(0.0, |direct| costs[direct].request_us);
+        for (who, cost) in costs.into_iter().enumerate() {
+            requests[who].push(&[cost.request_us, (cost.request_us - direct) / 1e3]);
+            streams[who].push(&[cost.megabytes_per_s, cost.cpu_ms_per_gb]);
         }
     }
     print!(
@@ -91,8 +123,8 @@ pub(crate) async fn bench(rounds: usize) -> Result<()> {
     print!(
         "{}",
         table(
-            &format!("{STREAMED_MIB} MiB of 1 KiB events"),
-            &["MB/s"],
+            &format!("{STREAMED_MIB} MiB of 1 KiB events, CPU of both ends and what is between"),
+            &["MB/s", "CPU ms/GB"],
             &streams
         )
     );
@@ -114,18 +146,23 @@ impl Drop for Lab {
 }
 
 impl Lab {
-    async fn new() -> Result<Self> {
+    async fn new(provider: &Handle) -> Result<Self> {
         let mut lab = Self {
             state: TempDir::new()?,
             provider: 0,
             stop: CancellationToken::new(),
             _servers: JoinSet::new(),
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
         lab.provider = listener.local_addr()?.port();
-        lab._servers.spawn(provide(listener));
-        let relay = UnixListener::bind(lab.relay())?;
-        lab._servers.spawn(relay_to(relay, lab.provider));
+        lab._servers.spawn_on(provide(listener), provider);
+        for bytes in [RELAYED, RELAYED_AT_MOST] {
+            let listener = UnixListener::bind(lab.relay(bytes))?;
+            lab._servers.spawn(relay_to(listener, lab.provider, bytes));
+        }
+        let listener = UnixListener::bind(lab.http_relay())?;
+        lab._servers.spawn(relay_http_to(listener, lab.provider));
         let service = Service {
             state_dir: lab.state.path().to_owned(),
             resolver: Arc::new(SystemResolver),
@@ -150,8 +187,12 @@ impl Lab {
         self.state.path().join(Self::attempt().to_string())
     }
 
-    fn relay(&self) -> PathBuf {
-        self.state.path().join("relay.sock")
+    fn relay(&self, bytes: usize) -> PathBuf {
+        self.state.path().join(format!("relay-{bytes}.sock"))
+    }
+
+    fn http_relay(&self) -> PathBuf {
+        self.state.path().join("http-relay.sock")
     }
 
     async fn open_way(&self) -> Result<()> {
@@ -190,7 +231,8 @@ impl Lab {
                 prefix: "/anthropic",
                 ..Connection::new(unix(&guard).await?)
             },
-            Route::Relay => Connection::new(unix(&self.relay()).await?),
+            Route::Relay(bytes) => Connection::new(unix(&self.relay(bytes)).await?),
+            Route::HttpRelay => Connection::new(unix(&self.http_relay()).await?),
             Route::Direct => {
                 let stream = TcpStream::connect(target).await?;
                 stream.set_nodelay(true)?;
@@ -206,6 +248,23 @@ impl Lab {
         })
     }
 
+    async fn measure(&self, route: Route) -> Result<Cost> {
+        let request_us = self.requests(route).await?;
+        let mut connection = self.connect(route).await?;
+        let cpu_before = cpu(UsageWho::RUSAGE_SELF)?;
+        let start = Instant::now();
+        let length = connection.ask(LARGE).await?;
+        let wall = start.elapsed();
+        let cpu = cpu(UsageWho::RUSAGE_SELF)?.saturating_sub(cpu_before);
+        #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
+        let megabytes = length as f64 / 1e6;
+        Ok(Cost {
+            request_us,
+            megabytes_per_s: megabytes / wall.as_secs_f64(),
+            cpu_ms_per_gb: cpu.as_secs_f64() * 1e6 / megabytes,
+        })
+    }
+
     /// Returns the microseconds that a request takes, at the median.
     async fn requests(&self, route: Route) -> Result<f64> {
         let mut connection = self.connect(route).await?;
@@ -216,16 +275,6 @@ impl Lab {
             walls.push(start.elapsed().as_secs_f64() * 1e6);
         }
         Ok(median(walls))
-    }
-
-    /// Returns the megabytes a second of a long answer.
-    async fn stream(&self, route: Route) -> Result<f64> {
-        let mut connection = self.connect(route).await?;
-        let start = Instant::now();
-        let length = connection.ask(LARGE).await?;
-        #[expect(clippy::cast_precision_loss, reason = "some megabytes")]
-        let speed = length as f64 / 1e6 / start.elapsed().as_secs_f64();
-        Ok(speed)
     }
 }
 
@@ -297,7 +346,11 @@ async fn head(stream: &mut (impl AsyncBufReadExt + Unpin), begin: &str) -> Resul
     }
 }
 
-async fn provide(listener: TcpListener) {
+async fn provide(listener: std::net::TcpListener) {
+    // Without it nobody is answered.
+    let Ok(listener) = TcpListener::from_std(listener) else {
+        return;
+    };
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         connections.spawn(async move {
@@ -349,15 +402,39 @@ async fn serve(stream: TcpStream) -> Result<()> {
     }
 }
 
-async fn relay_to(listener: UnixListener, port: u16) {
+async fn relay_to(listener: UnixListener, port: u16, bytes: usize) {
     let mut connections = JoinSet::new();
     while let Ok((mut inside, _)) = listener.accept().await {
         connections.spawn(async move {
             if let Ok(mut outside) = TcpStream::connect(("127.0.0.1", port)).await
                 && outside.set_nodelay(true).is_ok()
             {
-                let _carried = copy_bidirectional(&mut inside, &mut outside).await;
+                let (inside, outside) = (&mut inside, &mut outside);
+                let _carried = copy_bidirectional_with_sizes(inside, outside, bytes, bytes).await;
             }
+        });
+    }
+}
+
+async fn relay_http_to(listener: UnixListener, port: u16) {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    let client = legacy::Client::builder(TokioExecutor::new()).build(tcp);
+    let mut connections = JoinSet::new();
+    while let Ok((inside, _)) = listener.accept().await {
+        let client = client.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            // What is none cannot be asked.
+            *request.uri_mut() = format!("http://127.0.0.1:{port}{}", request.uri())
+                .parse()
+                .unwrap_or_default();
+            client.request(request)
+        });
+        let served = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(inside), service);
+        connections.spawn(async move {
+            // Its client says what is wrong.
+            let _ended = served.await;
         });
     }
 }

@@ -33,7 +33,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rig::Rig;
-use tokio::runtime::Runtime;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -146,19 +145,19 @@ fn run(options: &Options) -> Result<()> {
         let mebibytes = options.mebibytes.unwrap_or(STREAMS_MIB);
         streams::bench(rounds, mebibytes, options.seed_formatter.as_deref())?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     if options.only.is_none_or(|only| only == Part::Guard) {
-        runtime.block_on(guard::bench(options.rounds.unwrap_or(GUARD_ROUNDS)))?;
+        guard::bench(options.rounds.unwrap_or(GUARD_ROUNDS))?;
     }
     match options.only {
         Some(Part::Streams | Part::Guard) => Ok(()),
-        _ => with_engine(options, &runtime),
+        _ => with_engine(options),
     }
 }
 
-fn with_engine(options: &Options, runtime: &Runtime) -> Result<()> {
+fn with_engine(options: &Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let rig = Rig::new(options.binary.clone())?;
     for (part, _, rounds) in PARTS {
         if options.only.is_some_and(|only| only != part) {
