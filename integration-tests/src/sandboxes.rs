@@ -32,6 +32,15 @@ pub enum Part {
     Helper,
 }
 
+/// What a loss of power leaves of a file that was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing at all.
+    Nothing,
+    /// A file with nothing in it.
+    Name,
+}
+
 /// Returns every sandbox of a state folder, ended ones included.
 ///
 /// # Panics
@@ -126,6 +135,24 @@ impl SeenSandbox {
         let mut record = self.read("shim.json").expect("a shim has written");
         change(&mut record);
         fs::write(self.folder.join("shim.json"), record.to_string()).expect("a file of the test's");
+    }
+
+    /// Leaves of one of its files what a loss of power may: its name, or not even that.
+    ///
+    /// # Panics
+    ///
+    /// If it is not there.
+    pub fn lose(&self, name: &str, left: Left) {
+        let path = self.folder.join(name);
+        let lost = match left {
+            Left::Nothing => fs::remove_file(path),
+            Left::Name => fs::File::options()
+                .write(true)
+                .truncate(true)
+                .open(path)
+                .map(drop),
+        };
+        lost.expect("a file of the sandbox's");
     }
 
     fn read(&self, name: &str) -> Option<Value> {

@@ -6,7 +6,7 @@
 
 use std::fs;
 
-use integration_tests::sandboxes::{Part, started_at};
+use integration_tests::sandboxes::{Left, Part, started_at};
 
 use crate::recovery;
 use crate::scene::{Place, Running, STARTED, Scene, eventually, report, text};
@@ -157,6 +157,47 @@ fn a_run_that_a_reboot_took_is_lost() {
     scene.assert_recovers("lost");
 
     assert_cut_short(&scene, "lost");
+}
+
+/// The same, and the disk has less of it than there was.
+#[test]
+fn a_run_of_which_a_loss_of_power_left_less_is_lost_and_not_started_again() {
+    for (file, left) in [
+        ("shim.json", Left::Nothing),
+        ("shim.json", Left::Name),
+        ("config.json", Left::Name),
+    ] {
+        let scene = of_root();
+        scene.run_until("one", ENDLESS).crash();
+        let sandbox = scene.sandbox();
+        let processes = [Part::Helper, Part::Shim].map(|part| sandbox.process(part).unwrap());
+        assert!(sandbox.kill(Part::Shim));
+        for process in processes {
+            eventually("its end", || started_at(process).is_none().then_some(()));
+        }
+
+        sandbox.lose(file, left);
+        scene.assert_recovers("lost");
+
+        assert_cut_short(&scene, "lost");
+    }
+}
+
+#[test]
+fn a_run_whose_end_a_loss_of_power_took_from_the_sandbox_alone_is_whole() {
+    for file in ["exit.json", "shim.json", "config.json"] {
+        let scene = of_root();
+        let script = format!("{STARTED}write one x\nwait-file go\nprint hello");
+        scene.run_until("one", &script).crash();
+        scene.project.write("go", "");
+        scene.wait_for_container();
+
+        scene.sandbox().lose(file, Left::Name);
+        scene.assert_recovers("succeeded");
+
+        scene.assert_ended("succeeded", b"hello\n", b"");
+        scene.assert_started_once();
+    }
 }
 
 #[test]

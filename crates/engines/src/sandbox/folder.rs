@@ -2,16 +2,16 @@
 //!
 //! Owns: the folders of all sandboxes, in one folder.
 //! Reads: what shims write.
-//! Never: is seen half-made or half-removed under a sandbox's name.
+//! Never: is seen half-made or half-removed under a sandbox's name, but for what a loss of power leaves of its files.
 
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dark_factory_executor::clock::{Clock, SystemClock};
-use dark_factory_executor::state_dir::write_durably;
+use dark_factory_executor::state_dir::sync_all;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -69,6 +69,16 @@ impl Living {
     }
 }
 
+/// What a file of the folder says. It is put in its place whole, and not synced.
+#[derive(Debug)]
+enum Said<T> {
+    /// It is not there.
+    Nothing,
+    /// A loss of power left a part of it: nothing that it was about runs.
+    Torn,
+    Whole(T),
+}
+
 /// What came of making a sandbox.
 #[derive(Debug)]
 pub(super) enum Made {
@@ -96,71 +106,108 @@ impl Folder {
         self.path.join(EMPTY)
     }
 
-    /// Makes the sandbox, durably.
+    /// Makes the sandbox, durably; other processes see it whole, and maybe before it is.
     pub(super) fn make(&self, config: &SandboxConfig) -> io::Result<Made> {
-        let root = self.path.parent().unwrap_or(Path::new("/"));
+        let root = self.root();
         let mut private = DirBuilder::new();
         private.mode(0o700);
         private.recursive(true).create(root)?;
         private.recursive(false);
         let new = root.join(format!("{NEW}{}", Uuid::new_v4().simple()));
         private.create(&new)?;
+        private.mode(0o755);
         let written = private
-            .mode(0o755)
             .create(new.join(EMPTY))
-            .and_then(|()| write_durably(&new.join(CONFIG_FILE), &serde_json::to_vec(config)?))
-            .and_then(|()| fs::rename(&new, &self.path));
+            .and_then(|()| write_new(&new.join(CONFIG_FILE), &serde_json::to_vec(config)?))
+            .and_then(|()| self.take_name(&new));
         match written {
             Ok(()) => {
-                File::open(root)?.sync_all()?;
+                sync_all(&[
+                    self.path.join(CONFIG_FILE),
+                    self.path.clone(),
+                    root.to_owned(),
+                ])?;
                 Ok(Made::Yes)
             }
             Err(error) => {
                 fs::remove_dir_all(&new)?;
-                match error.kind() {
-                    io::ErrorKind::DirectoryNotEmpty
-                    | io::ErrorKind::AlreadyExists
-                    | io::ErrorKind::NotADirectory => {
-                        Ok(Made::Taken(self.config().ok().flatten().map(Box::new)))
-                    }
-                    _ => Err(error),
+                match is_taken(&error) {
+                    true => Ok(Made::Taken(self.config().ok().flatten().map(Box::new))),
+                    false => Err(error),
                 }
             }
         }
     }
 
-    /// Returns what the sandbox is, if there is one.
+    /// Gives a new folder the sandbox's name; what a loss of power left of another one makes room.
+    fn take_name(&self, new: &Path) -> io::Result<()> {
+        match fs::rename(new, &self.path) {
+            Err(error) if is_taken(&error) && self.is_torn() => {
+                self.remove()?;
+                fs::rename(new, &self.path)
+            }
+            renamed => renamed,
+        }
+    }
+
+    /// Returns what the sandbox is, if there is one; one that a loss of power has torn is none any more.
     pub(super) fn config(&self) -> io::Result<Option<SandboxConfig>> {
-        self.read(CONFIG_FILE)
+        match self.read(CONFIG_FILE)? {
+            Said::Whole(config) => Ok(Some(config)),
+            Said::Nothing => Ok(None),
+            Said::Torn => match self.living()? {
+                None => Ok(None),
+                Some(_) => Err(io::Error::other(
+                    "a sandbox runs of which nobody knows what it is",
+                )),
+            },
+        }
+    }
+
+    /// Returns whether this is what a loss of power left of a sandbox.
+    fn is_torn(&self) -> bool {
+        matches!(self.read::<SandboxConfig>(CONFIG_FILE), Ok(Said::Torn))
+            && matches!(self.living(), Ok(None))
+    }
+
+    /// Returns the processes of the sandbox, if its shim lives.
+    fn living(&self) -> io::Result<Option<Living>> {
+        match self.read(SHIM_FILE)? {
+            Said::Whole(shim) => living(&shim),
+            Said::Nothing | Said::Torn => Ok(None),
+        }
     }
 
     /// Returns where the sandbox is in its life.
+    ///
+    /// After a loss of power it may be [`Phase::Created`] though it ran: its shim's record was not on the disk.
     pub(super) fn phase(&self) -> io::Result<Phase> {
-        let Some(shim) = self.read::<ShimRecord>(SHIM_FILE)? else {
-            return Ok(match self.path.join(CONFIG_FILE).exists() {
-                true => Phase::Created,
-                false => Phase::Absent,
-            });
-        };
-        // Process ids mean something in the boot that they are of.
-        if shim.boot == SystemClock.moment().boot
-            && let Some(living) = Process::find(shim.shim, shim.shim_started)?
-        {
-            let init = init_of(&shim)?;
-            return Ok(Phase::Running(Living { shim: living, init }));
+        match self.read(SHIM_FILE)? {
+            Said::Nothing => {
+                return Ok(match self.config()? {
+                    Some(_) => Phase::Created,
+                    None => Phase::Absent,
+                });
+            }
+            Said::Whole(shim) => {
+                if let Some(living) = living(&shim)? {
+                    return Ok(Phase::Running(living));
+                }
+            }
+            Said::Torn => {}
         }
         // After its writer has gone.
         Ok(match self.read::<ExitRecord>(EXIT_FILE)? {
-            Some(exit) => Phase::Ended(exit),
-            None => Phase::Lost,
+            Said::Whole(exit) => Phase::Ended(exit),
+            Said::Nothing | Said::Torn => Phase::Lost,
         })
     }
 
     /// Returns the first process of a sandbox whose shim has gone, if it is not dead yet: it has been sent SIGKILL.
     pub(super) fn orphan(&self) -> io::Result<Option<Process>> {
         match self.read::<ShimRecord>(SHIM_FILE)? {
-            Some(shim) if shim.boot == SystemClock.moment().boot => init_of(&shim),
-            _ => Ok(None),
+            Said::Whole(shim) if shim.boot == SystemClock.moment().boot => init_of(&shim),
+            Said::Whole(_) | Said::Nothing | Said::Torn => Ok(None),
         }
     }
 
@@ -192,8 +239,9 @@ impl Folder {
 
     /// Removes the sandbox; one that is gone is no error.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let root = self.path.parent().unwrap_or(Path::new("/"));
-        let gone = root.join(format!("{GONE}{}", Uuid::new_v4().simple()));
+        let gone = self
+            .root()
+            .join(format!("{GONE}{}", Uuid::new_v4().simple()));
         match fs::rename(&self.path, &gone) {
             Ok(()) => fs::remove_dir_all(gone),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -201,13 +249,57 @@ impl Folder {
         }
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        match fs::read(self.path.join(name)) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// Returns the folder of all sandboxes.
+    fn root(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Said<T>> {
+        let text = match fs::read(self.path.join(name)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Said::Nothing),
+            Err(error) => return Err(error),
+        };
+        match serde_json::from_slice(&text) {
+            Ok(said) => Ok(Said::Whole(said)),
+            // What another version of ours has written is JSON.
+            Err(error) if error.is_syntax() || error.is_eof() => Ok(Said::Torn),
+            Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Writes a file of a folder that nobody sees yet.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+/// Returns whether a folder was not renamed because something has the name.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Finds the processes of a sandbox, if its shim lives.
+fn living(shim: &ShimRecord) -> io::Result<Option<Living>> {
+    // Process ids mean something in the boot that they are of.
+    if shim.boot != SystemClock.moment().boot {
+        return Ok(None);
+    }
+    let Some(found) = Process::find(shim.shim, shim.shim_started)? else {
+        return Ok(None);
+    };
+    let init = init_of(shim)?;
+    Ok(Some(Living { shim: found, init }))
 }
 
 /// Finds the first process of a sandbox that was started in this boot.
@@ -218,7 +310,8 @@ fn init_of(shim: &ShimRecord) -> io::Result<Option<Process>> {
     }
 }
 
-/// Lists the sandboxes of a folder by their names, and clears away what is left of some that were being made or removed.
+/// Lists the sandboxes of a folder by their names, and clears away what is left of some that were being made or removed,
+/// or that a loss of power has torn.
 pub(super) fn list(root: &Path) -> io::Result<Vec<(String, Folder)>> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
@@ -232,15 +325,25 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<(String, Folder)>> {
             continue;
         };
         if !name.starts_with(HIDDEN) {
-            found.push((name.clone(), Folder { path: entry.path() }));
+            let folder = Folder { path: entry.path() };
+            match folder.is_torn() {
+                true => leave_or(folder.remove(), &entry.path()),
+                false => found.push((name, folder)),
+            }
             continue;
         }
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         let is_left = name.starts_with(GONE)
             || (name.starts_with(NEW) && age().is_some_and(|age| age > MAKING));
-        if is_left && let Err(error) = fs::remove_dir_all(entry.path()) {
-            tracing::debug!(%error, path = %entry.path().display(), "it stays for the next time");
+        if is_left {
+            leave_or(fs::remove_dir_all(entry.path()), &entry.path());
         }
     }
     Ok(found)
+}
+
+fn leave_or(removed: io::Result<()>, path: &Path) {
+    if let Err(error) = removed {
+        tracing::debug!(%error, path = %path.display(), "it stays for the next time");
+    }
 }

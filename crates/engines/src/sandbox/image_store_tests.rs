@@ -162,7 +162,7 @@ fn nothing_goes_while_a_sandbox_may_be_made_of_anything() {
     drop(hold);
     let broken = scene.sandboxes.path().join("broken");
     fs::create_dir(&broken).unwrap();
-    fs::write(broken.join("config.json"), "{").unwrap();
+    fs::write(broken.join("config.json"), r#"{"version":7}"#).unwrap();
     let refused = scene.store.prune(at(NOW));
 
     assert!(refused.is_err());

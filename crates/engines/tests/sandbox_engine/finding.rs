@@ -51,6 +51,81 @@ async fn another_engine_finds_a_sandbox_in_every_state() {
     assert!(matches!(state, Recovered::Gone), "{state:?}");
 }
 
+/// Leaves of a file what a loss of power may.
+fn tear(lab: &Lab, name: &str, file: &str) {
+    std::fs::write(lab.root.join(name).join(file), "").unwrap();
+}
+
+#[tokio::test]
+async fn one_that_a_loss_of_power_has_torn_is_gone_and_can_be_made_again() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.spec("print hello"), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+
+    tear(&lab, &handle.container, "config.json");
+
+    let state = lab.engine.recover(&handle).await.unwrap();
+    assert!(matches!(state, Recovered::Gone), "{state:?}");
+    let again = lab.create(&spec, &dir).await;
+    assert_eq!(again, handle);
+    let workload = lab.engine.start(&spec, &again, &dir).await.unwrap();
+    assert_eq!(workload.wait().await.unwrap().code, 0);
+    tear(&lab, &handle.container, "config.json");
+    assert!(lab.engine.list_owned(&lab.owner).await.unwrap().is_empty());
+    assert!(!lab.root.join(&handle.container).exists());
+}
+
+#[tokio::test]
+async fn one_whose_end_a_loss_of_power_took_is_gone() {
+    for torn in [&["exit.json"][..], &["shim.json", "exit.json"]] {
+        let lab = Lab::new();
+        let (workload, _dir) = lab.start(&lab.spec("print hello")).await;
+        workload.wait().await.unwrap();
+        let handle = workload.handle();
+
+        for file in torn {
+            tear(&lab, &handle.container, file);
+        }
+
+        let state = lab.engine.recover(handle).await.unwrap();
+        assert!(matches!(state, Recovered::Gone), "{torn:?}: {state:?}");
+        assert!(!lab.root.join(&handle.container).exists());
+    }
+}
+
+#[tokio::test]
+async fn one_whose_start_a_loss_of_power_took_is_not_started_again_if_its_agent_ran() {
+    let lab = Lab::new();
+    let (spec, dir) = (lab.spec("print once"), lab.attempt());
+    let handle = lab.create(&spec, &dir).await;
+    let workload = lab.engine.start(&spec, &handle, &dir).await.unwrap();
+    workload.wait().await.unwrap();
+    let folder = lab.root.join(&handle.container);
+    for file in ["shim.json", "exit.json"] {
+        std::fs::remove_file(folder.join(file)).unwrap();
+    }
+
+    let state = lab.engine.recover(&handle).await.unwrap();
+    let error = lab.engine.start(&spec, &handle, &dir).await.unwrap_err();
+
+    assert!(matches!(state, Recovered::Created(_)), "{state:?}");
+    assert!(matches!(error, EngineError::Handover { .. }), "{error:?}");
+    assert_eq!(Spool::read(&dir).stdout(), b"once\n");
+}
+
+#[tokio::test]
+async fn one_that_another_version_has_written_is_left_alone() {
+    let lab = Lab::new();
+    let handle = lab.create(&lab.spec("print hello"), &lab.attempt()).await;
+    let path = lab.root.join(&handle.container).join("config.json");
+
+    std::fs::write(&path, r#"{"version":7,"what":"is this?"}"#).unwrap();
+
+    assert!(lab.engine.list_owned(&lab.owner).await.unwrap().is_empty());
+    assert!(lab.engine.recover(&handle).await.is_err());
+    assert!(path.exists());
+}
+
 #[tokio::test]
 async fn one_whose_shim_was_killed_is_gone_with_all_that_was_in_it() {
     let lab = Lab::new();

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use dark_factory_executor::clock::{Clock as _, SystemClock};
-use dark_factory_executor::state_dir::write_durably;
+use dark_factory_executor::state_dir::write_whole;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::Serialize;
 
@@ -153,7 +153,7 @@ fn write(folder: &Path, name: &str, value: &impl Serialize) -> Result<(), ShimEr
     let path = folder.join(name);
     let doing = || format!("write {}", path.display());
     let text = serde_json::to_vec(value).doing(doing)?;
-    write_durably(&path, &text).doing(doing)
+    write_whole(&path, &text).doing(doing)
 }
 
 /// Starts the sandbox, and returns how it ended, and whether the kernel killed something in it for lack of memory.
@@ -189,7 +189,7 @@ fn spawn_stage(folder: &Path, privilege: Privilege) -> Result<Child, ShimError> 
         .doing(|| "start a process in the new namespaces".to_owned())
 }
 
-/// Lets the sandbox's first process go on once it is known to the disk; returns once it is the helper.
+/// Lets the sandbox's first process go on once it is known who it is; returns once it is the helper.
 fn begin(
     folder: &Path,
     config: &SandboxConfig,
