@@ -315,14 +315,22 @@ fn with_path(path: &Path, error: &io::Error) -> io::Error {
 fn parents() -> Vec<Parent> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let found = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+    one_for_each(found.iter().filter_map(usable).collect())
+}
+
+/// Takes of these groups what is first for a controller.
+fn one_for_each(mut found: Vec<Parent>) -> Vec<Parent> {
+    // Beside the first version, the second is for systemd, and has no controllers. It would freeze, as the first does, and
+    // is slow to join.
+    found.sort_by_key(|parent| parent.version == Version::Two && parent.controllers == [FREEZER]);
     let mut parents: Vec<Parent> = Vec::new();
-    for hierarchy in found.iter().filter_map(usable) {
+    for parent in found {
         let is_new = |controller: &String| {
             !parents
                 .iter()
                 .any(|parent| parent.controllers.contains(controller))
         };
-        let controllers: Vec<String> = hierarchy
+        let controllers: Vec<String> = parent
             .controllers
             .iter()
             .filter(|controller| is_new(controller))
@@ -331,7 +339,7 @@ fn parents() -> Vec<Parent> {
         if !controllers.is_empty() {
             parents.push(Parent {
                 controllers,
-                ..hierarchy
+                ..parent
             });
         }
     }
@@ -360,7 +368,7 @@ fn usable(hierarchy: &Hierarchy) -> Option<Parent> {
                     return None;
                 }
                 // Freezing needs no controller.
-                all.into_iter().chain(["freezer".to_owned()]).collect()
+                all.into_iter().chain([FREEZER.to_owned()]).collect()
             }
             Version::Two => return None,
         };
@@ -373,7 +381,9 @@ fn usable(hierarchy: &Hierarchy) -> Option<Parent> {
 }
 
 /// The controllers of the first version that a sandbox has a use for.
-const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "freezer"];
+const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", FREEZER];
+/// What freezes: a controller of the first version, and of every group of the second.
+const FREEZER: &str = "freezer";
 
 /// Reads which hierarchies are mounted, the second version's first, and where we are in each.
 fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
@@ -472,6 +482,26 @@ mod tests {
                 ("/sys/fs/cgroup/memory/ours", vec!["memory".to_owned()]),
             ]
         );
+    }
+
+    #[test]
+    fn a_second_version_without_controllers_is_only_taken_for_what_the_first_has_not() {
+        let parent = |version, controllers: &[&str]| Parent {
+            version,
+            controllers: controllers.iter().map(|name| (*name).to_owned()).collect(),
+            folder: "/g".into(),
+        };
+        let bare = parent(Version::Two, &["freezer"]);
+        let whole = parent(Version::Two, &["memory", "freezer"]);
+        let [memory, freezer] = ["memory", "freezer"].map(|name| parent(Version::One, &[name]));
+
+        let all = one_for_each(vec![bare.clone(), memory.clone(), freezer.clone()]);
+        let unfrozen = one_for_each(vec![bare.clone(), memory.clone()]);
+        let mixed = one_for_each(vec![whole.clone(), freezer.clone()]);
+
+        assert_eq!(all, [memory.clone(), freezer]);
+        assert_eq!(unfrozen, [memory, bare]);
+        assert_eq!(mixed, [whole]);
     }
 
     #[test]

@@ -11,13 +11,38 @@ use super::error::{Doing as _, ShimError};
 
 /// The file with the ids of a group's processes.
 const MEMBERS: &str = "cgroup.procs";
+/// The file with the ids of a group's threads, in the first version alone.
+const THREADS: &str = "tasks";
+/// The thread that writes it.
+const MYSELF: &str = "0";
 /// Where each version of control groups counts out-of-memory kills.
 const OOM_COUNTERS: [&str; 2] = ["memory.events", "memory.oom_control"];
 
-/// Puts a process into each of the groups.
-pub(super) fn join(groups: &[PathBuf], pid: u32) -> Result<(), ShimError> {
+/// Puts a process into those of the groups that it cannot enter by itself, which takes milliseconds: the kernel first
+/// keeps every process of the machine from starting others.
+pub(super) fn bring(groups: &[PathBuf], pid: u32) -> Result<(), ShimError> {
+    let brought = groups.iter().filter(|group| !has_threads(group));
+    put(brought, MEMBERS, &pid.to_string())
+}
+
+/// Enters the other groups, as a process with one thread can at once.
+pub(super) fn enter(groups: &[PathBuf]) -> Result<(), ShimError> {
+    let entered = groups.iter().filter(|group| has_threads(group));
+    put(entered, THREADS, MYSELF)
+}
+
+/// Returns whether a group is of the first version, where it holds threads and not processes.
+fn has_threads(group: &Path) -> bool {
+    group.join(THREADS).exists()
+}
+
+fn put<'a>(
+    groups: impl Iterator<Item = &'a PathBuf>,
+    file: &str,
+    who: &str,
+) -> Result<(), ShimError> {
     for group in groups {
-        fs::write(group.join(MEMBERS), pid.to_string())
+        fs::write(group.join(file), who)
             .doing(|| format!("join the control group {}", group.display()))?;
     }
     Ok(())

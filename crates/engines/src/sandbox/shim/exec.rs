@@ -159,7 +159,8 @@ fn enter(folder: &Path, config: &SandboxConfig) -> Result<(), ShimError> {
         return Err(gone());
     }
     let privilege = Privilege::own();
-    cgroups::join(&config.limits.cgroups, std::process::id())?;
+    cgroups::bring(&config.limits.cgroups, std::process::id())?;
+    cgroups::enter(&config.limits.cgroups)?;
     let mut namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC

@@ -32,8 +32,10 @@ const VERSION: u32 = 1;
 const FULL_DISK_TRIES: u32 = 600;
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a stage waits for before it does anything.
+/// What a stage waits for before it does anything: it is known whose it is.
 pub(super) const GO: u8 = b'g';
+/// What it waits for before it is closed: it is in its control groups.
+pub(super) const JOINED: u8 = b'j';
 
 /// Our own program, also if its file was replaced.
 pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -162,7 +164,7 @@ fn live(folder: &Path, record: &mut ShimRecord) -> Result<(Ended, bool), ShimErr
     let groups = &config.limits.cgroups;
     let oom_kills = cgroups::oom_kills(groups);
     let privilege = Privilege::own();
-    namespaces::enter(config, privilege)?;
+    namespaces::begin(config, privilege)?;
     let mut stage = spawn_stage(folder, privilege)?;
     let running = begin(folder, config, record, &mut stage);
     if running.is_err() {
@@ -196,7 +198,6 @@ fn begin(
     record: &mut ShimRecord,
     stage: &mut Child,
 ) -> Result<(), ShimError> {
-    cgroups::join(&config.limits.cgroups, stage.id())?;
     let init = i32::try_from(stage.id()).doing(|| "have a process id".to_owned())?;
     record.init_started = Some(
         process::started(init).doing(|| "read the start of the sandbox's process".to_owned())?,
@@ -204,15 +205,20 @@ fn begin(
     record.init = Some(init);
     write(folder, SHIM_FILE, record)?;
 
-    let (Some(go), Some(report)) = (&mut stage.stdin, &mut stage.stdout) else {
+    let (Some(mut words), Some(mut report)) = (stage.stdin.take(), stage.stdout.take()) else {
         return Err(ShimError::new("talk to the sandbox's process", "no pipes"));
     };
+    let told = words.write_all(&[GO]);
+    // Meanwhile the root is made.
+    let joined = cgroups::bring(&config.limits.cgroups, stage.id());
+    // That it ended before it heard anything more shows in what it says, or in how it ended.
+    if joined.is_err() && !matches!(stage.try_wait(), Ok(Some(_))) {
+        return joined;
+    }
+    let _deaf = words.write_all(&[JOINED]);
     let mut said = String::new();
-    let talked = go
-        .write_all(&[GO])
-        .and_then(|()| report.read_to_string(&mut said));
-    // That it ended before it heard anything shows in how it ended.
-    match (said.is_empty(), talked) {
+    let heard = report.read_to_string(&mut said);
+    match (said.is_empty(), told.and(heard)) {
         (true, Ok(_)) => Ok(()),
         (true, Err(error)) => Err(ShimError::new("start the sandbox's process", error)),
         (false, _) => Err(ShimError::new("make the sandbox", said)),

@@ -2,7 +2,7 @@
 //!
 //! Owns: which there are, and who is who in them.
 //! Reads: the configuration; the privileges of this process.
-//! Never: leaves the mount namespace of whoever started it: the sandbox's is made by its first process.
+//! Never: takes the shim out of the host's mounts and network.
 
 use std::fs;
 
@@ -47,13 +47,20 @@ impl Privilege {
     }
 }
 
-/// Makes the sandbox's namespaces, except for that of mounts and that of control groups, and enters them; in that of
-/// processes only the next child is.
-pub(super) fn enter(config: &SandboxConfig, privilege: Privilege) -> Result<(), ShimError> {
+/// Makes those of the sandbox's namespaces that its first process has to be born in; the next child is.
+///
+/// The user namespace, where one is needed, this process enters as well.
+pub(super) fn begin(config: &SandboxConfig, privilege: Privilege) -> Result<(), ShimError> {
     if privilege == Privilege::User {
         own_user_namespace(config)?;
     }
-    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    unshare(CloneFlags::CLONE_NEWPID).doing(|| "make a namespace of processes".to_owned())?;
+    keep_privileges()
+}
+
+/// Makes the others for the first process, and enters them, except for that of control groups.
+pub(super) fn complete(config: &SandboxConfig) -> Result<(), ShimError> {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     if config.network == Network::Loopback {
         flags |= CloneFlags::CLONE_NEWNET;
     }
@@ -62,7 +69,12 @@ pub(super) fn enter(config: &SandboxConfig, privilege: Privilege) -> Result<(), 
     if config.network == Network::Loopback {
         loopback::turn_on().doing(|| "turn the loopback interface on".to_owned())?;
     }
-    keep_privileges()
+    Ok(())
+}
+
+/// Makes that of control groups, whose root are the groups in which this process is in this moment.
+pub(super) fn close_groups() -> Result<(), ShimError> {
+    unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a namespace of control groups".to_owned())
 }
 
 /// Enters a user namespace in which this process's ids are what they are outside, and no others are anything.

@@ -1,6 +1,6 @@
 //! The first process of a sandbox, until it is the helper.
 //!
-//! Owns: the sandbox's mounts; the order in which it is closed.
+//! Owns: the order in which the sandbox is made and closed.
 //! Reads: the configuration; the shim's word.
 //! Never: lives without its shim.
 
@@ -11,7 +11,6 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
@@ -21,7 +20,7 @@ use rustix::stdio::{stdin, stdout};
 use super::confine::confine;
 use super::error::{Doing as _, ShimError};
 use super::namespaces::Privilege;
-use super::{FAILED, keeper, root};
+use super::{FAILED, cgroups, keeper, namespaces, root};
 
 /// Makes the sandbox around this process and becomes the helper; returns only if that does not work.
 pub(super) fn run(folder: &Path, privilege: Privilege) -> u8 {
@@ -40,16 +39,14 @@ pub(super) fn run(folder: &Path, privilege: Privilege) -> u8 {
 
 fn become_init(folder: &Path, privilege: Privilege) -> Result<Infallible, ShimError> {
     die_with_shim()?;
-    let mut word = [0];
-    let heard = rustix::io::read(stdin(), &mut word).doing(|| "hear from the shim".to_owned())?;
-    if heard == 0 || word != [keeper::GO] {
-        return Err(ShimError::new("hear from the shim", "it is gone"));
-    }
+    hear(keeper::GO)?;
     let config = keeper::read_config(folder)?;
+    cgroups::enter(&config.limits.cgroups)?;
     umask(Mode::from_bits_truncate(0o022));
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
-        .doing(|| "make a mount namespace".to_owned())?;
+    namespaces::complete(&config)?;
     root::enter(folder, &config, privilege)?;
+    hear(keeper::JOINED)?;
+    namespaces::close_groups()?;
     confine(&config, privilege)?;
     // New ids end what was agreed before.
     die_with_shim()?;
@@ -69,6 +66,17 @@ fn become_init(folder: &Path, privilege: Privilege) -> Result<Infallible, ShimEr
         format!("execute {program} in {}", config.workdir),
         error,
     ))
+}
+
+/// Waits for a word of the shim.
+fn hear(expected: u8) -> Result<(), ShimError> {
+    let doing = || "hear from the shim".to_owned();
+    let mut word = [0];
+    let heard = rustix::io::read(stdin(), &mut word).doing(doing)?;
+    match heard == 1 && word == [expected] {
+        true => Ok(()),
+        false => Err(ShimError::new(doing(), "it is gone")),
+    }
 }
 
 /// Has the kernel kill this process, and with it the whole sandbox, when the shim ends.
