@@ -5,7 +5,8 @@
 //! Never: follows a symlink of the tree out of it: each name is resolved as it will be for the agent.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,20 @@ const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICL
 /// The tree.
 pub(super) struct Tree {
     root: OwnedFd,
+    /// Where the root is put together.
+    at: PathBuf,
+    /// Where something was mounted when the tree was begun; nothing comes in from outside later.
+    mounted: Vec<PathBuf>,
     /// The roots of other file systems that are filled here, and read-only in the end.
     filled: Vec<OwnedFd>,
+}
+
+/// What may be mounted below a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Nothing,
+    /// What is to be seen in the list of all mounts, which is slow to read.
+    Something,
 }
 
 impl Tree {
@@ -60,8 +73,13 @@ impl Tree {
             Mode::empty(),
         )
         .doing(|| format!("open {}", at.display()))?;
+        let doing = || "read what is mounted".to_owned();
+        let at = fs::read_link(link_to(&root)).doing(doing)?;
+        let mounted = mountinfo::read().doing(doing)?;
         Ok(Self {
             root,
+            at,
+            mounted: mounted.into_iter().map(|(at, _)| at).collect(),
             filled: Vec::new(),
         })
     }
@@ -78,65 +96,73 @@ impl Tree {
         }
     }
 
-    /// Makes a folder and those above it, if they are missing.
-    pub(super) fn folder(&mut self, path: &Path) -> Result<(), ShimError> {
-        for above in ancestors(path) {
-            match self.open(&above) {
-                Ok(_) => {}
-                Err(Errno::NOENT) => self.make(&above, |parent, name| {
+    /// Makes a folder and those above it, if they are missing, and opens it.
+    pub(super) fn folder(&mut self, path: &Path) -> Result<OwnedFd, ShimError> {
+        let doing = || format!("look at {}", path.display());
+        match self.open(path) {
+            Err(Errno::NOENT) => {
+                self.make(path, |parent, name| {
                     mkdirat(parent, name, Mode::from_raw_mode(0o755))
-                })?,
-                Err(error) => return Err(error).doing(|| format!("look at {}", above.display())),
+                })?;
+                self.open(path).doing(doing)
             }
+            opened => opened.doing(doing),
         }
-        Ok(())
     }
 
-    /// Makes an empty file, and the folders above it, if they are missing.
-    fn file(&mut self, path: &Path) -> Result<(), ShimError> {
-        self.folder(path.parent().unwrap_or(Path::new("/")))?;
+    /// Makes an empty file, and the folders above it, if they are missing, and opens it.
+    fn file(&mut self, path: &Path) -> Result<OwnedFd, ShimError> {
+        let doing = || format!("look at {}", path.display());
         match self.open(path) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => self.make(path, |parent, name| {
-                openat(parent, name, new_file(), Mode::from_raw_mode(0o644)).map(drop)
-            }),
-            Err(error) => Err(error).doing(|| format!("look at {}", path.display())),
+            Err(Errno::NOENT) => match self.make(path, new_file)? {
+                Some(made) => Ok(made),
+                None => self.open(path).doing(doing),
+            },
+            opened => opened.doing(doing),
         }
     }
 
     /// Makes a file with this content.
     pub(super) fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), ShimError> {
-        self.file(path)?;
-        let file = self
-            .open(path)
-            .doing(|| format!("open {}", path.display()))?;
-        fs::write(link_to(&file), content).doing(|| format!("write {}", path.display()))
+        let doing = || format!("write {}", path.display());
+        match self.make(path, new_file)? {
+            Some(made) => File::from(made).write_all(content).doing(doing),
+            None => {
+                let there = self.open(path).doing(doing)?;
+                fs::write(link_to(&there), content).doing(doing)
+            }
+        }
     }
 
     /// Makes a symlink.
     pub(super) fn link(&mut self, path: &Path, to: &Path) -> Result<(), ShimError> {
-        self.folder(path.parent().unwrap_or(Path::new("/")))?;
-        self.make(path, |parent, name| symlinkat(to, parent, name))
+        let made = self.make(path, |parent, name| symlinkat(to, parent, name))?;
+        made.ok_or_else(|| ShimError::new(making(path), "there is something"))
     }
 
-    /// Makes a name; where its folder is read-only, in a copy of that which is not.
-    fn make(
+    /// Makes a name, and the folders above it, if they are missing; where its folder is read-only, in a copy of that which
+    /// is not. `None` if there is something of this name.
+    fn make<T>(
         &mut self,
         path: &Path,
-        make: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<()>,
-    ) -> Result<(), ShimError> {
-        let doing = || format!("make {} in the sandbox", path.display());
+        make: impl Fn(&OwnedFd, &OsStr) -> rustix::io::Result<T>,
+    ) -> Result<Option<T>, ShimError> {
+        let doing = || making(path);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(ShimError::new(doing(), "it has no name"));
         };
-        let folder = self.open(parent).doing(doing)?;
-        match make(&folder, name) {
+        let folder = self.folder(parent)?;
+        let made = match make(&folder, name) {
             Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => {
                 self.cover(parent)?;
                 let folder = self.open(parent).doing(doing)?;
-                make(&folder, name).doing(doing)
+                make(&folder, name)
             }
-            made => made.doing(doing),
+            made => made,
+        };
+        match made {
+            Err(Errno::EXIST) => Ok(None),
+            made => made.map(Some).doing(doing),
         }
     }
 
@@ -214,11 +240,31 @@ impl Tree {
         target: &Path,
         access: Access,
     ) -> Result<(), ShimError> {
-        self.attach(source, target)?;
-        self.restrict(target, |flags| match access {
+        let below = match self.attach(source, target)? {
+            FileType::Directory => self.below(source),
+            _ => Below::Nothing,
+        };
+        self.restrict(target, below, |flags| match access {
             Access::ReadWrite => flags | TAME,
             Access::ReadOnly => flags | TAME | MsFlags::MS_RDONLY,
         })
+    }
+
+    /// Returns what may be mounted below a folder that is open.
+    fn below(&self, source: &OwnedFd) -> Below {
+        // Of what is not below this process's root, nobody knows.
+        let Some(path) = fs::read_link(link_to(source))
+            .ok()
+            .filter(|path| path.is_absolute())
+        else {
+            return Below::Something;
+        };
+        let is_below = |mounted: &PathBuf| mounted.starts_with(&path) && *mounted != path;
+        // What is mounted in the tree is not on the list.
+        match path.starts_with(&self.at) || self.mounted.iter().any(is_below) {
+            true => Below::Something,
+            false => Below::Nothing,
+        }
     }
 
     /// Shows a device of the host.
@@ -227,26 +273,24 @@ impl Tree {
         let device = openat(CWD, source, flags, Mode::empty())
             .doing(|| format!("find the device {}", source.display()))?;
         self.attach(&device, source)?;
-        self.restrict(source, |flags| flags | DEVICE)
+        self.restrict(source, Below::Nothing, |flags| flags | DEVICE)
     }
 
-    fn attach(&mut self, source: &OwnedFd, target: &Path) -> Result<(), ShimError> {
+    /// Mounts what is open at a path of the tree, as it is; returns what it is.
+    fn attach(&mut self, source: &OwnedFd, target: &Path) -> Result<FileType, ShimError> {
         let kind = FileType::from_raw_mode(
             fstat(source)
                 .doing(|| format!("look at what {} is to be", target.display()))?
                 .st_mode,
         );
-        if kind == FileType::Directory {
-            self.folder(target)?;
-        } else {
-            self.file(target)?;
-        }
-        let at = self
-            .open(target)
-            .doing(|| format!("open {}", target.display()))?;
+        let at = match kind {
+            FileType::Directory => self.folder(target)?,
+            _ => self.file(target)?,
+        };
         let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(&link_to(source)), &link_to(&at), NONE, flags, NONE)
-            .doing(|| format!("mount {}", target.display()))
+            .doing(|| format!("mount {}", target.display()))?;
+        Ok(kind)
     }
 
     /// Mounts a new file system.
@@ -257,22 +301,23 @@ impl Tree {
         flags: MsFlags,
         options: &str,
     ) -> Result<(), ShimError> {
-        self.folder(target)?;
-        let at = self
-            .open(target)
-            .doing(|| format!("open {}", target.display()))?;
+        let at = self.folder(target)?;
         mount(Some(kind), &link_to(&at), Some(kind), flags, Some(options))
             .doing(|| format!("mount {kind} on {}", target.display()))
     }
 
-    /// Makes a part of a mount read-only, or hides it, if it is there.
+    /// Makes a part of a mount read-only, or hides it, if it is there; nothing is mounted below it.
     pub(super) fn protect(&mut self, path: &Path, how: Protection) -> Result<(), ShimError> {
         let Ok(here) = self.open(path) else {
             return Ok(());
         };
         let kind = fstat(&here).doing(|| format!("look at {}", path.display()))?;
         match (how, FileType::from_raw_mode(kind.st_mode)) {
-            (Protection::ReadOnly, _) => self.bind_open(&here, path, Access::ReadOnly),
+            (Protection::ReadOnly, _) => {
+                self.attach(&here, path)?;
+                let flags = TAME | MsFlags::MS_RDONLY;
+                self.restrict(path, Below::Nothing, |own| own | flags)
+            }
             (Protection::Hidden, FileType::Directory) => {
                 let flags = TAME | MsFlags::MS_RDONLY;
                 self.mount(path, "tmpfs", flags, "mode=755,size=4k,nr_inodes=1")
@@ -282,7 +327,7 @@ impl Tree {
                 let nothing = openat(CWD, "/dev/null", flags, Mode::empty())
                     .doing(|| "find the device /dev/null".to_owned())?;
                 self.attach(&nothing, path)?;
-                self.restrict(path, |flags| flags | DEVICE)
+                self.restrict(path, Below::Nothing, |flags| flags | DEVICE)
             }
         }
     }
@@ -308,12 +353,15 @@ impl Tree {
 
     /// Gives the mount at a path, and those below it, other flags, made of those that they have: in a user namespace
     /// none of these may be taken away.
-    fn restrict(&self, target: &Path, flags: impl Fn(MsFlags) -> MsFlags) -> Result<(), ShimError> {
+    fn restrict(
+        &self,
+        target: &Path,
+        below: Below,
+        flags: impl Fn(MsFlags) -> MsFlags,
+    ) -> Result<(), ShimError> {
         let doing = || format!("restrict {}", target.display());
         let here = self.open(target).doing(doing)?;
-        let kind = FileType::from_raw_mode(fstat(&here).doing(doing)?.st_mode);
-        if kind != FileType::Directory {
-            // Nothing is mounted below it, so that the list of all mounts, which is slow to read, is not needed.
+        if below == Below::Nothing {
             let own = own_flags(&here).doing(doing)?;
             return remount(&link_to(&here), flags(own)).doing(doing);
         }
@@ -355,31 +403,17 @@ fn remount(at: &Path, flags: MsFlags) -> nix::Result<()> {
     mount(NONE, at, NONE, flags, NONE)
 }
 
-fn new_file() -> OFlags {
-    OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC
+fn new_file(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::from_raw_mode(0o644))
+}
+
+/// Returns what was done when a name could not be made.
+fn making(path: &Path) -> String {
+    format!("make {} in the sandbox", path.display())
 }
 
 /// Returns a path that leads to what is open, whatever its name is or was.
 fn link_to(open: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", open.as_fd().as_raw_fd()))
-}
-
-/// Returns the folders down to a path, the path included, the root left out.
-fn ancestors(path: &Path) -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
-    all.pop();
-    all.reverse();
-    all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_folders_above_come_first() {
-        let all = ancestors(Path::new("/a/b/c"));
-
-        assert_eq!(all, ["/a", "/a/b", "/a/b/c"].map(PathBuf::from));
-    }
 }
