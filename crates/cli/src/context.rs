@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use dark_factory_engines::sandbox::{SandboxEngine, SandboxImages, ShimCommand};
 use dark_factory_executor::clock::{Clock, SystemClock};
 use dark_factory_executor::config::{ConfigError, ConfigFile, Environment, environment, load_user};
 #[cfg(target_os = "linux")]
-use dark_factory_executor::engine::OnRestart;
+use dark_factory_executor::engine::{Capabilities, OnRestart};
 use dark_factory_executor::engine::{Engine, EngineError};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::keys::KeySources;
@@ -71,6 +73,9 @@ pub(crate) struct Context {
     listening: Arc<Mutex<BTreeMap<PathBuf, bool>>>,
     /// What was said about configuration: several files of one command have the same.
     told: Arc<Mutex<BTreeSet<String>>>,
+    /// What sandboxes can do on this machine: found out once, by making control groups.
+    #[cfg(target_os = "linux")]
+    abilities: Arc<OnceLock<Capabilities>>,
 }
 
 impl Context {
@@ -107,6 +112,8 @@ impl Context {
             machine: flags::machine(global)?,
             listening: Arc::default(),
             told: Arc::default(),
+            #[cfg(target_os = "linux")]
+            abilities: Arc::default(),
         };
         if context.engine.is_none() {
             context.engine = context.tool().unwrap_or_default().engine;
@@ -259,7 +266,10 @@ impl Context {
     pub(crate) fn launch_context(&self, state_dir: PathBuf) -> ResolveContext {
         ResolveContext {
             #[cfg(target_os = "linux")]
-            capabilities: self.is_sandbox().then(SandboxEngine::abilities),
+            capabilities: self.is_sandbox().then(|| {
+                let found = self.abilities.get_or_init(SandboxEngine::abilities);
+                found.clone()
+            }),
             ..self.resolve_context(state_dir)
         }
     }
@@ -334,13 +344,17 @@ impl Context {
     /// Returns the embedded sandbox of a state folder; each of its shims is this program.
     #[cfg(target_os = "linux")]
     pub(crate) fn sandbox(&self, state_dir: &Path) -> SandboxEngine {
-        SandboxEngine::new(
+        let engine = SandboxEngine::new(
             state_dir.join(SANDBOXES),
             // Also if its file was replaced meanwhile.
             ShimCommand::new("/proc/self/exe".into(), Vec::new()),
             self.host.clone(),
             Arc::new(SystemClock),
-        )
+        );
+        match self.abilities.get() {
+            Some(abilities) => engine.knowing(abilities.clone()),
+            None => engine,
+        }
     }
 
     /// Returns the images of the Docker engine that flags and environment name.

@@ -51,6 +51,8 @@ pub struct SandboxEngine {
     shim: ShimCommand,
     host: HostView,
     clock: Arc<dyn Clock>,
+    /// What sandboxes can do on this machine, if that was found out already.
+    known: Option<Arc<Capabilities>>,
 }
 
 impl fmt::Debug for SandboxEngine {
@@ -73,6 +75,21 @@ impl SandboxEngine {
             shim,
             host,
             clock,
+            known: None,
+        }
+    }
+
+    /// Takes what [`Self::abilities`] has just said as still so, instead of finding it out again.
+    #[must_use]
+    pub fn knowing(mut self, abilities: Capabilities) -> Self {
+        self.known = Some(Arc::new(abilities));
+        self
+    }
+
+    fn abilities_now(&self) -> Capabilities {
+        match &self.known {
+            Some(known) => known.as_ref().clone(),
+            None => probe::capabilities(),
         }
     }
 
@@ -369,7 +386,7 @@ impl Engine for SandboxEngine {
 
     async fn probe(&self, _probe_dir: &Path) -> Result<Capabilities, EngineError> {
         probe::try_one(self, self.clock.now()).await?;
-        Ok(probe::capabilities())
+        Ok(self.abilities_now())
     }
 
     async fn recognize(&self, notes: &Path) -> Result<Recognized, EngineError> {
@@ -383,13 +400,17 @@ impl Engine for SandboxEngine {
     }
 
     async fn describe(&self) -> Result<Description, EngineError> {
-        let capabilities = probe::capabilities();
+        let capabilities = self.abilities_now();
         Ok(Description {
             facts: probe::facts(&capabilities.limits),
             capabilities,
             data_dir: Some(self.root.clone()),
             time: Some(self.clock.now()),
         })
+    }
+
+    async fn capabilities(&self) -> Result<Capabilities, EngineError> {
+        Ok(self.abilities_now())
     }
 
     async fn ensure_image(
