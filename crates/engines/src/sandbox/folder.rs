@@ -122,28 +122,39 @@ impl Folder {
             .and_then(|()| self.take_name(&new));
         match written {
             Ok(()) => {
-                sync_all(&[
-                    self.path.join(CONFIG_FILE),
-                    self.path.clone(),
-                    root.to_owned(),
-                ])?;
+                self.sync()?;
                 Ok(Made::Yes)
+            }
+            Err(error) if is_taken(&error) => {
+                fs::remove_dir_all(&new)?;
+                let held = self.config().ok().flatten();
+                // Whoever made it may have been killed before it was safe.
+                if held.is_some() {
+                    self.sync()?;
+                }
+                Ok(Made::Taken(held.map(Box::new)))
             }
             Err(error) => {
                 fs::remove_dir_all(&new)?;
-                match is_taken(&error) {
-                    true => Ok(Made::Taken(self.config().ok().flatten().map(Box::new))),
-                    false => Err(error),
-                }
+                Err(error)
             }
         }
+    }
+
+    /// Brings what the sandbox is to the disk.
+    fn sync(&self) -> io::Result<()> {
+        sync_all(&[
+            self.path.join(CONFIG_FILE),
+            self.path.clone(),
+            self.root().to_owned(),
+        ])
     }
 
     /// Gives a new folder the sandbox's name; what a loss of power left of another one makes room.
     fn take_name(&self, new: &Path) -> io::Result<()> {
         match fs::rename(new, &self.path) {
             Err(error) if is_taken(&error) && self.is_torn() => {
-                self.remove()?;
+                self.clear_torn()?;
                 fs::rename(new, &self.path)
             }
             renamed => renamed,
@@ -168,6 +179,20 @@ impl Folder {
     fn is_torn(&self) -> bool {
         matches!(self.read::<SandboxConfig>(CONFIG_FILE), Ok(Said::Torn))
             && matches!(self.living(), Ok(None))
+    }
+
+    /// Removes what a loss of power left of a sandbox.
+    fn clear_torn(&self) -> io::Result<()> {
+        let aside = Self::new(self.root(), &format!("{GONE}{}", Uuid::new_v4().simple()));
+        match fs::rename(&self.path, &aside.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        // Somebody else may have cleared it in this moment, and have made it anew.
+        match aside.is_torn() {
+            true => fs::remove_dir_all(&aside.path),
+            false => fs::rename(&aside.path, &self.path),
+        }
     }
 
     /// Returns the processes of the sandbox, if its shim lives.
@@ -327,7 +352,7 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<(String, Folder)>> {
         if !name.starts_with(HIDDEN) {
             let folder = Folder { path: entry.path() };
             match folder.is_torn() {
-                true => leave_or(folder.remove(), &entry.path()),
+                true => note_left(folder.clear_torn(), &entry.path()),
                 false => found.push((name, folder)),
             }
             continue;
@@ -336,13 +361,13 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<(String, Folder)>> {
         let is_left = name.starts_with(GONE)
             || (name.starts_with(NEW) && age().is_some_and(|age| age > MAKING));
         if is_left {
-            leave_or(fs::remove_dir_all(entry.path()), &entry.path());
+            note_left(fs::remove_dir_all(entry.path()), &entry.path());
         }
     }
     Ok(found)
 }
 
-fn leave_or(removed: io::Result<()>, path: &Path) {
+fn note_left(removed: io::Result<()>, path: &Path) {
     if let Err(error) = removed {
         tracing::debug!(%error, path = %path.display(), "it stays for the next time");
     }
