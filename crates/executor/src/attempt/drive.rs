@@ -99,8 +99,7 @@ impl Drive<'_> {
                 agent: attempt.spec.agent,
             });
         };
-        // One for all of it: an open one costs nothing, and one that is closed a moment of the kernel's.
-        let nudges = Nudges::watch(&self.dir);
+        let nudges = Nudges::receive(&self.dir);
         if let (Some(demand), Some(guard)) = (EgressDemand::of(&attempt.spec), self.guard) {
             self.way = Some(KeptWay::keep(guard, demand, &self.dir));
         }

@@ -295,6 +295,7 @@ impl Drive<'_> {
         let mut remains = vec![
             Remains::Folder(self.dir.secrets()),
             Remains::Folder(self.dir.mount()),
+            Remains::File(self.dir.nudge()),
             Remains::File(self.dir.cursor()),
             Remains::File(self.dir.cursor().with_added_extension("new")),
         ];

@@ -14,9 +14,10 @@ use dark_factory_agents::{Agent, Conclusion, Mask, TextFormatter, TextStyle, Tra
 use dark_factory_spool::{ExecFailed, ExitRecord, Kind, Stamp, Stream};
 use dark_factory_types::{EventStream, LogState};
 use jiff::Timestamp;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use tokio::task::{JoinError, JoinHandle};
 
 use super::cursor::{self, Cursor, Keeper};
@@ -325,7 +326,7 @@ impl Pump {
     fn run(mut self, end: &EndSignal) -> Result<Collected, ExecutorError> {
         let attempt = self.dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
-        let changes = watch_spool(&self.dir);
+        let changes = Changes::of_spool(&self.dir);
         loop {
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
             let ended = end.ended.load(Ordering::Acquire);
@@ -341,8 +342,9 @@ impl Pump {
                 break;
             }
             self.readers.flush().map_err(output)?;
-            wait_for_change(changes.as_ref(), &end.wake).map_err(output)?;
+            changes.wait(&end.wake).map_err(output)?;
         }
+        changes.end();
         self.finish().map_err(output)
     }
 
@@ -545,28 +547,51 @@ impl From<io::Error> for PumpError {
     }
 }
 
-/// Watches the spool; `None` where the system has no watch left for us: a user may have 128 of them.
-fn watch_spool(dir: &AttemptDir) -> Option<Inotify> {
-    let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).and_then(|inotify| {
-        inotify.add_watch(&dir.spool(), AddWatchFlags::IN_MODIFY)?;
-        Ok(inotify)
-    });
-    watch
-        .inspect_err(|error| tracing::debug!(%error, "the spool is looked at instead of watched"))
-        .ok()
+/// What becomes of the spool.
+struct Changes {
+    /// `None` where the system has no watch left for us: a user may have 128 of them.
+    watch: Option<(Inotify, WatchDescriptor)>,
 }
 
-fn wait_for_change(changes: Option<&Inotify>, wake: &EventFd) -> io::Result<()> {
-    let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
-    fds.extend(changes.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
-    let time = changes.map_or(UNWATCHED_WAKE_MS, |_| SAFETY_WAKE_MS);
-    match poll(&mut fds, PollTimeout::from(time)) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-        Err(error) => return Err(error.into()),
+impl Changes {
+    fn of_spool(dir: &AttemptDir) -> Self {
+        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+        let watch = watch.and_then(|inotify| {
+            let spool = inotify.add_watch(&dir.spool(), AddWatchFlags::IN_MODIFY)?;
+            Ok((inotify, spool))
+        });
+        let watch = watch.inspect_err(
+            |error| tracing::debug!(%error, "the spool is looked at instead of watched"),
+        );
+        Self { watch: watch.ok() }
     }
-    match changes.map_or(Ok(Vec::new()), Inotify::read_events) {
-        Ok(_) | Err(nix::errno::Errno::EAGAIN) => Ok(()),
-        Err(error) => Err(error.into()),
+
+    /// Waits until there is something new, or something to do.
+    fn wait(&self, wake: &EventFd) -> io::Result<()> {
+        let inotify = self.watch.as_ref().map(|(inotify, _)| inotify);
+        let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+        fds.extend(inotify.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
+        let time = inotify.map_or(UNWATCHED_WAKE_MS, |_| SAFETY_WAKE_MS);
+        match poll(&mut fds, PollTimeout::from(time)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match inotify.map_or(Ok(Vec::new()), Inotify::read_events) {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends the watch, and waits for nothing: to close what has, or had a moment before, a watch takes the kernel up to
+    /// twenty milliseconds.
+    fn end(self) {
+        if let Some((inotify, spool)) = self.watch {
+            if let Err(error) = inotify.rm_watch(spool) {
+                tracing::debug!(%error, "the spool is still watched");
+            }
+            // Nothing depends on its end.
+            drop(tokio::task::spawn_blocking(move || drop(inotify)));
+        }
     }
 }
 

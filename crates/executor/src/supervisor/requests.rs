@@ -15,7 +15,7 @@ use crate::daemon::Seat;
 use crate::engine::Recovered;
 use crate::error::ExecutorError;
 use crate::lease::Lease;
-use crate::nudge::{Nudges, nudge};
+use crate::nudge::{Arrival, nudge};
 use crate::sink::Sink;
 use crate::spec::StopPolicy;
 use crate::spool::is_started;
@@ -322,10 +322,10 @@ impl Supervisor {
     async fn its_turn(&self, attempt: AttemptId) -> Result<(), ExecutorError> {
         let dir = self.state.attempt(attempt);
         let failed = |source| ExecutorError::AttemptDir { attempt, source };
-        // Who watches a workload nudges itself once; whatever does not come so far is seen by looking.
-        let nudges = Nudges::watch(&dir);
+        // Whatever does not come so far is seen by looking.
+        let arrival = Arrival::watch(&dir);
         tokio::select! {
-            nudged = nudges.next() => nudged.map_err(failed),
+            seen = arrival.seen() => seen.map_err(failed),
             () = tokio::time::sleep(TURN_LOOK) => Ok(()),
         }
     }
