@@ -249,22 +249,30 @@ impl Container {
     ///
     /// Cancel-safe.
     pub(super) async fn ended(&self) -> Result<i64, EngineError> {
+        Ok(self.end().await?.code)
+    }
+
+    /// Does the same, and keeps what a look has seen.
+    async fn end(&self) -> Result<End, EngineError> {
         let mut waiting = pin!(self.wait("not-running"));
         let dialect = self.client.dialect();
         let mut silence = dialect.next_look(None);
         loop {
             tokio::select! {
                 biased;
-                ended = &mut waiting => return ended,
+                ended = &mut waiting => return ended.map(End::told),
                 () = sleep(silence) => silence = dialect.next_look(Some(silence)),
             }
             let state = tokio::select! {
                 biased;
-                ended = &mut waiting => return ended,
+                ended = &mut waiting => return ended.map(End::told),
                 state = self.state() => state?,
             };
             if phase(&state) == Phase::Ended {
-                return Ok(state.exit_code.unwrap_or_default());
+                return Ok(End {
+                    code: state.exit_code.unwrap_or_default(),
+                    seen: Some(state),
+                });
             }
         }
     }
@@ -293,9 +301,14 @@ impl Container {
     ///
     /// Cancel-safe.
     pub(super) async fn exit(&self, witness: Witness) -> Result<EngineExit, EngineError> {
-        let code = self.ended().await?;
-        let (state, remembered) =
-            tokio::join!(self.state(), causes::remembered(&self.client, &self.id));
+        let End { code, seen } = self.end().await?;
+        let state = async {
+            match seen {
+                Some(state) => Ok(state),
+                None => self.state().await,
+            }
+        };
+        let (state, remembered) = tokio::join!(state, causes::remembered(&self.client, &self.id));
         match state {
             Ok(state) if phase(&state) == Phase::Ended => {
                 Ok(causes::exit(&self.client, &self.id, &state, remembered, witness).await)
@@ -544,6 +557,21 @@ impl Container {
             name: self.name.clone(),
             reason,
         }
+    }
+}
+
+/// The end of a container.
+#[derive(Debug)]
+struct End {
+    code: i64,
+    /// The state that it had then, where it was looked at.
+    seen: Option<ContainerState>,
+}
+
+impl End {
+    /// The end that a wait was told.
+    fn told(code: i64) -> Self {
+        Self { code, seen: None }
     }
 }
 

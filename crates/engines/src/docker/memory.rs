@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = "engine.json";
 /// Version of [`Note`].
 const VERSION: u32 = 2;
-/// The engine's own process, as the kernel names it.
-const PROCESS: &str = "dockerd";
+/// The engines' own processes, as the kernel names them; Podman's is one as long as its service lives.
+const PROCESSES: [&str; 2] = ["dockerd", "podman"];
 /// Where the engine writes down its process, beside a socket that somebody else made for it.
 const PID_FILE: &str = "docker.pid";
 
@@ -190,7 +190,8 @@ fn start_of(process: u32) -> Option<u64> {
 fn start_in(stat: &str) -> Option<u64> {
     let (head, rest) = stat.rsplit_once(") ")?;
     let name = head.split_once('(')?.1;
-    (name == PROCESS).then(|| rest.split(' ').nth(19)?.parse().ok())?
+    let is_engine = PROCESSES.contains(&name);
+    is_engine.then(|| rest.split(' ').nth(19)?.parse().ok())?
 }
 
 #[cfg(test)]

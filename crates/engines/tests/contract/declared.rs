@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dark_factory_executor::engine::{Capabilities, EngineError, Fate, Feature, LimitKind};
+use dark_factory_executor::engine::{
+    Capabilities, EngineError, Fate, Feature, LimitKind, Recognized,
+};
 use dark_factory_executor::host::HostView;
 use dark_factory_executor::prompt::Prompt;
 use dark_factory_executor::resolve::{ResolveContext, ResolveError, resolve};
@@ -35,7 +37,7 @@ pub(crate) async fn an_engine_that_was_checked_is_recognized(site: &Site) {
         .unwrap();
 
     let recognized = site.lab.engine().recognize(notes.path()).await.unwrap();
-    assert_eq!(recognized, site.lab.recognized());
+    assert_eq!(recognized, Recognized::Yes);
     assert_eq!(fs::read_dir(probed.path()).unwrap().count(), 0);
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dark_factory_executor::engine::{Engine, Recognized};
+use dark_factory_executor::engine::Engine;
 use dark_factory_types::OwnerId;
 
 /// Where an engine is met, and whoever else is there.
@@ -33,11 +33,6 @@ pub(crate) trait Lab: fmt::Debug + Send + Sync {
     /// Returns the reference of an image that is nowhere.
     fn missing_image(&self) -> String {
         "dark-factory-test/no-such-image:1".to_owned()
-    }
-
-    /// Returns whether an engine object knows the engine from an earlier check.
-    fn recognized(&self) -> Recognized {
-        Recognized::Yes
     }
 
     /// Returns the user and the group that agents run as.

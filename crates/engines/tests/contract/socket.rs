@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dark_factory_engines::docker::{DockerEndpoint, DockerEngine};
 use dark_factory_executor::clock::SystemClock;
-use dark_factory_executor::engine::{Engine, Recognized};
+use dark_factory_executor::engine::Engine;
 use dark_factory_executor::host::HostView;
 use dark_factory_types::OwnerId;
 
@@ -17,8 +17,6 @@ use crate::lab::{Lab, provision};
 pub(crate) struct Socket {
     /// `unix:///PATH`.
     pub(crate) url: String,
-    /// Whether it is known again.
-    pub(crate) recognized: Recognized,
 }
 
 impl Lab for Socket {
@@ -31,10 +29,6 @@ impl Lab for Socket {
             },
             Arc::new(SystemClock),
         ))
-    }
-
-    fn recognized(&self) -> Recognized {
-        self.recognized
     }
 
     fn image(&self) -> String {

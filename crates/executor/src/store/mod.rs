@@ -14,7 +14,7 @@ mod state;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -562,9 +562,33 @@ impl Store {
         result
     }
 
-    async fn bring_to_disk(&self) -> Result<(), StoreError> {
+    /// Makes the write-ahead log, which the last process that closed the store has removed: for a new one, whoever writes
+    /// first waits for the disk twice. A failure is left to that write.
+    pub(crate) async fn begin_log(&self) {
+        if std::fs::metadata(self.log()).is_ok_and(|log| log.len() > 0) {
+            return;
+        }
+        let operation = "begin its log";
+        let begun = self
+            .transact(operation, TransactionBehavior::Immediate, move |tx| {
+                tx.execute("UPDATE installation SET owner = owner", [])
+                    .map_err(database(operation))
+            })
+            .await;
+        if let Err(error) = begun {
+            tracing::debug!(%error, "the first write begins the log");
+        }
+    }
+
+    /// Returns the path of the write-ahead log.
+    fn log(&self) -> PathBuf {
         let mut log = OsString::from(self.path.as_os_str());
         log.push(LOG);
+        log.into()
+    }
+
+    async fn bring_to_disk(&self) -> Result<(), StoreError> {
+        let log = self.log();
         let synced = tokio::task::spawn_blocking(move || match File::open(log) {
             Ok(log) => log.sync_data(),
             // Whoever moves the log's content into the database syncs that before the log goes.

@@ -239,7 +239,9 @@ impl Supervisor {
     /// As [`Supervisor::probe`].
     pub async fn check(&self) -> Result<Capabilities, ExecutorError> {
         let notes = self.state.path();
-        if self.engine.recognize(notes).await? == Recognized::No {
+        // Whoever checks is about to write.
+        let (recognized, ()) = tokio::join!(self.engine.recognize(notes), self.store.begin_log());
+        if recognized? == Recognized::No {
             let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
             self.engine.check(scratch.path(), notes).await?;
         }
