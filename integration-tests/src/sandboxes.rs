@@ -137,12 +137,20 @@ impl SeenSandbox {
         fs::write(self.folder.join("shim.json"), record.to_string()).expect("a file of the test's");
     }
 
-    /// Leaves of one of its files what a loss of power may: its name, or not even that.
+    /// Leaves of one of its files what a loss of power may: its name, or not even that. Nothing of it may run any more.
     ///
     /// # Panics
     ///
     /// If it is not there.
     pub fn lose(&self, name: &str, left: Left) {
+        // They go with the power, too, and nobody else knows them.
+        if name == "config.json" {
+            let config = self.read(name).expect("what the sandbox is");
+            let groups = config["limits"]["cgroups"].as_array().into_iter().flatten();
+            for group in groups.filter_map(Value::as_str) {
+                fs::remove_dir(group).expect("a control group with nothing in it");
+            }
+        }
         let path = self.folder.join(name);
         let lost = match left {
             Left::Nothing => fs::remove_file(path),

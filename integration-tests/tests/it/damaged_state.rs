@@ -337,7 +337,6 @@ fn secrets_go_as_soon_as_the_agent_has_ended_whatever_the_engine_does() {
     assert_eq!(scene.containers().len(), 1, "{}", ended.stderr);
     let folder = scene.folder();
     assert!(!folder.join("secrets").exists());
-    assert!(folder.join("mount").exists());
     scene.assert_recovers("failed");
     scene.assert_ended("failed", b"hello\n", b"");
 }

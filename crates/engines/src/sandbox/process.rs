@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 
@@ -83,7 +83,8 @@ impl Process {
             tv_nsec: 0,
         };
         let mut asked = [PollFd::new(&self.descriptor, PollFlags::IN)];
-        Ok(poll(&mut asked, Some(&now))? > 0)
+        // Also one that asks for no time is interrupted, by the end of another child.
+        Ok(retry_on_intr(|| poll(&mut asked, Some(&now)))? > 0)
     }
 }
 

@@ -51,9 +51,23 @@ async fn another_engine_finds_a_sandbox_in_every_state() {
     assert!(matches!(state, Recovered::Gone), "{state:?}");
 }
 
-/// Leaves of a file what a loss of power may.
+/// Leaves of a file what a loss of power may; control groups, which the configuration names, go with the power, too.
 fn tear(lab: &Lab, name: &str, file: &str) {
-    std::fs::write(lab.root.join(name).join(file), "").unwrap();
+    let path = lab.root.join(name).join(file);
+    if file == "config.json" {
+        let config = std::fs::read(&path).unwrap();
+        let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        let groups: Vec<String> =
+            serde_json::from_value(config["limits"]["cgroups"].clone()).unwrap();
+        for group in groups {
+            match std::fs::remove_dir(group) {
+                // It was never started.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.unwrap(),
+            }
+        }
+    }
+    std::fs::write(path, "").unwrap();
 }
 
 #[tokio::test]
