@@ -7,15 +7,14 @@
 use std::fs;
 use std::io;
 
-use sha2::{Digest, Sha256};
-
 use crate::spec::{AttemptDir, LaunchSpec, PromptDigests};
+use crate::state_dir::sha256_hex;
 
 /// Returns what a prompt is known again by: as its author wrote it, and as the agent gets it.
 pub(crate) fn digests(written: &str, given: Option<&str>) -> PromptDigests {
-    let written = digest(written.as_bytes());
+    let written = sha256_hex(written.as_bytes());
     PromptDigests {
-        given: given.map_or_else(|| written.clone(), |given| digest(given.as_bytes())),
+        given: given.map_or_else(|| written.clone(), |given| sha256_hex(given.as_bytes())),
         written,
     }
 }
@@ -26,7 +25,7 @@ pub(crate) fn is_given_whole(dir: &AttemptDir, spec: &LaunchSpec) -> io::Result<
         return Ok(true);
     };
     match fs::read(dir.prompt()) {
-        Ok(given) => Ok(digest(&given) == digests.given),
+        Ok(given) => Ok(sha256_hex(&given) == digests.given),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -35,10 +34,5 @@ pub(crate) fn is_given_whole(dir: &AttemptDir, spec: &LaunchSpec) -> io::Result<
 /// Returns whether this is the whole prompt as its author wrote it.
 pub(crate) fn is_written_whole(prompt: &str, spec: &LaunchSpec) -> bool {
     let digests = spec.prompt_digests.as_ref();
-    digests.is_none_or(|digests| digest(prompt.as_bytes()) == digests.written)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digests.is_none_or(|digests| sha256_hex(prompt.as_bytes()) == digests.written)
 }

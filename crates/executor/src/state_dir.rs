@@ -57,15 +57,18 @@ impl HelperExe {
         match self.digest {
             Some(digest) => digest.to_owned(),
             None => {
-                let digest = Sha256::digest(self.bytes);
+                let mut digest = sha256_hex(self.bytes);
+                digest.truncate(16);
                 digest
-                    .iter()
-                    .take(8)
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect()
             }
         }
     }
+}
+
+/// Returns the SHA-256 digest of bytes, in hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The state folder.

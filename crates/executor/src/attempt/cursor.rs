@@ -17,12 +17,11 @@ use dark_factory_types::AttemptId;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::readers::Rest;
 use crate::failpoint::reach;
 use crate::spec::AttemptDir;
-use crate::state_dir::write_durably;
+use crate::state_dir::{sha256_hex, write_durably};
 
 /// The version of what is written. Raise it whenever it has another form or another meaning.
 const VERSION: u32 = 2;
@@ -70,7 +69,7 @@ impl Cursor {
     pub(super) fn read(dir: &AttemptDir) -> Option<Self> {
         let text = fs::read_to_string(dir.cursor()).ok()?;
         let (sum, body) = text.split_once('\n')?;
-        if sum != checksum(body.as_bytes()) {
+        if sum != sha256_hex(body.as_bytes()) {
             tracing::debug!("the attempt's cursor is damaged");
             return None;
         }
@@ -106,7 +105,7 @@ impl Cursor {
             attempt,
             cursor: self,
         })?;
-        let mut text = checksum(&body).into_bytes();
+        let mut text = sha256_hex(&body).into_bytes();
         text.push(b'\n');
         text.extend_from_slice(&body);
         Ok(text)
@@ -119,11 +118,6 @@ impl Cursor {
             _ => Ok(()),
         }
     }
-}
-
-fn checksum(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A thread that syncs the derived files and then writes the cursor, so that the pump goes on meanwhile.
