@@ -9,7 +9,7 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mknodat, open, unlink};
 use rustix::io::{Errno, write};
 use tokio::runtime::Handle;
@@ -105,7 +105,7 @@ pub(crate) struct Arrival {
 impl Arrival {
     /// Watches from now on; must be called within a runtime.
     pub(crate) fn watch(dir: &AttemptDir) -> Self {
-        let watch = watch(dir)
+        let watch = Readable::watch(dir.path(), WatchFlags::CREATE)
             .inspect_err(|error| tracing::debug!(%error, "no watch for a supervisor"))
             .ok();
         Self { watch }
@@ -130,12 +130,6 @@ impl Drop for Arrival {
             drop(runtime.spawn_blocking(move || drop(watch)));
         }
     }
-}
-
-fn watch(dir: &AttemptDir) -> io::Result<Readable> {
-    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    inotify::add_watch(&watch, dir.path(), WatchFlags::CREATE)?;
-    Readable::new(watch)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
@@ -25,6 +27,15 @@ impl Readable {
         )]
         let watched = AsyncFd::new(fd)?;
         Ok(Self { watched })
+    }
+
+    /// Watches a folder for these changes; must be called within a runtime.
+    ///
+    /// To close it takes the kernel up to twenty milliseconds.
+    pub(crate) fn watch(folder: &Path, changes: WatchFlags) -> io::Result<Self> {
+        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        inotify::add_watch(&watch, folder, changes)?;
+        Self::new(watch)
     }
 
     /// Reads once there is something to read; what does not fit into the buffer is left or lost, as the descriptor

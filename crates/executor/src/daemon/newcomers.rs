@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::WatchFlags;
 use tokio::time::Instant;
 
 use crate::readable::Readable;
@@ -32,10 +32,8 @@ pub(super) struct Newcomers {
 impl Newcomers {
     /// Watches from now on; must be called within a runtime.
     pub(super) fn watch(runs: &Path) -> io::Result<Self> {
-        let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(&watch, runs, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
         Ok(Self {
-            watch: Readable::new(watch)?,
+            watch: Readable::watch(runs, WatchFlags::CREATE | WatchFlags::MOVED_TO)?,
             changed: None,
             looked: 0,
         })
