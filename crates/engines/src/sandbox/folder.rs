@@ -4,14 +4,14 @@
 //! Reads: what shims write.
 //! Never: is seen half-made or half-removed under a sandbox's name, but for what a loss of power leaves of its files.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dark_factory_executor::clock::{Clock, SystemClock};
-use dark_factory_executor::state_dir::sync_all;
+use dark_factory_executor::state_dir::{sync_all, write_whole};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
@@ -118,7 +118,7 @@ impl Folder {
         private.mode(0o755);
         let written = private
             .create(new.join(EMPTY))
-            .and_then(|()| write_new(&new.join(CONFIG_FILE), &serde_json::to_vec(config)?))
+            .and_then(|()| write_whole(&new.join(CONFIG_FILE), &serde_json::to_vec(config)?))
             .and_then(|()| self.take_name(&new));
         match written {
             Ok(()) => {
@@ -183,7 +183,7 @@ impl Folder {
 
     /// Removes what a loss of power left of a sandbox.
     fn clear_torn(&self) -> io::Result<()> {
-        let aside = Self::new(self.root(), &format!("{GONE}{}", Uuid::new_v4().simple()));
+        let aside = self.aside();
         match fs::rename(&self.path, &aside.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             renamed => renamed?,
@@ -264,14 +264,17 @@ impl Folder {
 
     /// Removes the sandbox; one that is gone is no error.
     pub(super) fn remove(&self) -> io::Result<()> {
-        let gone = self
-            .root()
-            .join(format!("{GONE}{}", Uuid::new_v4().simple()));
-        match fs::rename(&self.path, &gone) {
-            Ok(()) => fs::remove_dir_all(gone),
+        let gone = self.aside();
+        match fs::rename(&self.path, &gone.path) {
+            Ok(()) => fs::remove_dir_all(gone.path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Returns where what is to go is put aside, under no sandbox's name.
+    fn aside(&self) -> Self {
+        Self::new(self.root(), &format!("{GONE}{}", Uuid::new_v4().simple()))
     }
 
     /// Returns the folder of all sandboxes.
@@ -292,16 +295,6 @@ impl Folder {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Writes a file of a folder that nobody sees yet.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)
 }
 
 /// Returns whether a folder was not renamed because something has the name.
