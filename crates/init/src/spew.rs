@@ -30,6 +30,8 @@ pub fn spew(size: u64, line_length: usize) -> Vec<u8> {
 pub fn write_spew(out: &mut impl Write, size: u64, line_length: usize) -> io::Result<()> {
     let text_length = line_length.max(1) - 1;
     let mut line = Vec::with_capacity(text_length + 1);
+    // Enough to begin at any letter.
+    let letters = ALPHABET.repeat(text_length / ALPHABET.len() + 2);
     let mut left = size;
     for (number, first_letter) in (0_u64..).zip((0..ALPHABET.len()).cycle()) {
         if left == 0 {
@@ -37,8 +39,8 @@ pub fn write_spew(out: &mut impl Write, size: u64, line_length: usize) -> io::Re
         }
         line.clear();
         write!(line, "{number:012} ")?;
-        let letters = ALPHABET.iter().cycle().skip(first_letter);
-        line.extend(letters.take(text_length.saturating_sub(line.len())));
+        let more = text_length.saturating_sub(line.len());
+        line.extend_from_slice(&letters[first_letter..][..more]);
         line.truncate(text_length);
         line.push(b'\n');
         let whole = u64::try_from(line.len()).unwrap_or(u64::MAX);

@@ -81,7 +81,7 @@ impl Agent {
             Command::Allocate(size) => self.allocate(*size),
             Command::Fork(script) => self.note("fork", fork(script)),
             Command::Spew { size, line_length } => {
-                buffered(|out| write_spew(out, *size, *line_length))?;
+                write_spew(&mut io::stdout().lock(), *size, *line_length)?;
             }
             Command::Line(size) => buffered(|out| write_long_line(out, *size))?,
             Command::Replay { path, delay } => match File::open(path) {
