@@ -53,6 +53,9 @@ fn first_control(text: &str) -> Option<usize> {
 /// fast as characters one by one.
 fn may_hold_control(part: &[u8]) -> bool {
     let (blocks, rest) = part.as_chunks();
+    if is_printed_ascii(blocks) && rest.is_empty() {
+        return false;
+    }
     let found = blocks.iter().fold(u8x16::ZERO, |found, block| {
         let block = u8x16::new(*block);
         let is = |byte| block.simd_eq(u8x16::splat(byte));
@@ -60,6 +63,16 @@ fn may_hold_control(part: &[u8]) -> bool {
         found | (below_space & !(is(b'\n') | is(b'\t'))) | is(0x7f) | is(0xc2) | is(0xd8) | is(0xe2)
     });
     found != u8x16::ZERO || rest.iter().copied().any(may_begin_control)
+}
+
+/// Returns whether there is nothing but what ASCII prints, as nearly always.
+fn is_printed_ascii(blocks: &[[u8; 16]]) -> bool {
+    let (least, most) = (u8x16::splat(b' '), u8x16::splat(b'~'));
+    let (low, high) = blocks.iter().fold((least, most), |(low, high), block| {
+        let block = u8x16::new(*block);
+        (low.min(block), high.max(block))
+    });
+    low == least && high == most
 }
 
 /// Returns whether a control character may begin with this byte: itself, or the first byte of its encoding.
