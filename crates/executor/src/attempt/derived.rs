@@ -5,25 +5,31 @@
 //! Never: loses or doubles a byte because there was no room for it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::bulk::{Bulk, Held};
 use super::pulse::Pulse;
 use crate::clock::Clock;
 
 /// How often a full disk is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// A file that is written on and on.
+/// A file that is written on and on, and held back until it is flushed or there is much of it.
 pub(super) struct Derived {
-    file: File,
-    length: u64,
+    path: PathBuf,
+    file: Arc<File>,
     room: Arc<Room>,
+    /// Bytes of the file, without those that are on their way to it.
+    length: u64,
+    held: Held,
+    /// Writes what is much, once there was.
+    bulk: Option<Bulk>,
 }
 
 impl Derived {
@@ -31,7 +37,7 @@ impl Derived {
     /// is gone.
     pub(super) fn open(path: &Path, length: u64, room: &Arc<Room>) -> io::Result<Self> {
         let is_anew = length == 0;
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(is_anew)
             .write(true)
             .truncate(is_anew)
@@ -42,29 +48,75 @@ impl Derived {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             file.set_len(length)?;
-            file.seek(SeekFrom::End(0))?;
         }
         Ok(Self {
-            file,
-            length,
+            path: path.to_owned(),
+            file: Arc::new(file),
             room: Arc::clone(room),
+            length,
+            held: Held::small(length),
+            bulk: None,
         })
     }
 
-    /// Returns how much was written of it.
+    /// Returns how much was written of it, without what is held.
     pub(super) fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Returns whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Makes place for more: of what is much, by having it written meanwhile.
+    fn make_place(&mut self) -> io::Result<()> {
+        if !self.held.is_large() {
+            let small = std::mem::replace(&mut self.held, Held::large(self.length));
+            self.held.take(small.bytes());
+            return Ok(());
+        }
+        let bulk = match &mut self.bulk {
+            Some(bulk) => bulk,
+            none => none.insert(Bulk::start(&self.path, &self.file, &self.room)?),
+        };
+        let next = match bulk.take_back()? {
+            Some((length, emptied)) => {
+                self.length = length;
+                emptied
+            }
+            None => Held::large(0),
+        };
+        bulk.write(std::mem::replace(&mut self.held, next), self.length)
     }
 }
 
 impl Write for Derived {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.room.wait_for(|| (&self.file).write(bytes))?;
-        self.length += u64::try_from(written).unwrap_or(0);
-        Ok(written)
+        if self.held.is_full() {
+            self.make_place()?;
+        }
+        Ok(self.held.take(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if let Some(bulk) = &mut self.bulk
+            && let Some((length, _)) = bulk.take_back()?
+        {
+            self.length = length;
+        }
+        while !self.held.is_empty() {
+            let held = self.held.bytes();
+            let written = self
+                .room
+                .wait_for(|| self.file.write_at(held, self.length))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.length += u64::try_from(written).unwrap_or(0);
+            self.held.give(written);
+        }
+        self.held.restart(self.length);
         Ok(())
     }
 }
@@ -154,5 +206,69 @@ impl Room {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    fn room() -> Arc<Room> {
+        Arc::new(Room::new(Arc::default(), Arc::new(SystemClock)))
+    }
+
+    /// Bytes of which no two blocks are equal.
+    fn text(length: usize) -> Vec<u8> {
+        (0_u32..).flat_map(u32::to_le_bytes).take(length).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn every_byte_is_written_once_whatever_the_pieces_and_the_flushes(
+            kept in 0_usize..20_000,
+            pieces in prop::collection::vec((1_usize..1_400_000, any::<bool>()), 1..6),
+        ) {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("run.log");
+            let text = text(kept + pieces.iter().map(|(length, _)| length).sum::<usize>());
+            fs::write(&path, [&text[..kept], b"what is derived again"].concat()).unwrap();
+            let mut derived = Derived::open(&path, kept as u64, &room()).unwrap();
+            let mut written = kept;
+
+            for (length, is_flushed) in pieces {
+                derived.write_all(&text[written..][..length]).unwrap();
+                written += length;
+                if is_flushed {
+                    derived.flush().unwrap();
+                    prop_assert_eq!(derived.length(), written as u64);
+                    prop_assert_eq!(fs::metadata(&path).unwrap().len(), written as u64);
+                }
+            }
+            derived.flush().unwrap();
+
+            prop_assert!(fs::read(&path).unwrap() == text);
+        }
+    }
+
+    #[test]
+    fn what_was_not_flushed_is_not_written_behind_the_back_of_the_next_pump() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("run.log");
+        let mut first = Derived::open(&path, 0, &room()).unwrap();
+        first.write_all(&text(5 << 20)).unwrap();
+        drop(first);
+
+        let mut second = Derived::open(&path, 0, &room()).unwrap();
+        second.write_all(b"anew").unwrap();
+        second.flush().unwrap();
+
+        assert_eq!(fs::read(&path).unwrap(), b"anew");
     }
 }

@@ -4,6 +4,7 @@
 //! Reads: the attempt's row; requests of the caller's [`Control`].
 //! Never: does a step that the store does not know of.
 
+mod bulk;
 mod cursor;
 mod derived;
 mod drive;
@@ -21,7 +22,6 @@ mod readers;
 mod reconcile;
 mod secrets;
 mod watch;
-mod writeback;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

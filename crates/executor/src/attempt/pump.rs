@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dark_factory_agents::{Agent, Conclusion, Mask, TextFormatter, TextStyle, Transcript};
@@ -24,7 +25,6 @@ use super::cursor::{self, Cursor, Keeper};
 use super::derived::{Derived, Room, Writer};
 use super::pulse::{Pulse, Reading, Signs};
 use super::readers::{Readers, Rest};
-use super::writeback::Writeback;
 use crate::clock::Clock;
 use crate::error::ExecutorError;
 use crate::sink::Sink;
@@ -32,9 +32,14 @@ use crate::spec::AttemptDir;
 use crate::spool::{ReadError, SpoolFiles, SpoolReader, open_spool};
 
 /// How long the pump sleeps at most before it looks at the spool again, should an event be missed.
-const SAFETY_WAKE_MS: u16 = 1000;
+const SAFETY_WAKE: Duration = Duration::from_secs(1);
 /// The same where the spool cannot be watched.
-const UNWATCHED_WAKE_MS: u16 = 50;
+const UNWATCHED_WAKE: Duration = Duration::from_millis(50);
+/// How often at most the logs get what is not much, once the spool is drained.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(20);
+/// Bytes that are a flood, and how long more of it is left to gather.
+const FLOOD: u64 = 32 << 10;
+const GATHER: Duration = Duration::from_micros(500);
 /// New bytes of output behind which a cursor is due, and those that make one due after a time.
 const CURSOR_BYTES: u64 = 256 << 20;
 const CURSOR_LEAST: u64 = 1 << 20;
@@ -150,7 +155,6 @@ pub(crate) struct Pump {
     readers: Readers,
     found: Found,
     kept: Kept,
-    writeback: Writeback,
     pulse: Arc<Pulse>,
     room: Arc<Room>,
     stamps: Stamps,
@@ -291,7 +295,6 @@ impl Pump {
                 printed,
                 at: Instant::now(),
             },
-            writeback: Writeback::of([dir.raw_log(), dir.stderr_log()], printed),
             reader,
             files,
             transcript: transcript.with_mask(mask.clone()),
@@ -327,7 +330,9 @@ impl Pump {
         let attempt = self.dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
         let changes = Changes::of_spool(&self.dir);
+        let mut flushed: Option<Instant> = None;
         loop {
+            let printed = self.printed();
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
             let ended = end.ended.load(Ordering::Acquire);
             if end.room.is_given_up() {
@@ -341,11 +346,25 @@ impl Pump {
             if ended || self.found.exit.is_some() {
                 break;
             }
-            self.readers.flush().map_err(output)?;
-            changes.wait(&end.wake).map_err(output)?;
+            let age = flushed.map_or(Duration::MAX, |flushed| flushed.elapsed());
+            let mut wait = SAFETY_WAKE;
+            if age < FLUSH_INTERVAL {
+                wait = FLUSH_INTERVAL - age;
+            } else if self.readers.flush().map_err(output)? {
+                flushed = Some(Instant::now());
+            }
+            if self.printed() - printed >= FLOOD {
+                thread::sleep(GATHER);
+            }
+            changes.wait(&end.wake, wait).map_err(output)?;
         }
         changes.end();
         self.finish().map_err(output)
+    }
+
+    /// Returns how many bytes of output were read.
+    fn printed(&self) -> u64 {
+        self.reader.offsets().iter().sum()
     }
 
     /// Tells what was seen to whoever keeps the deadlines.
@@ -422,8 +441,7 @@ impl Pump {
                 Kind::ExecFailed => self.found.exec_failed = ExecFailed::decode(record.payload),
                 Kind::Exit => self.found.exit = ExitRecord::decode(record.payload),
             }
-            let printed = self.reader.offsets().iter().sum();
-            self.writeback.printed(printed);
+            let printed = self.printed();
             self.keep_cursor(printed)?;
         }
         Ok(())
@@ -566,13 +584,16 @@ impl Changes {
         Self { watch: watch.ok() }
     }
 
-    /// Waits until there is something new, or something to do.
-    fn wait(&self, wake: &EventFd) -> io::Result<()> {
+    /// Waits until there is something new, or something to do, or for so long.
+    fn wait(&self, wake: &EventFd, most: Duration) -> io::Result<()> {
         let inotify = self.watch.as_ref().map(|(inotify, _)| inotify);
         let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
         fds.extend(inotify.map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)));
-        let time = inotify.map_or(UNWATCHED_WAKE_MS, |_| SAFETY_WAKE_MS);
-        match poll(&mut fds, PollTimeout::from(time)) {
+        let most = inotify.map_or(most.min(UNWATCHED_WAKE), |_| most);
+        // Rounded up: it counts in milliseconds, and would come too early.
+        let most = most + Duration::from_micros(999);
+        let time = PollTimeout::try_from(most).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, time) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -4,7 +4,7 @@
 //! Reads: events.
 //! Never: makes an event of a plain line that nobody wants as one.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use dark_factory_agents::{Piece, PlainLine, TextFormatter, TextState, neutralise};
 use dark_factory_types::{Event, EventKind, EventStream};
@@ -15,13 +15,10 @@ use super::derived::Derived;
 use super::event_log::EventLog;
 use crate::sink::Sink;
 
-/// Bytes of a log that are written at once, unless there is nothing more to write.
-const LOG_BUFFER: usize = 256 << 10;
-
 /// The readers.
 pub(super) struct Readers {
-    run_log: BufWriter<Derived>,
-    event_log: EventLog<BufWriter<Derived>>,
+    run_log: Derived,
+    event_log: EventLog<Derived>,
     formatter: TextFormatter,
     text: String,
     stamp: LineStamp,
@@ -51,10 +48,9 @@ impl Readers {
         rest: Option<Rest>,
         sinks: Vec<Box<dyn Sink>>,
     ) -> Self {
-        let buffered = |log| BufWriter::with_capacity(LOG_BUFFER, log);
         Self {
-            run_log: buffered(run_log),
-            event_log: EventLog::new(buffered(event_log)),
+            run_log,
+            event_log: EventLog::new(event_log),
             formatter,
             text: String::new(),
             stamp: LineStamp::default(),
@@ -136,10 +132,12 @@ impl Readers {
         std::mem::replace(&mut self.written, Ok(()))
     }
 
-    /// Writes what is held of both logs.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    /// Writes what is held of both logs; returns whether there was any.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        let held = !self.run_log.is_empty() || !self.event_log.output().is_empty();
         self.run_log.flush()?;
-        self.event_log.output_mut().flush()
+        self.event_log.output_mut().flush()?;
+        Ok(held)
     }
 
     /// Returns whether the agent came to rest, or went on, since the last call.
@@ -160,10 +158,7 @@ impl Readers {
 
     /// Returns the lengths of both logs, as far as they are written.
     pub(super) fn lengths(&self) -> [u64; 2] {
-        [
-            self.run_log.get_ref().length(),
-            self.event_log.output().get_ref().length(),
-        ]
+        [self.run_log.length(), self.event_log.output().length()]
     }
 
     /// Tells the sinks that nothing more comes; returns what a person should know.

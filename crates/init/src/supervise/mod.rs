@@ -16,6 +16,7 @@ mod spool;
 mod stage;
 mod tee;
 mod victim;
+mod writeback;
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -5,6 +5,7 @@
 //! Never: holds more than one read, reads while the disk is full, or waits for the engine's log.
 
 use std::os::fd::OwnedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dark_factory_spool::{End, ExitRecord, Intervention, Kind, Stamp, Stream};
@@ -26,6 +27,12 @@ use super::tee::Tee;
 const READ_SIZE: usize = PIPE_SIZE;
 /// Most that is drained of one stream before leftovers are killed, so that a busy one cannot hold the end up.
 const DRAIN_LIMIT: usize = 1024 * 1024;
+/// Output that is there this soon after the last was taken, so often in a row, is a flood.
+const FLOOD_GAP: Duration = Duration::from_micros(20);
+const FLOOD_READS: u32 = 4;
+/// How long more of a flood is left to gather where less than this was taken.
+const GATHER: Duration = Duration::from_micros(50);
+const MUCH: u64 = 32 << 10;
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 /// How long a child may stay unreaped after everything within reach was killed, and then a pipe open.
@@ -124,6 +131,7 @@ impl Pump {
 
     fn record_all(&mut self) -> Result<End, SpoolLost> {
         let mut buffer = vec![0; READ_SIZE];
+        let (mut taken, mut prompt_reads) = (0, 0_u32);
         let end = loop {
             if let Some(end) = self.family.end() {
                 break end;
@@ -133,9 +141,20 @@ impl Pump {
                 true => &[],
                 false => &Stream::ALL,
             };
-            for stream in self.wait(self.spool.next_duty(), watched)? {
+            let began = Instant::now();
+            let ready = self.wait(self.spool.next_duty(), watched)?;
+            prompt_reads = match !ready.is_empty() && began.elapsed() < FLOOD_GAP {
+                true => prompt_reads.saturating_add(1),
+                false => 0,
+            };
+            if prompt_reads >= FLOOD_READS && taken < MUCH {
+                thread::sleep(GATHER);
+            }
+            let before = self.printed();
+            for stream in ready {
                 self.take(stream, &mut buffer)?;
             }
+            taken = self.printed() - before;
             self.spool.look_after()?;
         };
         if !self.family.was_killed() {
@@ -231,10 +250,14 @@ impl Pump {
     ///
     /// What it left in its pipes is recorded too, so that the log is complete.
     fn keep_log_limit(&mut self) {
-        let printed = self.sources.iter().map(|source| source.offset).sum();
-        if self.log_limit.is_some_and(|limit| limit < printed) {
+        if self.log_limit.is_some_and(|limit| limit < self.printed()) {
             self.family.kill_main(Intervention::LogLimit);
         }
+    }
+
+    /// Returns how many bytes were read.
+    fn printed(&self) -> u64 {
+        self.sources.iter().map(|source| source.offset).sum()
     }
 
     /// Makes one read and one record of it.

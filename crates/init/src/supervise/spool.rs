@@ -17,6 +17,8 @@ use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstat, ftruncate};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use super::writeback::Writeback;
+
 /// Part of the reserve of the records that those of output never take: a mark, the ends of both streams, and the exit
 /// record.
 const CLOSING: u64 = 1024;
@@ -137,6 +139,7 @@ struct Growing {
     allocated: u64,
     /// Whether something was written and not synced.
     is_dirty: bool,
+    writeback: Writeback,
     /// Room that is kept in it for the end.
     reserve: u64,
     window: u64,
@@ -154,6 +157,7 @@ impl Growing {
             length,
             allocated: length,
             is_dirty: false,
+            writeback: Writeback::new(),
             reserve,
             window,
         })
@@ -165,8 +169,9 @@ impl Growing {
             match self.file.write_vectored(bytes) {
                 Ok(0) => return Err(Errno::NOSPC),
                 Ok(written) => {
-                    self.length += u64::try_from(written).unwrap_or(0);
+                    self.length += to_u64(written);
                     self.is_dirty = true;
+                    self.writeback.wrote(to_u64(written), &self.file);
                     return Ok(written);
                 }
                 Err(error) => match errno(&error) {
@@ -211,7 +216,8 @@ impl Growing {
         if !self.is_dirty {
             return Ok(Progress::Done);
         }
-        match fdatasync(&self.file) {
+        let settled = self.writeback.settle();
+        match settled.and_then(|()| fdatasync(&self.file)) {
             // Some file systems have nothing to sync.
             Ok(()) | Err(Errno::INVAL) => {
                 self.is_dirty = false;
