@@ -53,7 +53,7 @@ const PARTS: [(Part, &str, usize); 13] = [
     (Part::Sandbox, "sandbox", 9),
 ];
 /// MiB that the output benchmark prints, unless told otherwise.
-const OUTPUT_MIB: u32 = 200;
+const OUTPUT_MIB: u32 = 1000;
 /// Rounds of the benchmarks that need no engine.
 const STREAMS_ROUNDS: usize = 5;
 const GUARD_ROUNDS: usize = 9;

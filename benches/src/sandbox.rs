@@ -37,7 +37,7 @@ const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/lib", "/lib64"];
 
 pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
     launch(rig, rounds).await?;
-    output(rig, rounds, mebibytes)?;
+    output(rig, rounds, mebibytes).await?;
     memory(rig, rounds)
 }
 
@@ -58,7 +58,7 @@ async fn launch(rig: &Rig, rounds: usize) -> Result<()> {
             let who = (round + turn) % rows.len();
             let wall = match who {
                 0 => wall(&mut in_sandbox(rig, &TRUE))?,
-                1 => engine.run(rig).await?,
+                1 => engine.run(rig, &TRUE).await?.1,
                 2 => wall(&mut bubblewrap(rig))?,
                 3 => wall(&mut rig.run_argv(
                     &rig.shell_image,
@@ -146,9 +146,9 @@ impl Contract {
         })
     }
 
-    /// Returns the seconds from the first call to the end of the last one.
-    async fn run(&self, rig: &Rig) -> Result<f64> {
-        let spec = rig.resolved("host", NetworkMode::None, &TRUE)?.spec;
+    /// Returns the bytes that were kept, and the seconds from the first call to the end of the last one.
+    async fn run(&self, rig: &Rig, argv: &[&str]) -> Result<(u64, f64)> {
+        let spec = rig.resolved("host", NetworkMode::None, argv)?.spec;
         let bits = SystemClock.now().as_nanosecond().cast_unsigned();
         let attempt = RunId::from_random_bits(u64::try_from(bits)?).attempt(1);
         let dir = self
@@ -160,20 +160,23 @@ impl Contract {
         let exit = workload.wait().await?;
         workload.remove().await?;
         let wall = start.elapsed().as_secs_f64();
+        let written = raw_log_length(dir.path());
         fs::remove_dir_all(dir.path())?;
         match exit.code {
-            0 => Ok(wall),
-            code => Err(format!("`true` ended with {code} in a sandbox: {exit:?}").into()),
+            0 => Ok((written, wall)),
+            code => Err(format!("{argv:?} ended with {code} in a sandbox: {exit:?}").into()),
         }
     }
 }
 
 /// Output into a file, which the sandbox also keeps a record of, and syncs.
-fn output(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
+async fn output(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
+    let engine = Contract::new(rig)?;
     let script = format!("spew {mebibytes}m 1k");
     let bytes = u64::from(mebibytes) << 20;
     let names = [
         "dark-factory run --engine sandbox",
+        "engine contract alone, sandbox",
         "a pipe into a file, synced",
         "a pipe into a file",
     ];
@@ -181,15 +184,16 @@ fn output(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
     for round in 0..=rounds {
         for turn in 0..rows.len() {
             let who = (round + turn) % rows.len();
+            let argv = [&AGENT[..], &[&script]].concat();
             let (written, wall) = match who {
                 0 => {
-                    let argv = [&AGENT[..], &[&script]].concat();
                     let wall = wall(&mut in_sandbox(rig, &argv))?;
                     let written = raw_log_length(&rig.state());
                     fs::remove_dir_all(rig.state())?;
                     (written, wall)
                 }
-                1 => piped(rig, &script, 1, Disk::Synced)?,
+                1 => engine.run(rig, &argv).await?,
+                2 => piped(rig, &script, 1, Disk::Synced)?,
                 _ => piped(rig, &script, 1, Disk::Cached)?,
             };
             if written != bytes {
