@@ -81,7 +81,10 @@ impl Agent {
             Command::Allocate(size) => self.allocate(*size),
             Command::Fork(script) => self.note("fork", fork(script)),
             Command::Spew { size, line_length } => {
-                write_spew(&mut io::stdout().lock(), *size, *line_length)?;
+                let mut out = io::stdout().lock();
+                write_spew(&mut out, *size, *line_length)?;
+                // A last line that was cut.
+                out.flush()?;
             }
             Command::Line(size) => buffered(|out| write_long_line(out, *size))?,
             Command::Replay { path, delay } => match File::open(path) {
