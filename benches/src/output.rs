@@ -41,11 +41,12 @@ pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()
         for turn in 0..rows.len() {
             let who = (round + turn) % rows.len();
             let figures = match who {
-                0 => ours(rig, &script, bytes)?,
-                1 => floor(rig, &script, bytes, 1)?,
-                2 => floor(rig, &script, bytes, 2)?,
-                _ => attach(rig, &script, bytes).await?,
+                0 => ours(rig, &script, bytes),
+                1 => floor(rig, &script, bytes, 1),
+                2 => floor(rig, &script, bytes, 2),
+                _ => attach(rig, &script, bytes).await,
             };
+            let figures = figures.map_err(|error| format!("{}: {error}", names[who]))?;
             if round > 0 {
                 rows[who].push(&figures);
             }
