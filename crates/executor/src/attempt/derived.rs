@@ -69,7 +69,7 @@ impl Derived {
         self.held.is_empty()
     }
 
-    /// Makes place for more: of what is much, by having it written meanwhile.
+    /// Makes place for more: of what is much, by having it written meanwhile if there is a thread for it.
     fn make_place(&mut self) -> io::Result<()> {
         if !self.held.is_large() {
             let small = std::mem::replace(&mut self.held, Held::large(self.length));
@@ -78,7 +78,13 @@ impl Derived {
         }
         let bulk = match &mut self.bulk {
             Some(bulk) => bulk,
-            none => none.insert(Bulk::start(&self.path, &self.file, &self.room)?),
+            none => match Bulk::start(&self.path, &self.file, &self.room) {
+                Ok(bulk) => none.insert(bulk),
+                Err(error) => {
+                    tracing::debug!(%error, "no thread writes the logs: the pump does");
+                    return self.flush();
+                }
+            },
         };
         let next = match bulk.take_back()? {
             Some((length, emptied)) => {
@@ -196,6 +202,7 @@ impl Room {
     pub(super) fn wait_for<T>(&self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match work() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_full(&error) && !self.is_given_up() => {
                     self.full(Writer::Us);
                     thread::sleep(RETRY);
