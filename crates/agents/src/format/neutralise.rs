@@ -53,16 +53,18 @@ fn first_control(text: &str) -> Option<usize> {
 /// fast as characters one by one.
 fn may_hold_control(part: &[u8]) -> bool {
     let (blocks, rest) = part.as_chunks();
-    if is_printed_ascii(blocks) && rest.is_empty() {
-        return false;
-    }
+    (!is_printed_ascii(blocks) && may_begin_control_in(blocks))
+        || rest.iter().copied().any(may_begin_control)
+}
+
+fn may_begin_control_in(blocks: &[[u8; 16]]) -> bool {
     let found = blocks.iter().fold(u8x16::ZERO, |found, block| {
         let block = u8x16::new(*block);
         let is = |byte| block.simd_eq(u8x16::splat(byte));
         let below_space = block.min(u8x16::splat(0x1f)).simd_eq(block);
         found | (below_space & !(is(b'\n') | is(b'\t'))) | is(0x7f) | is(0xc2) | is(0xd8) | is(0xe2)
     });
-    found != u8x16::ZERO || rest.iter().copied().any(may_begin_control)
+    found != u8x16::ZERO
 }
 
 /// Returns whether there is nothing but what ASCII prints, as nearly always.
