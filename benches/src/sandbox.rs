@@ -36,13 +36,14 @@ const SANDBOXES: &str = "sandboxes";
 const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/lib", "/lib64"];
 
 pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
-    launch(rig, rounds).await?;
-    output(rig, rounds, mebibytes).await?;
+    let engine = Contract::new(rig)?;
+    launch(rig, &engine, rounds).await?;
+    output(rig, &engine, rounds, mebibytes).await?;
     memory(rig, rounds)
 }
 
 /// From the start of a program that does nothing to its end, and until nothing is left of what was around it.
-async fn launch(rig: &Rig, rounds: usize) -> Result<()> {
+async fn launch(rig: &Rig, engine: &Contract, rounds: usize) -> Result<()> {
     let names = [
         "dark-factory run --engine sandbox",
         "engine contract alone, sandbox",
@@ -52,7 +53,6 @@ async fn launch(rig: &Rig, rounds: usize) -> Result<()> {
     ];
     let [ours, contract, bwrap, docker, docker_run] = [0, 1, 2, 3, 4];
     let mut rows = names.map(|name| Row::new(name, 1));
-    let engine = Contract::new(rig)?;
     for round in 0..=rounds {
         for turn in 0..rows.len() {
             let who = (round + turn) % rows.len();
@@ -170,8 +170,7 @@ impl Contract {
 }
 
 /// Output into a file, which the sandbox also keeps a record of, and syncs.
-async fn output(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
-    let engine = Contract::new(rig)?;
+async fn output(rig: &Rig, engine: &Contract, rounds: usize, mebibytes: u32) -> Result<()> {
     let script = format!("spew {mebibytes}m 1k");
     let bytes = u64::from(mebibytes) << 20;
     let names = [
