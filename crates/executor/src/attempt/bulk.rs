@@ -12,13 +12,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
 use super::derived::Room;
+use super::worker::Worker;
 
 /// Bytes that are held of what is little, and of what is much.
 const SMALL: usize = 64 << 10;
@@ -97,9 +97,29 @@ impl Held {
         taken
     }
 
-    /// Forgets so many bytes from the beginning.
-    pub(super) fn give(&mut self, written: usize) {
+    /// Writes all of it to the end of a file of this length, which grows with what is written.
+    pub(super) fn write_all(
+        &mut self,
+        file: &File,
+        length: &mut u64,
+        room: &Room,
+    ) -> io::Result<()> {
+        while !self.is_empty() {
+            self.write(self.end - self.begin, file, length, room)?;
+        }
+        Ok(())
+    }
+
+    /// Writes at most so many bytes of it.
+    fn write(&mut self, most: usize, file: &File, length: &mut u64, room: &Room) -> io::Result<()> {
+        let bytes = &self.bytes()[..most];
+        let written = room.wait_for(|| file.write_at(bytes, *length))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
         self.begin += written;
+        *length += to_u64(written);
+        Ok(())
     }
 
     /// Returns what of it lies before the first whole block.
@@ -108,73 +128,57 @@ impl Held {
     }
 }
 
-/// The thread.
+/// The thread. Dropped, it finishes what is on its way: who opens the file next must not be written over.
 #[derive(Debug)]
 pub(super) struct Bulk {
-    /// `None` once it is to end.
-    full: Option<SyncSender<(Held, u64)>>,
+    full: Worker<(Held, u64)>,
     written: Receiver<(Held, io::Result<u64>)>,
     is_busy: bool,
-    thread: Option<JoinHandle<()>>,
+    /// A buffer that was written.
+    spare: Option<Held>,
 }
 
 impl Bulk {
     /// Starts it for a file, which is opened once more by its path.
     pub(super) fn start(path: &Path, file: &Arc<File>, room: &Arc<Room>) -> io::Result<Self> {
-        let writer = Writer {
+        let mut writer = Writer {
             direct: open_directly(path),
             file: Arc::clone(file),
             room: Arc::clone(room),
         };
-        let (full, to_write) = sync_channel(1);
         let (back, written) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("bulk".to_owned())
-            .spawn(move || writer.work(&to_write, &back))?;
+        let full = Worker::start("bulk", move |(mut held, length)| {
+            let written = writer.write(&mut held, length);
+            // Who went away waits for nothing.
+            let _sent = back.send((held, written));
+        })?;
         Ok(Self {
-            full: Some(full),
+            full,
             written,
             is_busy: false,
-            thread: Some(thread),
+            spare: None,
         })
     }
 
-    /// Waits for what is on its way; returns the length of the file and the buffer, if something was.
-    pub(super) fn take_back(&mut self) -> io::Result<Option<(u64, Held)>> {
+    /// Waits for what is on its way; returns the length of the file then, if something was.
+    pub(super) fn settle(&mut self) -> io::Result<Option<u64>> {
         if !std::mem::take(&mut self.is_busy) {
             return Ok(None);
         }
-        let (mut held, written) = self.written.recv().map_err(|_| ended())?;
-        let length = written?;
-        held.restart(length);
-        Ok(Some((length, held)))
+        let (held, written) = self.written.recv().map_err(|_| self.full.gone())?;
+        self.spare = Some(held);
+        written.map(Some)
     }
 
-    /// Writes what is held to the end of the file, which has this length; nothing may be on its way.
-    pub(super) fn write(&mut self, held: Held, length: u64) -> io::Result<()> {
-        let full = self.full.as_ref().ok_or_else(ended)?;
-        full.send((held, length)).map_err(|_| ended())?;
+    /// Writes what is held, which is full, to the end of the file, which has this length; nothing may be on its way.
+    /// Leaves an empty buffer for what is behind it.
+    pub(super) fn write(&mut self, held: &mut Held, length: u64) -> io::Result<()> {
+        let mut next = self.spare.take().unwrap_or_else(|| Held::large(0));
+        next.restart(0);
+        self.full.give((std::mem::replace(held, next), length))?;
         self.is_busy = true;
         Ok(())
     }
-}
-
-impl Drop for Bulk {
-    /// Waits: who opens the file next must not be written over.
-    fn drop(&mut self) {
-        self.full = None;
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
-            tracing::warn!("the thread that writes logs panicked");
-        }
-    }
-}
-
-fn ended() -> io::Error {
-    io::Error::other("the thread that writes logs has ended")
 }
 
 struct Writer {
@@ -185,43 +189,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn work(mut self, full: &Receiver<(Held, u64)>, back: &SyncSender<(Held, io::Result<u64>)>) {
-        for (mut held, length) in full {
-            let written = self.write(&mut held, length);
-            if back.send((held, written)).is_err() {
-                break;
-            }
-        }
-    }
-
     /// Returns the length of the file then.
     fn write(&mut self, held: &mut Held, mut length: u64) -> io::Result<u64> {
-        while !held.is_empty() {
-            let before_blocks = held.before_blocks();
-            let direct = self.direct.as_ref().filter(|_| before_blocks == 0);
-            let bytes = match before_blocks {
-                0 => held.bytes(),
-                some => &held.bytes()[..some],
-            };
+        while !held.is_empty()
+            && let Some(direct) = &self.direct
+        {
             let began = Instant::now();
-            let file = direct.unwrap_or(&self.file);
-            match self.room.wait_for(|| file.write_at(bytes, length)) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    length += to_u64(written);
-                    held.give(written);
-                }
+            let written = match held.before_blocks() {
+                0 => held.write(held.end - held.begin, direct, &mut length, &self.room),
+                some => held.write(some, &self.file, &mut length, &self.room),
+            };
+            match written {
+                Ok(()) => {}
                 // It could be opened so, and cannot be written.
-                Err(error) if direct.is_some() && error.kind() == io::ErrorKind::InvalidInput => {
-                    self.direct = None;
-                    continue;
-                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
                 Err(error) => return Err(error),
             }
             if began.elapsed() > SLOW {
                 self.direct = None;
             }
         }
+        held.write_all(&self.file, &mut length, &self.room)?;
         Ok(length)
     }
 }

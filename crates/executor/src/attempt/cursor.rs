@@ -9,8 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
 
 use dark_factory_agents::TextState;
 use dark_factory_types::AttemptId;
@@ -19,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::readers::Rest;
+use super::worker::Worker;
 use crate::failpoint::reach;
 use crate::spec::AttemptDir;
 use crate::state_dir::{sha256_hex, write_durably};
@@ -126,9 +125,8 @@ impl Cursor {
 #[derive(Debug)]
 pub(super) struct Keeper {
     attempt: AttemptId,
-    cursors: Option<SyncSender<Vec<u8>>>,
+    cursors: Worker<Vec<u8>>,
     is_busy: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
@@ -140,17 +138,19 @@ impl Keeper {
             .map(|path| OpenOptions::new().write(true).open(path))
             .collect();
         let (files, path) = (opened?, dir.cursor());
-        let (cursors, received) = sync_channel(1);
         let is_busy = Arc::<AtomicBool>::default();
         let busy = Arc::clone(&is_busy);
-        let thread = thread::Builder::new()
-            .name("cursor".to_owned())
-            .spawn(move || keep_all(&received, &files, &path, &busy))?;
+        let cursors = Worker::start("cursor", move |cursor: Vec<u8>| {
+            // Without it, the next pump begins somewhere earlier.
+            if let Err(error) = keep_one(&cursor, &files, &path) {
+                tracing::debug!(%error, "the cursor is not written");
+            }
+            busy.store(false, Ordering::Release);
+        })?;
         Ok(Self {
             attempt: dir.attempt(),
-            cursors: Some(cursors),
+            cursors,
             is_busy,
-            thread: Some(thread),
         })
     }
 
@@ -163,35 +163,7 @@ impl Keeper {
     pub(super) fn keep(&self, cursor: Cursor) -> io::Result<()> {
         let text = cursor.encode(self.attempt)?;
         self.is_busy.store(true, Ordering::Release);
-        let sent = self.cursors.as_ref().map(|cursors| cursors.try_send(text));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(io::Error::other("the thread of the cursor is gone")),
-        }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.cursors = None;
-        if self
-            .thread
-            .take()
-            .map(JoinHandle::join)
-            .is_some_and(|joined| joined.is_err())
-        {
-            tracing::warn!("the thread of the cursor panicked");
-        }
-    }
-}
-
-fn keep_all(cursors: &Receiver<Vec<u8>>, files: &[File], path: &Path, is_busy: &AtomicBool) {
-    for cursor in cursors {
-        // Without it, the next pump begins somewhere earlier.
-        if let Err(error) = keep_one(&cursor, files, path) {
-            tracing::debug!(%error, "the cursor is not written");
-        }
-        is_busy.store(false, Ordering::Release);
+        self.cursors.give(text)
     }
 }
 

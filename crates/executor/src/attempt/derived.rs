@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -86,14 +86,10 @@ impl Derived {
                 }
             },
         };
-        let next = match bulk.take_back()? {
-            Some((length, emptied)) => {
-                self.length = length;
-                emptied
-            }
-            None => Held::large(0),
-        };
-        bulk.write(std::mem::replace(&mut self.held, next), self.length)
+        if let Some(length) = bulk.settle()? {
+            self.length = length;
+        }
+        bulk.write(&mut self.held, self.length)
     }
 }
 
@@ -107,21 +103,12 @@ impl Write for Derived {
 
     fn flush(&mut self) -> io::Result<()> {
         if let Some(bulk) = &mut self.bulk
-            && let Some((length, _)) = bulk.take_back()?
+            && let Some(length) = bulk.settle()?
         {
             self.length = length;
         }
-        while !self.held.is_empty() {
-            let held = self.held.bytes();
-            let written = self
-                .room
-                .wait_for(|| self.file.write_at(held, self.length))?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            self.length += u64::try_from(written).unwrap_or(0);
-            self.held.give(written);
-        }
+        self.held
+            .write_all(&self.file, &mut self.length, &self.room)?;
         self.held.restart(self.length);
         Ok(())
     }

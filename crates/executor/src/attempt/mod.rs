@@ -22,6 +22,7 @@ mod readers;
 mod reconcile;
 mod secrets;
 mod watch;
+mod worker;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -330,7 +330,7 @@ impl Pump {
         let attempt = self.dir.attempt();
         let output = |source| ExecutorError::Output { attempt, source };
         let changes = Changes::of_spool(&self.dir);
-        let mut flushed: Option<Instant> = None;
+        let mut next_flush = Instant::now();
         loop {
             let printed = self.printed();
             // Read before the spool is drained: bytes written before the engine saw the end are then not missed.
@@ -346,12 +346,12 @@ impl Pump {
             if ended || self.found.exit.is_some() {
                 break;
             }
-            let age = flushed.map_or(Duration::MAX, |flushed| flushed.elapsed());
-            let mut wait = SAFETY_WAKE;
-            if age < FLUSH_INTERVAL {
-                wait = FLUSH_INTERVAL - age;
-            } else if self.readers.flush().map_err(output)? {
-                flushed = Some(Instant::now());
+            let mut wait = next_flush.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                wait = SAFETY_WAKE;
+                if self.readers.flush().map_err(output)? {
+                    next_flush = Instant::now() + FLUSH_INTERVAL;
+                }
             }
             if self.printed() - printed >= FLOOD {
                 thread::sleep(GATHER);
