@@ -182,10 +182,11 @@ impl Copier {
             &self.container.id,
             Some(log_options(Follow::No, END_MESSAGES))
         ));
+        let how = self.container.client.dialect().logged();
         let mut logged = Tail::default();
         loop {
             match timeout(LOG_SILENCE, log.next()).await {
-                Ok(None) => return self.tail.covers(&logged),
+                Ok(None) => return self.tail.covers(&logged, how),
                 Ok(Some(Ok(LogOutput::StdOut { message }))) => {
                     logged.push(Stream::Stdout, &message);
                 }

@@ -22,6 +22,7 @@
 //! | the id of `/info` | lasts | is made up for every answer |
 //! | `/info` | is answered at once | waits for containers that are being made or started |
 //! | containers when the engine ends | end, unless live-restore is set | run on |
+//! | the log of a line that was printed in parts | in order | its end may be in the other stream, and behind what follows |
 //! | events | say which signal was asked for, and when memory ran out | do not, and come late |
 
 use std::collections::HashMap;
@@ -76,6 +77,16 @@ pub(super) enum Memory {
     OfCauses,
     /// No more than that it came.
     OfNothing,
+}
+
+/// How an engine's log has what was printed on both streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Logged {
+    /// Each stream as it was printed; one may be ahead of the other.
+    EachStream,
+    /// Both in the order in which they were printed; where a line was printed in parts, some of it may be in the other
+    /// stream, and newlines elsewhere.
+    BothMixed,
 }
 
 /// Whether a container is prepared for its start when it is attached to.
@@ -178,6 +189,14 @@ impl Dialect {
         match self {
             Self::Docker => Memory::OfCauses,
             Self::Podman => Memory::OfNothing,
+        }
+    }
+
+    /// Returns how its log has what was printed.
+    pub(super) fn logged(self) -> Logged {
+        match self {
+            Self::Docker => Logged::EachStream,
+            Self::Podman => Logged::BothMixed,
         }
     }
 

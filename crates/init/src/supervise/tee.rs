@@ -17,6 +17,8 @@ use rustix::pipe::fcntl_setpipe_size;
 
 /// Bytes of each stream that are copied at once: after a quiet time, and so from its beginning.
 const BURST: u64 = 256 << 10;
+/// What the pipe to the engine has to be to hold that: up to half of its pages are lost to writes that fill none.
+const PIPE_SIZE: usize = 512 << 10;
 /// Bytes of each stream that are copied in a second, in the long run.
 const RATE: u64 = 64 << 10;
 /// Least time before a copy that was interrupted goes on, so that a flood is not mostly marks.
@@ -229,7 +231,7 @@ fn prepare(fd: BorrowedFd<'_>) -> rustix::io::Result<State> {
             fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?;
             if kind == FileType::Fifo {
                 // So that the beginning of a flood is there though the engine reads slowly; a user may have enough pipes.
-                let _enlarged = fcntl_setpipe_size(fd, usize::try_from(BURST).unwrap_or(0));
+                let _enlarged = fcntl_setpipe_size(fd, PIPE_SIZE);
             }
             Ok(State::Open)
         }
