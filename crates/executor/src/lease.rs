@@ -1,8 +1,8 @@
 //! The lease on an attempt: an exclusive lock that the kernel releases when its holder dies.
 //!
-//! Owns: the locked file.
+//! Owns: the lock on the attempt's folder.
 //! Reads: nothing.
-//! Never: unlinks a lock file.
+//! Never: trusts a process id.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -73,7 +73,7 @@ impl Lease {
 }
 
 fn open(dir: &AttemptDir) -> io::Result<File> {
-    File::options().create(true).append(true).open(dir.lock())
+    File::open(dir.path())
 }
 
 #[cfg(test)]

@@ -442,11 +442,6 @@ impl AttemptDir {
         &self.init
     }
 
-    /// Returns the lease's lock file.
-    pub fn lock(&self) -> PathBuf {
-        self.path.join("lock")
-    }
-
     /// Returns the file whose change tells the supervisor to look into the store.
     pub fn nudge(&self) -> PathBuf {
         self.path.join("nudge")

@@ -202,7 +202,7 @@ impl StateDir {
             fs::hard_link(dir.prompt(), dir.recorded_prompt())
                 .map_err(|error| with_path(&dir.recorded_prompt(), &error))?;
         }
-        write_whole(&dir.launch_json(), launch)?;
+        write_with_mode(&dir.launch_json(), launch, 0o600)?;
         if !secrets.is_empty() {
             make_visible(&dir.secrets())?;
             for (name, value) in secrets {

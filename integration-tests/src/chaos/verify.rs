@@ -18,10 +18,9 @@ use super::schedule::{Fault, Role, Scenario, Schedule};
 use super::script::{BEGUN, GO, STARTS};
 
 /// What is left in the folder of an attempt that has ended.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 9] = [
     "events.jsonl",
     "launch.json",
-    "lock",
     "nudge",
     "prompt.md",
     "raw.jsonl",

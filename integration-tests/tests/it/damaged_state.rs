@@ -129,7 +129,6 @@ fn a_copy_from_before_a_run_costs_it_neither_its_agent_nor_its_files() {
     let (folder, container) = (scene.folder(), scene.container());
     let never_recorded = folder.with_file_name("000000000000-1");
     fs::create_dir(&never_recorded).unwrap();
-    fs::write(never_recorded.join("lock"), "").unwrap();
     for folder in [&folder, &never_recorded] {
         let made = SystemTime::now() - HOUR;
         fs::File::open(folder).unwrap().set_modified(made).unwrap();

@@ -5,11 +5,13 @@
 //! Never: changes the attempt because an engine did not answer.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dark_factory_agents::agent;
 use dark_factory_types::{ImageRecord, Report, StopReason, Transport};
+use futures_util::future::{Either, select};
 use tokio::task::JoinSet;
 
 use super::facts::EngineEnd;
@@ -161,7 +163,8 @@ impl Drive<'_> {
             },
             handle: attempt.handle.clone(),
             ended: None,
-            is_stop_requested: None,
+            // Whoever has just recorded it knows; what was asked for since is read with the next write.
+            is_stop_requested: self.tenure.is_first().then_some(attempt.stop.is_some()),
             last: None,
             failures: 0,
             silent: attempt.silence.is_some(),
@@ -242,9 +245,9 @@ impl Drive<'_> {
         launch.last = Some(next);
         match (next, &launch.handle) {
             (Next::EnsureImage, _) => {
-                self.advance(Transition::Pulling).await?;
+                let image = self.pull(spec, nudges).await?;
                 known.state = AttemptState::Pulling;
-                match self.ensure_image(spec, nudges).await {
+                match image {
                     Ok(Some(image)) => {
                         let creating = Transition::Creating(image);
                         launch.is_stop_requested = Some(self.advance(creating).await?);
@@ -523,7 +526,25 @@ impl Drive<'_> {
         Ok(row.is_some_and(|row| row.state >= AttemptState::Running))
     }
 
-    /// Makes sure of the image; `None` if the caller cancelled meanwhile.
+    /// Makes sure of the image, and records meanwhile that this is being done; `None` if the attempt is to be stopped.
+    async fn pull(
+        &self,
+        spec: &LaunchSpec,
+        nudges: &Nudges,
+    ) -> Result<Result<Option<ImageRecord>, EngineError>, ExecutorError> {
+        let entering = pin!(self.advance(Transition::Pulling));
+        let ensuring = pin!(self.ensure_image(spec, nudges));
+        match select(entering, ensuring).await {
+            Either::Left((is_stop_requested, ensuring)) => match is_stop_requested? {
+                true => Ok(Ok(None)),
+                false => Ok(ensuring.await),
+            },
+            // What was asked for meanwhile is read again with the next write.
+            Either::Right((image, entering)) => entering.await.map(|_| image),
+        }
+    }
+
+    /// Makes sure of the image; `None` if the attempt is to be stopped.
     async fn ensure_image(
         &self,
         spec: &LaunchSpec,

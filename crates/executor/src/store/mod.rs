@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId, StopReason};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, named_params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, named_params};
 
 pub use error::StoreError;
 pub use row::{Attempt, Motion, NewAttempt, Pause, Sent, Silence, Step, StopRequest};
@@ -562,21 +562,24 @@ impl Store {
         result
     }
 
-    /// Makes the write-ahead log, which the last process that closed the store has removed: for a new one, whoever writes
-    /// first waits for the disk twice. A failure is left to that write.
-    pub(crate) async fn begin_log(&self) {
-        if std::fs::metadata(self.log()).is_ok_and(|log| log.len() > 0) {
-            return;
-        }
-        let operation = "begin its log";
-        let begun = self
-            .transact(operation, TransactionBehavior::Immediate, move |tx| {
-                tx.execute("UPDATE installation SET owner = owner", [])
-                    .map_err(database(operation))
-            })
-            .await;
-        if let Err(error) = begun {
-            tracing::debug!(%error, "the first write begins the log");
+    /// Does what whoever writes first would have to: makes the write-ahead log, for which that one waits for the disk twice
+    /// if the last process that closed the store has removed it, and compiles the statements of a launch. A failure is left
+    /// to that write.
+    pub(crate) async fn make_ready(&self) {
+        let has_log = std::fs::metadata(self.log()).is_ok_and(|log| log.len() > 0);
+        let behavior = match has_log {
+            true => TransactionBehavior::Deferred,
+            false => TransactionBehavior::Immediate,
+        };
+        let operation = "make ready for a write";
+        let ready = self.transact(operation, behavior, move |tx| {
+            if !has_log {
+                schema::rewrite_version(tx).map_err(database(operation))?;
+            }
+            row::compile(tx).map_err(database(operation))
+        });
+        if let Err(error) = ready.await {
+            tracing::debug!(%error, "the first write makes itself ready");
         }
     }
 
@@ -655,17 +658,6 @@ impl Store {
         let result = task.await.map_err(|_| StoreError::ShutDown)?;
         result.map_err(|error: StoreError| error.at(&self.path))
     }
-}
-
-/// Reads one optional text column of a single row.
-fn optional_text(
-    tx: &Transaction<'_>,
-    sql: &str,
-    id: &str,
-) -> Result<Option<Option<String>>, StoreError> {
-    tx.query_row(sql, named_params! { ":id": id }, |row| row.get(0))
-        .optional()
-        .map_err(database("read an attempt"))
 }
 
 #[cfg(test)]

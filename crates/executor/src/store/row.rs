@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use dark_factory_types::{AttemptId, ImageRecord, Report, RunId, StopReason};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Params, Row, ToSql, Transaction, params_from_iter};
+use rusqlite::{OptionalExtension, Params, Row, ToSql, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{
-    AttemptState, FIRST_GENERATION, StoreError, Tenure, Transition, database, optional_text,
-};
+use super::{AttemptState, FIRST_GENERATION, StoreError, Tenure, Transition, database};
 use crate::clock::Moment;
 use crate::engine::Handle;
 use crate::spec::LaunchSpec;
@@ -166,14 +164,47 @@ pub struct Step {
     pub at: Timestamp,
 }
 
+const OPEN_OF_FILE: &str = "SELECT attempt.id FROM attempt JOIN run ON run.id = attempt.run_id \
+                            WHERE run.file = ?1 AND attempt.state <> 'finished'";
+const ADD_RUN: &str = "INSERT INTO run (id, file, created_at) VALUES (?1, ?2, ?3)";
+const ADD_ATTEMPT: &str = "INSERT INTO attempt (id, run_id, number, generation, engine, spec, state, created_at) \
+                           VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7)";
+const NOTE_STEP: &str =
+    "INSERT INTO step (attempt_id, generation, state, at) VALUES (?1, ?2, ?3, ?4)";
+const STATE_OF_OURS: &str = "SELECT state FROM attempt WHERE id = ?1 AND generation = ?2";
+const ADVANCE: &str = "UPDATE attempt SET state = ?2, image = coalesce(?3, image), handle = coalesce(?4, handle), \
+                       started_at = coalesce(?5, started_at), started = coalesce(?6, started), \
+                       report = coalesce(?7, report), finished_at = coalesce(?8, finished_at) WHERE id = ?1";
+const STOP_IS_REQUESTED: &str = "SELECT stop_reason IS NOT NULL FROM attempt WHERE id = ?1";
+
+/// Compiles what a launch takes, which takes longer than to execute it; it is kept for then.
+pub(super) fn compile(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let of_a_launch = [
+        OPEN_OF_FILE,
+        ADD_RUN,
+        ADD_ATTEMPT,
+        NOTE_STEP,
+        STATE_OF_OURS,
+        ADVANCE,
+        STOP_IS_REQUESTED,
+    ];
+    of_a_launch
+        .iter()
+        .try_for_each(|sql| tx.prepare_cached(sql).map(drop))
+}
+
 /// Returns an unfinished attempt of a prompt file.
 pub(super) fn open_attempt_of(
     tx: &Transaction<'_>,
     file: &str,
 ) -> Result<Option<AttemptId>, StoreError> {
-    let sql = "SELECT attempt.id FROM attempt JOIN run ON run.id = attempt.run_id \
-               WHERE run.file = :id AND attempt.state <> 'finished'";
-    let id = optional_text(tx, sql, file)?.flatten();
+    let id = tx
+        .prepare_cached(OPEN_OF_FILE)
+        .and_then(|mut open| {
+            open.query_row([file], |row| row.get::<_, String>(0))
+                .optional()
+        })
+        .map_err(database("read an attempt"))?;
     id.map(|id| parse("attempt id", &id)).transpose()
 }
 
@@ -197,17 +228,11 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
     let run = new.id.run().to_string();
     let created_at = new.created_at.to_string();
     if new.id.number() == 1 {
-        execute(
-            tx,
-            "INSERT INTO run (id, file, created_at) VALUES (?1, ?2, ?3)",
-            (&run, &new.spec.file, &created_at),
-        )
-        .map_err(&error)?;
+        execute(tx, ADD_RUN, (&run, &new.spec.file, &created_at)).map_err(&error)?;
     }
     execute(
         tx,
-        "INSERT INTO attempt (id, run_id, number, generation, engine, spec, state, created_at) \
-         VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7)",
+        ADD_ATTEMPT,
         (
             new.id.to_string(),
             &run,
@@ -227,6 +252,17 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewAttempt) -> Result<Tenure, S
     Ok(tenure)
 }
 
+/// What becomes known of an attempt with its state, by column; what does not stays as it is.
+#[derive(Default)]
+struct Learned {
+    image: Option<String>,
+    handle: Option<String>,
+    started_at: Option<String>,
+    started: Option<String>,
+    report: Option<String>,
+    finished_at: Option<String>,
+}
+
 pub(super) fn advance(
     tx: &Transaction<'_>,
     tenure: Tenure,
@@ -234,9 +270,8 @@ pub(super) fn advance(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let id = tenure.attempt.to_string();
-    let held = "SELECT state FROM attempt WHERE id = ?1 AND generation = ?2";
     let state = tx
-        .prepare_cached(held)
+        .prepare_cached(STATE_OF_OURS)
         .and_then(|mut held| held.query_row((&id, tenure.generation), |row| row.get(0)));
     let from: AttemptState = match state {
         Ok::<String, _>(state) => parse("attempt state", &state)?,
@@ -255,42 +290,41 @@ pub(super) fn advance(
             to,
         });
     }
-    let state = to.as_str();
-    let (columns, known): (&str, [Option<String>; 2]) = match transition {
-        Transition::Preparing | Transition::Pulling | Transition::Collecting => {
-            ("state = ?2", [None, None])
+    let mut learned = Learned::default();
+    match transition {
+        Transition::Preparing | Transition::Pulling | Transition::Collecting => {}
+        Transition::Creating(image) => learned.image = Some(to_json("image", image)?),
+        Transition::Starting(handle) => learned.handle = Some(to_json("handle", handle)?),
+        Transition::Running(started) => {
+            learned.started_at = Some(started.wall.to_string());
+            learned.started = Some(to_json("start", started)?);
         }
-        Transition::Creating(image) => (
-            "state = ?2, image = ?3",
-            [Some(to_json("image", image)?), None],
-        ),
-        Transition::Starting(handle) => (
-            "state = ?2, handle = ?3",
-            [Some(to_json("handle", handle)?), None],
-        ),
-        Transition::Running(started) => (
-            "state = ?2, started_at = ?3, started = ?4",
-            [
-                Some(started.wall.to_string()),
-                Some(to_json("start", started)?),
-            ],
-        ),
-        Transition::Finished(report) => (
-            "state = ?2, report = ?3, finished_at = ?4",
-            [
-                Some(to_json("report", report)?),
-                Some(report.finished_at.to_string()),
-            ],
-        ),
-    };
-    let known = known.iter().flatten();
-    let values = [id.as_str(), state]
-        .into_iter()
-        .chain(known.map(String::as_str));
+        Transition::Finished(report) => {
+            learned.report = Some(to_json("report", report)?);
+            learned.finished_at = Some(report.finished_at.to_string());
+        }
+    }
+    let Learned {
+        image,
+        handle,
+        started_at,
+        started,
+        report,
+        finished_at,
+    } = learned;
     execute(
         tx,
-        &format!("UPDATE attempt SET {columns} WHERE id = ?1"),
-        params_from_iter(values),
+        ADVANCE,
+        (
+            id,
+            to.as_str(),
+            image,
+            handle,
+            started_at,
+            started,
+            report,
+            finished_at,
+        ),
     )
     .map_err(database("change an attempt's state"))?;
     note_step(tx, tenure, to, at)
@@ -320,7 +354,12 @@ pub(super) fn request_stop(
         (&id, grace.map(millis)),
     )
     .map_err(&error)?;
-    match optional_text(tx, "SELECT stop_reason FROM attempt WHERE id = :id", &id)?.flatten() {
+    let sql = "SELECT stop_reason FROM attempt WHERE id = ?1";
+    let reason = tx
+        .query_row(sql, [&id], |row| row.get::<_, Option<String>>(0))
+        .optional()
+        .map_err(database("read an attempt"))?;
+    match reason.flatten() {
         Some(json) => from_json("stop reason", &json).map(Some),
         None => Ok(None),
     }
@@ -360,8 +399,7 @@ pub(super) fn begin_stop(
 
 /// Returns whether somebody wants an attempt to be stopped.
 pub(super) fn is_stop_requested(tx: &Transaction<'_>, id: AttemptId) -> Result<bool, StoreError> {
-    let sql = "SELECT stop_reason IS NOT NULL FROM attempt WHERE id = ?1";
-    tx.prepare_cached(sql)
+    tx.prepare_cached(STOP_IS_REQUESTED)
         .and_then(|mut wanted| {
             wanted
                 .query_row([id.to_string()], |row| row.get(0))
@@ -538,7 +576,7 @@ fn note_step(
 ) -> Result<(), StoreError> {
     execute(
         tx,
-        "INSERT INTO step (attempt_id, generation, state, at) VALUES (?1, ?2, ?3, ?4)",
+        NOTE_STEP,
         (
             tenure.attempt.to_string(),
             tenure.generation,

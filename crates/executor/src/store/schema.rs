@@ -8,9 +8,12 @@ use std::fs::File;
 use std::path::Path;
 
 use dark_factory_types::OwnerId;
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use super::{StoreError, database};
+
+/// Where SQLite keeps the version.
+const VERSION: &str = "user_version";
 
 /// One step a version; appended to, never changed.
 const MIGRATIONS: [&str; 2] = [
@@ -102,12 +105,18 @@ fn known() -> u32 {
 fn known_version(connection: &Connection) -> Result<u32, StoreError> {
     let known = known();
     let found: u32 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .pragma_query_value(None, VERSION, |row| row.get(0))
         .map_err(database("prepare its database"))?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
     Ok(found)
+}
+
+/// Writes the version that is there, as a write that changes nothing: of a row that stays the same SQLite writes nothing.
+pub(super) fn rewrite_version(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    let found: u32 = tx.pragma_query_value(None, VERSION, |row| row.get(0))?;
+    tx.pragma_update(None, VERSION, found)
 }
 
 fn stored_owner(connection: &Connection) -> Result<OwnerId, StoreError> {
@@ -130,7 +139,7 @@ fn migrate(connection: &Connection, owner: &OwnerId) -> Result<OwnerId, StoreErr
             .map_err(&error)?;
     }
     connection
-        .pragma_update(None, "user_version", known())
+        .pragma_update(None, VERSION, known())
         .map_err(&error)?;
     stored_owner(connection)
 }

@@ -152,6 +152,21 @@ fn a_database_that_others_keep_locked_is_busy_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_made_ready_has_its_log_begun() {
+    let Fixture { store, folder } = fixture();
+    let path = folder.path().join("state.db");
+    // The last to close it removes the log.
+    drop(store);
+    let store = Store::open(&path, &OwnerId("me".to_owned())).unwrap();
+    let length = || std::fs::metadata(store.log()).unwrap().len();
+    assert_eq!(length(), 0);
+
+    store.make_ready().await;
+
+    assert!(length() > 0);
+}
+
+#[tokio::test]
 async fn an_attempt_keeps_what_became_known_on_its_way() {
     let fixture = fixture();
     let tenure = fixture.add(7).await;

@@ -240,7 +240,7 @@ impl Supervisor {
     pub async fn check(&self) -> Result<Capabilities, ExecutorError> {
         let notes = self.state.path();
         // Whoever checks is about to write.
-        let (recognized, ()) = tokio::join!(self.engine.recognize(notes), self.store.begin_log());
+        let (recognized, ()) = tokio::join!(self.engine.recognize(notes), self.store.make_ready());
         if recognized? == Recognized::No {
             let scratch = self.state.scratch().map_err(ExecutorError::StateDir)?;
             self.engine.check(scratch.path(), notes).await?;
