@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::resource::UsageWho;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::Result;
+use crate::measure::cpu;
 
 const GLANCE: Duration = Duration::from_millis(10);
 /// How often new processes are looked for, in glances: it costs more than looking at known ones.
@@ -34,6 +36,8 @@ pub(crate) struct Accounts {
     pub(crate) engine: f64,
     pub(crate) shim: f64,
     pub(crate) helper: f64,
+    /// What it took this process to keep them.
+    pub(crate) keeping: f64,
 }
 
 /// Whether the first process of a container is our helper.
@@ -43,11 +47,14 @@ pub(crate) enum FirstProcess {
     TheAgent,
 }
 
+/// The clock ticks of each process that is known: at first, and when it was last looked at.
+type Known = HashMap<(u32, Whose), (u64, u64)>;
+
 /// Accounts that are being kept.
 #[derive(Debug)]
 pub(crate) struct Keeping {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<HashMap<(u32, Whose), (u64, u64)>>,
+    thread: JoinHandle<(Known, Duration)>,
 }
 
 impl Keeping {
@@ -56,7 +63,7 @@ impl Keeping {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         // Those that are there before it begins: what they used before is not counted.
-        let mut known: HashMap<(u32, Whose), (u64, u64)> = HashMap::new();
+        let mut known = Known::new();
         for (pid, whose) in search(first) {
             if let Some(ticks) = ticks(pid) {
                 known.insert((pid, whose), (ticks, ticks));
@@ -78,7 +85,7 @@ impl Keeping {
                 }
                 thread::sleep(GLANCE);
             }
-            known
+            (known, cpu(UsageWho::RUSAGE_THREAD).unwrap_or_default())
         });
         Self { stop, thread }
     }
@@ -86,12 +93,15 @@ impl Keeping {
     /// Stops looking, and returns what was used meanwhile.
     pub(crate) fn stop(self) -> Result<Accounts> {
         self.stop.store(true, Ordering::Relaxed);
-        let known = self
+        let (known, keeping) = self
             .thread
             .join()
             .map_err(|_| "the thread that keeps accounts panicked")?;
         let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
-        let mut accounts = Accounts::default();
+        let mut accounts = Accounts {
+            keeping: keeping.as_secs_f64(),
+            ..Accounts::default()
+        };
         for ((_, whose), (first, last)) in known {
             #[expect(clippy::cast_precision_loss, reason = "ticks of a few seconds")]
             let seconds = last.saturating_sub(first) as f64 / per_second as f64;

@@ -27,8 +27,33 @@ use crate::table::{Row, table};
 const PIPE: i32 = 256 << 10;
 const HEADINGS: [&str; 6] = ["MB/s", "CPU s/GB", "engine", "shim", "helper", "client"];
 
+/// Seconds that something took, and those of CPU: of engine, shim, helper and client.
+#[derive(Debug, Clone, Copy)]
+struct Spent {
+    wall: f64,
+    cpu: [f64; 4],
+}
+
+impl Spent {
+    /// Returns what is left without another.
+    fn without(self, other: Self) -> Self {
+        Self {
+            wall: self.wall - other.wall,
+            cpu: std::array::from_fn(|whose| self.cpu[whose] - other.cpu[whose]),
+        }
+    }
+
+    /// Returns the figures of a table for so many bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a size in bytes")]
+    fn of(self, bytes: u64) -> [f64; 6] {
+        let giga = bytes as f64 / 1e9;
+        let [engine, shim, helper, client] = self.cpu.map(|seconds| seconds / giga);
+        let all = engine + shim + helper + client;
+        [giga * 1e3 / self.wall, all, engine, shim, helper, client]
+    }
+}
+
 pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()> {
-    let script = format!("spew {mebibytes}m 1k");
     let bytes = u64::from(mebibytes) << 20;
     let names = [
         "dark-factory run --quiet",
@@ -36,48 +61,65 @@ pub(crate) async fn bench(rig: &Rig, rounds: usize, mebibytes: u32) -> Result<()
         "floor: the same, and a second file",
         "API attach, log driver none",
     ];
-    let mut rows = names.map(|name| Row::new(name, HEADINGS.len()));
+    let mut whole = names.map(|name| Row::new(name, HEADINGS.len()));
+    let mut output = whole.clone();
     for round in 0..=rounds {
-        for turn in 0..rows.len() {
-            let who = (round + turn) % rows.len();
-            let figures = match who {
-                0 => ours(rig, &script, bytes),
-                1 => floor(rig, &script, bytes, 1),
-                2 => floor(rig, &script, bytes, 2),
-                _ => attach(rig, &script, bytes).await,
-            };
-            let figures = figures.map_err(|error| format!("{}: {error}", names[who]))?;
+        for turn in 0..names.len() {
+            let who = (round + turn) % names.len();
+            let full = spent(rig, who, mebibytes).await;
+            let full = full.map_err(|error| format!("{}: {error}", names[who]))?;
+            let empty = spent(rig, who, 0).await?;
             if round > 0 {
-                rows[who].push(&figures);
+                whole[who].push(&full.of(bytes));
+                output[who].push(&full.without(empty).of(bytes));
             }
         }
     }
-    let title = format!("{mebibytes} MiB of 1 KiB lines into a file");
-    print!("{}", table(&title, &HEADINGS, &rows));
+    let title = format!("{mebibytes} MiB of 1 KiB lines into a file, container and all");
+    print!("{}", table(&title, &HEADINGS, &whole));
+    let title = "the output alone: less the same with an agent that prints nothing";
+    print!("{}", table(title, &HEADINGS, &output));
     Ok(())
 }
 
-fn ours(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
+/// Returns what it takes one of the ways.
+async fn spent(rig: &Rig, who: usize, mebibytes: u32) -> Result<Spent> {
+    let script = format!("spew {mebibytes}m 1k");
+    let (kept, spent) = match who {
+        0 => ours(rig, &script)?,
+        1 => floor(rig, &script, 1)?,
+        2 => floor(rig, &script, 2)?,
+        _ => attach(rig, &script).await?,
+    };
+    let bytes = u64::from(mebibytes) << 20;
+    if kept != bytes {
+        return Err(format!("{kept} of {bytes} bytes were kept").into());
+    }
+    Ok(spent)
+}
+
+/// Returns how many bytes were kept, and what that took.
+fn ours(rig: &Rig, script: &str) -> Result<(u64, Spent)> {
     let accounts = Keeping::start(FirstProcess::OurHelper);
     let mut run = rig.run(&["prompt.md"], &["--quiet"], NetworkMode::None, script);
     let run = measure(&mut run, std::io::sink())?;
     let accounts = accounts.stop()?;
-    let written = raw_log_length(&rig.state());
+    let kept = raw_log_length(&rig.state());
     fs::remove_dir_all(rig.state())?;
-    figures(
-        written,
-        bytes,
-        run.wall,
-        [accounts.engine, accounts.shim, accounts.helper, run.cpu],
-    )
+    let spent = Spent {
+        wall: run.wall,
+        cpu: [accounts.engine, accounts.shim, accounts.helper, run.cpu],
+    };
+    Ok((kept, spent))
 }
 
 /// Copies what the agent prints, without a container, from its pipe into files, and syncs the first of them.
-fn floor(rig: &Rig, script: &str, bytes: u64, files: usize) -> Result<[f64; 6]> {
+fn floor(rig: &Rig, script: &str, files: usize) -> Result<(u64, Spent)> {
     let before = cpu(UsageWho::RUSAGE_SELF)?;
     let (copied, wall) = piped(rig, script, files, Disk::Synced)?;
     let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64();
-    figures(copied, bytes, wall, [0.0, 0.0, 0.0, client])
+    let cpu = [0.0, 0.0, 0.0, client];
+    Ok((copied, Spent { wall, cpu }))
 }
 
 /// Whether what was written has to be on the disk.
@@ -125,7 +167,7 @@ pub(crate) fn piped(rig: &Rig, script: &str, files: usize, disk: Disk) -> Result
     Ok((copied, wall))
 }
 
-async fn attach(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
+async fn attach(rig: &Rig, script: &str) -> Result<(u64, Spent)> {
     let resolved = rig.resolved(&rig.image, NetworkMode::None, &["/bin/agent", "-e", script])?;
     let body = api::body(rig, &resolved)?;
     let path = rig.beside("attached");
@@ -139,31 +181,10 @@ async fn attach(rig: &Rig, script: &str, bytes: u64) -> Result<[f64; 6]> {
     api::wait(&rig.api, &id).await?;
     api::remove(&rig.api, &id).await?;
     let wall = start.elapsed().as_secs_f64();
-    let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64();
     let accounts = accounts.stop()?;
-    figures(
-        fs::metadata(&path)?.len(),
-        bytes,
-        wall,
-        [accounts.engine, accounts.shim, 0.0, client],
-    )
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a size in bytes")]
-fn figures(written: u64, bytes: u64, wall: f64, cpu: [f64; 4]) -> Result<[f64; 6]> {
-    if written != bytes {
-        return Err(format!("{written} of {bytes} bytes were kept").into());
-    }
-    let giga = bytes as f64 / 1e9;
-    let [engine, shim, helper, client] = cpu.map(|seconds| seconds / giga);
-    Ok([
-        giga * 1e3 / wall,
-        engine + shim + helper + client,
-        engine,
-        shim,
-        helper,
-        client,
-    ])
+    let client = (cpu(UsageWho::RUSAGE_SELF)? - before).as_secs_f64() - accounts.keeping;
+    let cpu = [accounts.engine, accounts.shim, 0.0, client];
+    Ok((fs::metadata(&path)?.len(), Spent { wall, cpu }))
 }
 
 /// Returns the length of all raw logs below a folder, in bytes.

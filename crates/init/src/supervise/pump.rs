@@ -31,8 +31,8 @@ const DRAIN_LIMIT: usize = 1024 * 1024;
 const FLOOD_GAP: Duration = Duration::from_micros(20);
 const FLOOD_READS: u32 = 4;
 /// How long more of a flood is left to gather where less than this was taken.
-const GATHER: Duration = Duration::from_micros(50);
-const MUCH: u64 = 32 << 10;
+const GATHER: Duration = Duration::from_micros(100);
+const MUCH: u64 = 128 << 10;
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 /// How long a child may stay unreaped after everything within reach was killed, and then a pipe open.
