@@ -19,6 +19,7 @@ mod model;
 mod private_engine;
 mod project;
 mod proxy;
+mod registry;
 pub mod sandboxes;
 mod traces;
 
@@ -33,6 +34,7 @@ pub use model::MockModel;
 pub use private_engine::{LiveRestore, PrivateEngine};
 pub use project::{PROJECT_OWNER, Project};
 pub use proxy::{EngineProxy, Fault, Instead};
+pub use registry::Registry;
 pub use traces::Traces;
 
 /// Returns the image of the scripted agent: `/bin/agent` takes `-e SCRIPT`, `claude` a prompt on its standard input.

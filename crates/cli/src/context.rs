@@ -364,7 +364,7 @@ impl Context {
 
     /// Returns the agents' images of the same engine.
     pub(crate) fn agent_images(&self) -> Result<AgentImages, CommandError> {
-        Ok(AgentImages::connect(&self.docker()?))
+        Ok(AgentImages::connect(&self.docker()?, &self.host))
     }
 
     /// Returns the images of the embedded sandbox, if that is the chosen engine.

@@ -364,7 +364,7 @@ impl EngineError {
             // It is of this machine, and was looked at.
             Self::Pull { image, .. } if image.starts_with('/') => None,
             Self::Pull { .. } => Some(
-                "check its name and the connection to its registry, or build or load the image on this machine"
+                "check its name, the connection to its registry and your login there (`docker login`), or build or load the image on this machine"
                     .to_owned(),
             ),
             Self::BadImageReference { .. } => {

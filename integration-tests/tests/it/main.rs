@@ -44,6 +44,7 @@ mod orphans;
 mod podman;
 mod power;
 mod pty;
+mod pulls;
 mod recovery;
 mod removal;
 mod replay;

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use nix::sys::signal::Signal;
 
 use crate::pty::{Pty, resize};
+use crate::pulls::Harbour;
 use crate::scene::eventually;
 use crate::support::{Ended, Workshop, for_agent, send, wait_for};
 
@@ -231,6 +232,20 @@ impl Screen {
     fn last(&self) -> &str {
         self.rows.iter().rfind(|row| !row.is_empty()).unwrap()
     }
+}
+
+#[test]
+fn how_much_of_an_image_is_there_is_shown_while_it_is_pulled() {
+    let harbour = Harbour::new();
+    harbour.registry.offer("large", 4 << 20);
+    harbour.registry.slow_down();
+
+    let run = OnTerminal::of(&mut harbour.run("large", &[], "exit 0"), 100);
+    run.wait_for(" MiB of ");
+
+    let (code, _, screen) = run.ended();
+    assert_eq!(code, 0, "{screen:?}");
+    assert!(!screen.rows.iter().any(|row| row.contains(" MiB of ")));
 }
 
 #[test]

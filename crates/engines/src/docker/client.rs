@@ -24,6 +24,9 @@ use super::memory::Mark;
 use super::ping::ping;
 use super::question;
 
+/// The header of a login at a registry.
+const LOGIN_HEADER: &str = "x-registry-auth";
+
 /// The oldest API that has everything we ask for.
 const MINIMUM_VERSION: ClientVersion = ClientVersion {
     major_version: 1,
@@ -330,7 +333,8 @@ impl Client {
     }
 }
 
-/// Asks for the negotiated version of the API: the client negotiates it, but leaves it out of its paths.
+/// Asks for the negotiated version of the API: the client negotiates it, but leaves it out of its paths. A login is put into the
+/// alphabet that engines read, which is that of URLs.
 fn pin(request: BollardRequest, version: ClientVersion) -> BollardRequest {
     let (mut head, body) = request.into_parts();
     let mut uri = head.uri.clone().into_parts();
@@ -341,6 +345,13 @@ fn pin(request: BollardRequest, version: ClientVersion) -> BollardRequest {
         if let Ok(uri) = uri.try_into() {
             head.uri = uri;
         }
+    }
+    if let Some(login) = head.headers.get_mut(LOGIN_HEADER)
+        && let Ok(text) = login.to_str()
+        && let Ok(text) = text.replace('+', "-").replace('/', "_").parse()
+    {
+        *login = text;
+        login.set_sensitive(true);
     }
     BollardRequest::from_parts(head, body)
 }

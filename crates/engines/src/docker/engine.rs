@@ -34,6 +34,7 @@ use super::container::{Container, Phase, inspect, phase};
 use super::dialect::{Conflict, Dialect};
 use super::endpoint::{Address, DockerEndpoint};
 use super::identity::{EngineIdentity, acquaint, capabilities, engine_of, identity};
+use super::logins::Logins;
 use super::memory::{self, Note, Place, Whole};
 use super::probe::Survey;
 use super::workload::DockerWorkload;
@@ -61,6 +62,7 @@ enum Created {
 #[derive(Clone)]
 pub struct DockerEngine {
     client: Client,
+    logins: Logins,
     host: HostView,
     clock: Arc<dyn Clock>,
     /// What was noted of the engine, and need not be asked.
@@ -86,6 +88,7 @@ impl DockerEngine {
     pub fn connect(endpoint: &DockerEndpoint, host: HostView, clock: Arc<dyn Clock>) -> Self {
         Self {
             client: Client::new(endpoint.clone()),
+            logins: Logins::of(&host),
             host,
             clock,
             note: Arc::default(),
@@ -460,7 +463,7 @@ impl Engine for DockerEngine {
         policy: PullPolicy,
         progress: PullProgress<'_>,
     ) -> Result<ImageRecord, EngineError> {
-        images::ensure(&self.client, image, policy, progress).await
+        images::ensure(&self.client, &self.logins, image, policy, progress).await
     }
 
     async fn create(

@@ -2,7 +2,7 @@
 //!
 //! Owns: the reading of image references.
 //! Reads: the engine's images.
-//! Never: logs in to a registry, or removes an image that a container uses.
+//! Never: removes an image that a container uses.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::agent_image::LABEL_KIND;
 use super::client::{Client, Fault, INSPECT_IMAGE, Operation, PULL};
 use super::endpoint::DockerEndpoint;
+use super::logins::Logins;
 
 /// How long a pull may bring no news; a registry that is slow still has some every second.
 const PULL_SILENCE: Duration = Duration::from_secs(300);
@@ -124,6 +125,7 @@ impl DockerImages {
 /// Makes sure that an image is there, and says which one it is.
 pub(super) async fn ensure(
     client: &Client,
+    logins: &Logins,
     reference: &str,
     policy: PullPolicy,
     progress: PullProgress<'_>,
@@ -134,7 +136,7 @@ pub(super) async fn ensure(
         (Some(found), PullPolicy::Never | PullPolicy::Missing) => found,
         (None, PullPolicy::Never) => return Err(missing(reference)),
         (None, PullPolicy::Missing) | (_, PullPolicy::Always) => {
-            pull(client, reference, progress).await?;
+            pull(client, logins, reference, progress).await?;
             inspect(client, reference)
                 .await?
                 .ok_or_else(|| missing(reference))?
@@ -220,6 +222,7 @@ fn bad_reference(reference: &str) -> EngineError {
 
 async fn pull(
     client: &Client,
+    logins: &Logins,
     reference: &str,
     progress: PullProgress<'_>,
 ) -> Result<(), EngineError> {
@@ -232,11 +235,10 @@ async fn pull(
         image: reference.to_owned(),
         source,
     };
+    let docker = client.docker().await?;
+    let login = logins.at(reference, client.dialect()).await;
     let mut told = PullTold::default();
-    let mut news = client
-        .docker()
-        .await?
-        .create_image(Some(options), None, None);
+    let mut news = docker.create_image(Some(options), None, login);
     loop {
         let item = match timeout(PULL_SILENCE, news.next()).await {
             Ok(Some(item)) => item,

@@ -19,6 +19,7 @@ mod identity;
 pub mod images;
 pub mod launch;
 mod listing;
+mod logins;
 mod lower;
 mod memory;
 mod ping;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptionsBuilder};
 use dark_factory_executor::engine::{EngineError, PullNews};
+use dark_factory_executor::host::HostView;
 use dark_factory_executor::resolve::check_image;
 use dark_factory_executor::spec::PullPolicy;
 use dark_factory_types::ByteSize;
@@ -30,6 +31,7 @@ use super::client::{Client, INFO, LIST_IMAGES, Operation};
 use super::endpoint::DockerEndpoint;
 use super::images::{self, DockerImages};
 use super::listing::{self, Which};
+use super::logins::Logins;
 use crate::agent_image::{
     AgentImageError, AgentImageRequest, Base, BuildProgress, BuiltImage, Files, ListedImage,
     REVISION, Rebuild, Recipe, Source, digest, recipe, require_room, to_the_second,
@@ -79,14 +81,18 @@ const IMPORT: Operation = Operation {
 #[derive(Debug, Clone)]
 pub struct AgentImages {
     client: Client,
+    logins: Logins,
     images: DockerImages,
 }
 
 impl AgentImages {
     /// Names the images of the engine at `endpoint`; it is contacted when something is asked of it.
-    pub fn connect(endpoint: &DockerEndpoint) -> Self {
+    ///
+    /// `host` says where its user's logins at registries are.
+    pub fn connect(endpoint: &DockerEndpoint, host: &HostView) -> Self {
         Self {
             client: Client::new(endpoint.clone()),
+            logins: Logins::of(host),
             images: DockerImages::connect(endpoint),
         }
     }
@@ -362,9 +368,15 @@ impl AgentImages {
                 progress(step);
             }
         };
-        images::ensure(&self.client, image, PullPolicy::Missing, &mut news)
-            .await
-            .map_err(missing)?;
+        images::ensure(
+            &self.client,
+            &self.logins,
+            image,
+            PullPolicy::Missing,
+            &mut news,
+        )
+        .await
+        .map_err(missing)?;
         let found = images::inspect(&self.client, image).await?;
         Ok(found.and_then(|found| found.id))
     }
