@@ -39,15 +39,9 @@ impl Logins {
                 .map(PathBuf::from)
         };
         let docker = set("DOCKER_CONFIG").or_else(|| Some(host.home.as_ref()?.join(".docker")));
-        let podman = set("REGISTRY_AUTH_FILE").unwrap_or_else(|| {
-            let runtime = set("XDG_RUNTIME_DIR")
-                .unwrap_or_else(|| Path::new("/run/containers").join(getuid().to_string()));
-            // Podman's folder for a user that has no other one is its own already.
-            match runtime.starts_with("/run/containers") {
-                true => runtime.join("auth.json"),
-                false => runtime.join("containers/auth.json"),
-            }
-        });
+        let podman = set("REGISTRY_AUTH_FILE")
+            .or_else(|| Some(set("XDG_RUNTIME_DIR")?.join("containers/auth.json")))
+            .unwrap_or_else(|| format!("/run/containers/{}/auth.json", getuid()).into());
         Self {
             docker: docker.map(|folder| folder.join("config.json")),
             podman,
