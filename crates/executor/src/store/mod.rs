@@ -11,6 +11,7 @@ mod row;
 mod schema;
 mod state;
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -157,14 +158,41 @@ impl Store {
     ///
     /// [`StoreError::Database`] or [`StoreError::Unreadable`].
     pub async fn add(&self, attempt: NewAttempt) -> Result<Added, StoreError> {
-        self.write("add", Safe::BySync, "record a new attempt", move |tx| {
-            match row::open_attempt_of(tx, &attempt.spec.file)? {
-                Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
-                _ if !row::is_next(tx, attempt.id)? => Ok(Added::NotNext),
-                _ => row::insert(tx, &attempt).map(Added::New),
-            }
-        })
-        .await
+        let Ok(((), added)) = self.add_after(attempt, || Ok::<_, Infallible>(())).await?;
+        Ok(added)
+    }
+
+    /// Does something else first, on the same blocking thread, and then what [`Store::add`] does. The inner error is that of
+    /// what is done first: then nothing is recorded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::add`].
+    pub(crate) async fn add_after<T: Send + 'static, E: Send + 'static>(
+        &self,
+        attempt: NewAttempt,
+        first: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<(T, Added), E>, StoreError> {
+        self.reach("add", "before").await?;
+        let store = self.clone();
+        let added = tokio::task::spawn_blocking(move || {
+            let done = match first() {
+                Ok(done) => done,
+                Err(error) => return Ok(Err(error)),
+            };
+            let operation = "record a new attempt";
+            let added = store.transact_here(operation, TransactionBehavior::Immediate, |tx| {
+                match row::open_attempt_of(tx, &attempt.spec.file)? {
+                    Some(open) if attempt.spec.file != "-" => Ok(Added::FileIsOpen(open)),
+                    _ if !row::is_next(tx, attempt.id)? => Ok(Added::NotNext),
+                    _ => row::insert(tx, &attempt).map(Added::New),
+                }
+            });
+            added.map(|added| Ok((done, added)))
+        });
+        let added = added.await.map_err(|_| StoreError::ShutDown)?;
+        self.reach("add", "after").await?;
+        added
     }
 
     /// Records a new run whose attempt begins with a container that runs, or ran, before we knew of it.
@@ -645,18 +673,32 @@ impl Store {
         behavior: TransactionBehavior,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let connection = Arc::clone(&self.connection);
-        let task = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let tx = connection
-                .transaction_with_behavior(behavior)
-                .map_err(database(operation))?;
-            let result = work(&tx)?;
-            tx.commit().map_err(database(operation))?;
-            Ok(result)
-        });
-        let result = task.await.map_err(|_| StoreError::ShutDown)?;
-        result.map_err(|error: StoreError| error.at(&self.path))
+        let store = self.clone();
+        let task =
+            tokio::task::spawn_blocking(move || store.transact_here(operation, behavior, work));
+        task.await.map_err(|_| StoreError::ShutDown)?
+    }
+
+    /// Does what [`Store::transact`] does, on this thread. Blocks.
+    fn transact_here<T>(
+        &self,
+        operation: &'static str,
+        behavior: TransactionBehavior,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let result = connection
+            .transaction_with_behavior(behavior)
+            .map_err(database(operation))
+            .and_then(|tx| {
+                let result = work(&tx)?;
+                tx.commit().map_err(database(operation))?;
+                Ok(result)
+            });
+        result.map_err(|error| error.at(&self.path))
     }
 }
 

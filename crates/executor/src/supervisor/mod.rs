@@ -18,6 +18,7 @@ use std::time::Duration;
 use dark_factory_types::{AttemptId, ImageRecord, OwnerId, Report, RunId};
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
+use tokio::runtime::Handle as Runtime;
 use uuid::Uuid;
 
 use crate::attempt::{Control, DISK_PATIENCE, Drive, OnProgress, safe_intent};
@@ -308,19 +309,27 @@ impl Supervisor {
             // Whoever begins with it may know another engine.
             spec.engine_identity = self.engine.identity().await?;
         }
-        let (new, dir, lease) = self
-            .prepare(id, &spec, &resolved.prompt_text, &resolved.secrets, state)
-            .await?;
+        let dir = self.state.attempt(id);
+        let (prompt, secrets) = (&resolved.prompt_text, &resolved.secrets);
+        let (new, folder) = self.draft(id, spec, prompt, secrets, state);
         let attempt = Attempt::recorded(new.clone());
-        let tenure = match self.store.add(new).await {
-            Ok(Added::New(tenure)) => tenure,
-            Ok(Added::FileIsOpen(open)) => {
+        let added = self.store.add_after(new, move || folder.make()).await;
+        let (lease, tenure) = match added {
+            Ok(Ok((lease, Added::New(tenure)))) => (lease, tenure),
+            Ok(Ok((_, Added::FileIsOpen(open)))) => {
                 discard(&dir);
-                return Err(self.refusal(open, spec.file.clone()).await);
+                return Err(self.refusal(open, attempt.spec.file).await);
             }
-            Ok(Added::NotNext) => {
+            Ok(Ok((_, Added::NotNext))) => {
                 self.discard_unrecorded(&dir).await;
                 return Err(ExecutorError::Busy { run: id.run() });
+            }
+            Ok(Err(source)) => {
+                discard(&dir);
+                return Err(ExecutorError::AttemptDir {
+                    attempt: id,
+                    source,
+                });
             }
             Err(error) => {
                 self.discard_unrecorded(&dir).await;
@@ -376,10 +385,17 @@ impl Supervisor {
             mut handle,
             started_at,
         } = found;
-        let (new, dir, lease) = self
-            .prepare(new_run(), &spec, "", &[], AttemptState::Preparing)
-            .await?;
-        let id = new.id;
+        let id = new_run();
+        let dir = self.state.attempt(id);
+        let (new, folder) = self.draft(id, spec, "", &[], AttemptState::Preparing);
+        let made = tokio::task::spawn_blocking(move || folder.make()).await?;
+        let lease = made.map_err(|source| {
+            discard(&dir);
+            ExecutorError::AttemptDir {
+                attempt: id,
+                source,
+            }
+        })?;
         handle.attempt = id;
         let name = handle.container.clone();
         let started = self.clock.moment().at_wall(started_at);
@@ -406,18 +422,16 @@ impl Supervisor {
         Err(ExecutorError::AlreadyRunning { file: name, run })
     }
 
-    /// Makes a new attempt's folder and takes its lease.
-    async fn prepare(
+    /// Returns a new attempt and its folder, neither of which is there yet.
+    fn draft(
         &self,
         id: AttemptId,
-        spec: &LaunchSpec,
+        mut spec: LaunchSpec,
         prompt: &str,
         secrets: &[(String, String)],
         state: AttemptState,
-    ) -> Result<(NewAttempt, AttemptDir, Lease), ExecutorError> {
-        let dir = self.state.attempt(id);
-        let given = limits_section(spec).map(|section| prompt_with(prompt, &section));
-        let mut spec = spec.clone();
+    ) -> (NewAttempt, NewFolder) {
+        let given = limits_section(&spec).map(|section| prompt_with(prompt, &section));
         spec.prompt_digests = Some(kept_prompt::digests(prompt, given.as_deref()));
         let folder = NewFolder {
             state: self.state.clone(),
@@ -427,17 +441,6 @@ impl Supervisor {
             given,
             secrets: secrets.to_vec(),
         };
-        let made = tokio::task::spawn_blocking(move || folder.make()).await?;
-        let reached = reach(["attempt", "folder", "after"]).await;
-        let lease = made
-            .and_then(|lease| reached.map(|()| lease).map_err(io::Error::other))
-            .map_err(|source| {
-                discard(&dir);
-                ExecutorError::AttemptDir {
-                    attempt: id,
-                    source,
-                }
-            })?;
         let new = NewAttempt {
             id,
             engine: self.engine.name().to_owned(),
@@ -445,7 +448,7 @@ impl Supervisor {
             state,
             created_at: self.clock.now(),
         };
-        Ok((new, dir, lease))
+        (new, folder)
     }
 
     /// Runs a submitted attempt to its report.
@@ -642,7 +645,7 @@ struct NewFolder {
 }
 
 impl NewFolder {
-    /// Makes the folder with all that is in it from the beginning, and takes its lease. Blocks.
+    /// Makes the folder with all that is in it from the beginning, and takes its lease. Blocks, on a thread of the runtime's.
     fn make(&self) -> io::Result<Lease> {
         let launch = serde_json::to_vec_pretty(&self.record)?;
         let prompt = AttemptPrompt {
@@ -653,10 +656,14 @@ impl NewFolder {
             .state
             .make_attempt(self.attempt, prompt, &self.secrets, &launch)?;
         // Before the row is there, so that nobody ever sees a new attempt without its supervisor.
-        match Lease::acquire(&dir)? {
-            Acquired::Ours(lease) => Ok(lease),
-            Acquired::Held => Err(io::Error::other("its new lock is held by somebody else")),
-        }
+        let Acquired::Ours(lease) = Lease::acquire(&dir)? else {
+            return Err(io::Error::other("its new lock is held by somebody else"));
+        };
+        let reached = reach(["attempt", "folder", "after"]);
+        Runtime::current()
+            .block_on(reached)
+            .map_err(io::Error::other)?;
+        Ok(lease)
     }
 }
 
