@@ -13,8 +13,9 @@ use integration_tests::{Engine, Installation, Project};
 
 use crate::settings::{asked_time, say, turn};
 
-/// Prompts, unless more time was asked for.
-const PROMPTS: u64 = 60;
+/// Prompts, unless more time was asked for: some seconds of them, because what is needed at first grows for one.
+const IN_CONTAINERS: u64 = 60;
+const IN_SANDBOXES: u64 = 300;
 /// Prompts for each second that was asked for, of a tenth of it.
 const PROMPTS_A_SECOND: u64 = 2;
 /// How much more the last quarter may need than the second one.
@@ -46,8 +47,12 @@ fn many_prompts_need_no_more_and_more(engine: Engine) {
     let _turn = turn();
     let installation = Installation::new();
     let project = Project::unversioned();
-    let count = asked_time().map_or(PROMPTS, |time| {
-        PROMPTS.max(time.as_secs() / 10 * PROMPTS_A_SECOND)
+    let least = match engine {
+        Engine::Docker => IN_CONTAINERS,
+        Engine::Sandbox => IN_SANDBOXES,
+    };
+    let count = asked_time().map_or(least, |time| {
+        least.max(time.as_secs() / 10 * PROMPTS_A_SECOND)
     });
     let prompts: Vec<String> = (0..count).map(|number| format!("p{number}.md")).collect();
     for prompt in &prompts {
