@@ -73,7 +73,7 @@ impl Registry {
     pub fn offer(&self, tag: &str, bytes: usize) -> String {
         let (config, mut layers) = saved();
         let mut config: Value = serde_json::from_slice(&config).expect("a configuration is JSON");
-        layers.push(ballast(tag, bytes));
+        layers.push(ballast(&self.reference(tag), bytes));
         let mut shelf = self.shelf();
         let mut keep = |blob: Vec<u8>, kind: &str| {
             let (digest, size) = (digest(&blob), blob.len());
@@ -223,10 +223,13 @@ fn saved() -> (Vec<u8>, Vec<Vec<u8>>) {
     )
 }
 
-/// Makes a layer that no other tag has.
-fn ballast(tag: &str, bytes: usize) -> Vec<u8> {
+/// Makes a layer that no other image has.
+fn ballast(reference: &str, bytes: usize) -> Vec<u8> {
     let mut layer = tar::Builder::new(Vec::new());
-    for (name, content) in [("tag", tag.as_bytes()), ("ballast", &vec![b'.'; bytes])] {
+    for (name, content) in [
+        ("reference", reference.as_bytes()),
+        ("ballast", &vec![b'.'; bytes]),
+    ] {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(content.len()).expect("a size"));
         header.set_mode(0o644);

@@ -17,6 +17,8 @@ use crate::program::{self, Failure};
 
 /// Tells Podman where its configuration is.
 pub(crate) const CONFIGURATION_VARIABLE: &str = "CONTAINERS_CONF";
+/// Tells it where that of registries is.
+const REGISTRIES_VARIABLE: &str = "CONTAINERS_REGISTRIES_CONF";
 /// Tells tests and benches where the service is.
 pub(crate) const VARIABLE: &str = "DARK_FACTORY_TEST_PODMAN";
 /// Seconds without a request after which a service ends that nobody ended.
@@ -31,6 +33,12 @@ netns = "none"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+"#;
+
+/// Registries on this machine speak plain HTTP, as for Docker.
+const REGISTRIES: &str = r#"[[registry]]
+location = "127.0.0.1"
+insecure = true
 "#;
 
 /// A Podman service that answers; it ends with this value if it was started by it.
@@ -66,11 +74,14 @@ impl Podman {
         fs::create_dir_all(&podman.home)?;
         fs::create_dir_all(&podman.run)?;
         fs::write(podman.configuration(), CONFIGURATION)?;
+        let registries = podman.home.join("registries.conf");
+        fs::write(&registries, REGISTRIES)?;
         let log = podman.home.join("service.log");
         let output = program::open_log(&log)?;
         let mut service = Command::new("podman");
         service
             .env(CONFIGURATION_VARIABLE, podman.configuration())
+            .env(REGISTRIES_VARIABLE, registries)
             .env_remove("CONTAINER_HOST")
             // Where its monitors leave files of theirs, such as `oom`.
             .current_dir(&podman.run)

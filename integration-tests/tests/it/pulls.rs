@@ -12,7 +12,7 @@ use std::process::Command;
 use integration_tests::Registry;
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, docker, eventually, report, text};
+use crate::scene::{Scene, eventually, report, text};
 use crate::support::{Ended, Watched};
 
 /// User and password, and what files of logins make of them: base64 that means something else in the alphabet of URLs.
@@ -28,8 +28,12 @@ pub(crate) struct Harbour {
 
 impl Harbour {
     pub(crate) fn new() -> Self {
+        Self::of(Scene::new())
+    }
+
+    fn of(scene: Scene) -> Self {
         Self {
-            scene: Scene::new(),
+            scene,
             registry: Registry::open(),
         }
     }
@@ -86,9 +90,9 @@ impl Harbour {
 impl Drop for Harbour {
     fn drop(&mut self) {
         let repository = format!("reference={}/agent", self.registry.name());
-        let images = docker(&["images", "--quiet", "--filter", &repository]);
-        for image in images.split_whitespace() {
-            docker(&["rmi", "--force", image]);
+        let images = ["images", "--quiet", "--filter", &repository];
+        for image in self.scene.docker(&images).split_whitespace() {
+            self.scene.docker(&["rmi", "--force", image]);
         }
     }
 }
@@ -174,6 +178,24 @@ fn a_registry_that_wants_a_login_gets_that_of_the_docker_command_line() {
 }
 
 #[test]
+fn podman_gets_the_login_of_its_own_command_line() {
+    let harbour = Harbour::of(Scene::on_podman());
+    let digest = harbour.registry.offer("1", 0);
+    harbour.registry.demand(BASIC);
+    let logins = harbour.scene.installation.folder().join("auth.json");
+    let run = || {
+        let mut run = harbour.run("1", &[], "exit 0");
+        run.env("REGISTRY_AUTH_FILE", &logins);
+        run
+    };
+
+    harbour.refuses(&mut run(), "cannot be pulled");
+    let auths = json!({ "auths": { harbour.registry.name(): { "auth": BASIC } } });
+    fs::write(&logins, auths.to_string()).unwrap();
+    harbour.runs(&mut run(), &digest);
+}
+
+#[test]
 fn a_login_may_be_kept_by_a_credential_helper() {
     let harbour = Harbour::new();
     let digest = harbour.registry.offer("1", 0);
@@ -193,10 +215,10 @@ fn a_login_may_be_kept_by_a_credential_helper() {
             r#"[ "$1 $(cat)" = "get {name}" ] && echo '{{"ServerURL":"{name}","Username":"{USER}","Secret":"{PASSWORD}"}}'"#
         ),
     );
-    helper("broken", &format!("echo '{PASSWORD}'; exit 1"));
+    helper("broken", &format!("cat; echo '{PASSWORD}'; exit 1"));
     helper(
         "empty",
-        "echo 'credentials not found in native keychain'; exit 1",
+        "cat; echo 'credentials not found in native keychain'; exit 1",
     );
     let run = || {
         let mut run = harbour.run("1", &[], "exit 0");

@@ -129,7 +129,7 @@ fn read(path: &Path, registry: &str) -> Result<Option<DockerCredential>, Unknown
             format!("{helper} fails")
         }
         Err(CredentialRetrievalError::HelperCommunicationError) => {
-            "the credential helper that it names cannot be run: it has to be in PATH".to_owned()
+            "the credential helper that it names cannot be asked: it has to be in PATH, and to read what it is asked for".to_owned()
         }
         Err(error) => error.to_string(),
     };
