@@ -71,6 +71,7 @@ impl Installation {
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
         self.leftovers.remove();
+        self.leftovers.are_known = true;
     }
 
     /// Returns the process id of the installation's daemon, if one lives.
@@ -148,6 +149,8 @@ impl Drop for Installation {
 pub struct Leftovers {
     host: Option<String>,
     state_dir: PathBuf,
+    /// Whether a test has failed because of what there is.
+    are_known: bool,
 }
 
 impl Leftovers {
@@ -160,6 +163,7 @@ impl Leftovers {
         Self {
             host,
             state_dir: state_dir.to_path_buf(),
+            are_known: false,
         }
     }
 
@@ -242,7 +246,7 @@ impl Drop for Leftovers {
     fn drop(&mut self) {
         let left = self.remove();
         assert!(
-            left.is_empty() || thread::panicking(),
+            left.is_empty() || self.are_known || thread::panicking(),
             "containers were left behind: {}",
             left.join(", ")
         );

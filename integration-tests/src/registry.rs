@@ -136,7 +136,7 @@ impl Registry {
 }
 
 /// Answers one request.
-fn serve(client: TcpStream, shelf: &Mutex<Shelf>) -> std::io::Result<()> {
+fn serve(mut client: TcpStream, shelf: &Mutex<Shelf>) -> std::io::Result<()> {
     let mut lines = BufReader::new(client.try_clone()?).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
     let mut login = None;
@@ -181,7 +181,6 @@ fn serve(client: TcpStream, shelf: &Mutex<Shelf>) -> std::io::Result<()> {
             None => ("404 Not Found", String::new(), Vec::new(), false),
         }
     };
-    let mut client = client;
     write!(
         client,
         "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",

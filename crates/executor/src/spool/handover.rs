@@ -11,15 +11,20 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dark_factory_spool::{HANDOVER_VERSION, Kind};
 use jiff::Timestamp;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::net::UnixListener;
+use tokio::time::timeout;
 
 use super::{ReadError, SpoolReader};
 use crate::failpoint::reach;
 use crate::spec::AttemptDir;
+
+/// How long nobody asks for a spool until it is looked whether somebody has it, and how often from then on.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// The files of a spool, open for appending.
 #[derive(Debug)]
@@ -138,7 +143,8 @@ impl Handover {
     }
 
     /// Waits for the helper and gives it the spool's descriptors, once; a helper whose connection broke before that asks
-    /// again.
+    /// again. One that has them from a supervisor which died a moment ago asks nobody: that is an error as soon as its start
+    /// record is there.
     ///
     /// The caller bounds the wait. Cancel-safe: a dropped future leaves the socket listening until the value
     /// is dropped, and the helper goes on trying.
@@ -148,11 +154,13 @@ impl Handover {
     /// The operating system's error.
     pub async fn hand_over(&self, spool: &SpoolFiles) -> io::Result<()> {
         loop {
-            let (stream, _) = self.listener.accept().await?;
+            let asked = timeout(GLANCE, self.listener.accept()).await;
             // A start that a dead supervisor sent may arrive late, at a container that has ended, and run it once more.
             if is_started(&self.dir)? {
                 return Err(io::Error::other("its agent was executed before"));
             }
+            let Ok(asked) = asked else { continue };
+            let (stream, _) = asked?;
             match give(stream.into_std()?, spool).await {
                 Ok(()) => break,
                 Err(error) => tracing::warn!(%error, "the helper is to ask for its spool again"),
@@ -187,4 +195,38 @@ async fn give(stream: UnixStream, spool: &SpoolFiles) -> io::Result<()> {
         SendFlags::NOSIGNAL,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use dark_factory_types::RunId;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::spool::SpoolWriter;
+
+    #[tokio::test]
+    async fn a_spool_that_a_helper_has_already_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let attempt = RunId::from_random_bits(1).attempt(1);
+        let dir = AttemptDir::new(
+            attempt,
+            folder.path().to_owned(),
+            folder.path().join("init"),
+        );
+        std::fs::create_dir(dir.mount()).unwrap();
+        let spool = open_spool(&dir).unwrap();
+        let handover = Handover::listen(&dir).unwrap();
+
+        let (handed, ()) = tokio::join!(handover.hand_over(&spool), async {
+            tokio::time::sleep(GLANCE / 4).await;
+            let mut helper = SpoolWriter::open(&dir).unwrap();
+            helper.start(&SystemClock).unwrap();
+        });
+
+        assert_eq!(
+            handed.unwrap_err().to_string(),
+            "its agent was executed before"
+        );
+    }
 }

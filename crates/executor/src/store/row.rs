@@ -304,26 +304,18 @@ pub(super) fn advance(
             learned.finished_at = Some(report.finished_at.to_string());
         }
     }
-    let Learned {
-        image,
-        handle,
-        started_at,
-        started,
-        report,
-        finished_at,
-    } = learned;
     execute(
         tx,
         ADVANCE,
         (
             id,
             to.as_str(),
-            image,
-            handle,
-            started_at,
-            started,
-            report,
-            finished_at,
+            learned.image,
+            learned.handle,
+            learned.started_at,
+            learned.started,
+            learned.report,
+            learned.finished_at,
         ),
     )
     .map_err(database("change an attempt's state"))?;
