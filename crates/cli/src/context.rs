@@ -15,7 +15,9 @@ use std::time::Duration;
 use dark_factory_engines::agent_image::default_images;
 use dark_factory_engines::docker::agent_image::AgentImages;
 use dark_factory_engines::docker::images::DockerImages;
-use dark_factory_engines::docker::{DockerEndpoint, DockerEngine, EngineIdentity, usual_sockets};
+use dark_factory_engines::docker::{
+    DockerEndpoint, DockerEngine, EngineIdentity, command_configuration, usual_sockets,
+};
 #[cfg(target_os = "linux")]
 use dark_factory_engines::sandbox::{SandboxEngine, SandboxImages, ShimCommand};
 use dark_factory_executor::clock::{Clock, SystemClock};
@@ -453,9 +455,7 @@ fn names_docker(host: &HostView) -> bool {
     if let Some(context) = host.var("DOCKER_CONTEXT").filter(|name| !name.is_empty()) {
         return is_context(context);
     }
-    let folder = host.var("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(host.home.as_ref()?.join(".docker")));
-    let config = folder.and_then(|folder| std::fs::read(folder.join("config.json")).ok());
+    let config = command_configuration(host).and_then(|file| std::fs::read(file).ok());
     let config: serde_json::Value = config
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();

@@ -81,7 +81,7 @@ impl Copier {
         Self {
             container: container.clone(),
             sent,
-            tail: Tail::default(),
+            tail: Tail::new(container.client.dialect().logged()),
             queue,
             cut,
         }
@@ -182,11 +182,10 @@ impl Copier {
             &self.container.id,
             Some(log_options(Follow::No, END_MESSAGES))
         ));
-        let how = self.container.client.dialect().logged();
-        let mut logged = Tail::default();
+        let mut logged = Tail::new(self.container.client.dialect().logged());
         loop {
             match timeout(LOG_SILENCE, log.next()).await {
-                Ok(None) => return self.tail.covers(&logged, how),
+                Ok(None) => return self.tail.covers(&logged),
                 Ok(Some(Ok(LogOutput::StdOut { message }))) => {
                     logged.push(Stream::Stdout, &message);
                 }

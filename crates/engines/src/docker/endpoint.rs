@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use dark_factory_executor::engine::EngineError;
+use dark_factory_executor::host::HostView;
 use dark_factory_executor::settings::EngineChoice;
 
 use super::dialect::Dialect;
@@ -152,8 +153,15 @@ fn podman_sockets(env: &BTreeMap<String, String>) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Returns the file in which the `docker` command has its configuration: its context, and its user's logins.
+pub fn command_configuration(host: &HostView) -> Option<PathBuf> {
+    let folder = set(&host.env, "DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(host.home.as_ref()?.join(".docker")))?;
+    Some(folder.join("config.json"))
+}
+
 /// Returns a variable's value, unless it is empty.
-fn set<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
+pub(super) fn set<'a>(env: &'a BTreeMap<String, String>, name: &str) -> Option<&'a str> {
     let value = env.get(name).map(String::as_str);
     value.filter(|value| !value.is_empty())
 }

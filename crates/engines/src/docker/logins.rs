@@ -15,6 +15,7 @@ use rustix::process::getuid;
 use tokio::time::timeout;
 
 use super::dialect::Dialect;
+use super::endpoint::{command_configuration, set};
 
 /// What Docker's own registry is called in these files.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -33,17 +34,12 @@ pub(super) struct Logins {
 impl Logins {
     /// Names the files of the host's user.
     pub(super) fn of(host: &HostView) -> Self {
-        let set = |name| {
-            host.var(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let docker = set("DOCKER_CONFIG").or_else(|| Some(host.home.as_ref()?.join(".docker")));
+        let set = |name| set(&host.env, name).map(PathBuf::from);
         let podman = set("REGISTRY_AUTH_FILE")
             .or_else(|| Some(set("XDG_RUNTIME_DIR")?.join("containers/auth.json")))
             .unwrap_or_else(|| format!("/run/containers/{}/auth.json", getuid()).into());
         Self {
-            docker: docker.map(|folder| folder.join("config.json")),
+            docker: command_configuration(host),
             podman,
         }
     }

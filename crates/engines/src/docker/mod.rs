@@ -31,7 +31,7 @@ mod tail;
 mod usage;
 mod workload;
 
-pub use endpoint::{DockerEndpoint, usual_sockets};
+pub use endpoint::{DockerEndpoint, command_configuration, usual_sockets};
 pub use engine::DockerEngine;
 pub use identity::EngineIdentity;
 pub use lower::{Wrapping, launch_opts, wrapping};

@@ -1,6 +1,6 @@
 //! Whether an output that seems to have ended is all that the engine's log has.
 //!
-//! Owns: the last bytes of each stream and of both, and the comparison.
+//! Owns: the last bytes of each stream, or of both, and the comparison.
 //! Reads: the end of the log.
 //! Never: compares more than the ASCII: a log replaces bytes that are not UTF-8, and splits characters.
 
@@ -13,46 +13,46 @@ const SAMPLE: usize = 4 << 10;
 /// Bytes of a copied stream among which they are to be found; the log may be a little behind.
 const KEPT: usize = 64 << 10;
 
-/// The last ASCII bytes of an output.
-#[derive(Debug, Default)]
+/// The last ASCII bytes of an output, as far as they are compared.
+#[derive(Debug)]
 pub(super) struct Tail {
+    logged: Logged,
+    /// Where a log mixes them, those of both are in the first, as they came, without newlines.
     streams: [Vec<u8>; 2],
-    /// Those of both streams as they came, without newlines.
-    both: Vec<u8>,
 }
 
 impl Tail {
+    /// Returns that of nothing, for an engine whose log is like this.
+    pub(super) fn new(logged: Logged) -> Self {
+        Self {
+            logged,
+            streams: Default::default(),
+        }
+    }
+
     /// Takes note of bytes that follow.
     pub(super) fn push(&mut self, stream: Stream, bytes: &[u8]) {
-        let ascii = bytes.iter().filter(|byte| byte.is_ascii());
-        keep(&mut self.streams[stream.index()], ascii.clone());
-        keep(&mut self.both, ascii.filter(|&&byte| byte != b'\n'));
+        let (place, has_newlines) = match self.logged {
+            Logged::EachStream => (stream.index(), true),
+            Logged::BothMixed => (0, false),
+        };
+        let kept = &mut self.streams[place];
+        let is_compared = |byte: &&u8| byte.is_ascii() && (has_newlines || **byte != b'\n');
+        kept.extend(bytes.iter().filter(is_compared));
+        if kept.len() > 2 * KEPT {
+            kept.drain(..kept.len() - KEPT);
+        }
     }
 
     /// Returns whether this output has what a log ends with.
     ///
     /// An output of nothing but repetitions may lack some of them and not be noticed.
-    pub(super) fn covers(&self, log: &Self, logged: Logged) -> bool {
-        match logged {
-            Logged::EachStream => {
-                let mut streams = self.streams.iter().zip(&log.streams);
-                streams.all(|(copied, log)| has_end_of(copied, log))
-            }
-            Logged::BothMixed => has_end_of(&self.both, &log.both),
-        }
+    pub(super) fn covers(&self, log: &Self) -> bool {
+        self.streams.iter().zip(&log.streams).all(|(copied, log)| {
+            let sample = &log[log.len().saturating_sub(SAMPLE)..];
+            sample.is_empty() || copied.windows(sample.len()).any(|window| window == sample)
+        })
     }
-}
-
-fn keep<'a>(kept: &mut Vec<u8>, bytes: impl Iterator<Item = &'a u8>) {
-    kept.extend(bytes);
-    if kept.len() > 2 * KEPT {
-        kept.drain(..kept.len() - KEPT);
-    }
-}
-
-fn has_end_of(copied: &[u8], log: &[u8]) -> bool {
-    let sample = &log[log.len().saturating_sub(SAMPLE)..];
-    sample.is_empty() || copied.windows(sample.len()).any(|window| window == sample)
 }
 
 #[cfg(test)]
@@ -61,7 +61,11 @@ mod tests {
     use super::*;
 
     fn tail(chunks: &[(Stream, &[u8])]) -> Tail {
-        let mut tail = Tail::default();
+        tail_for(EachStream, chunks)
+    }
+
+    fn tail_for(logged: Logged, chunks: &[(Stream, &[u8])]) -> Tail {
+        let mut tail = Tail::new(logged);
         for (stream, bytes) in chunks {
             tail.push(*stream, bytes);
         }
@@ -75,22 +79,27 @@ mod tests {
             (Stream::Stderr, b"three\n"),
         ]);
 
-        assert!(copied.covers(&tail(&[]), EachStream));
-        assert!(copied.covers(&tail(&[(Stream::Stdout, b"two\n")]), EachStream));
-        assert!(copied.covers(&tail(&[(Stream::Stdout, b"one\n")]), EachStream));
-        assert!(!copied.covers(&tail(&[(Stream::Stdout, b"one\ntwo\nmore\n")]), EachStream));
-        assert!(!copied.covers(&tail(&[(Stream::Stderr, b"two\n")]), EachStream));
+        assert!(copied.covers(&tail(&[])));
+        assert!(copied.covers(&tail(&[(Stream::Stdout, b"two\n")])));
+        assert!(copied.covers(&tail(&[(Stream::Stdout, b"one\n")])));
+        assert!(!copied.covers(&tail(&[(Stream::Stdout, b"one\ntwo\nmore\n")])));
+        assert!(!copied.covers(&tail(&[(Stream::Stderr, b"two\n")])));
     }
 
     #[test]
     fn a_log_that_mixes_streams_is_compared_as_a_whole() {
-        let copied = tail(&[(Stream::Stdout, b"one\n"), (Stream::Stderr, b"two\n")]);
-
+        let printed = [(Stream::Stdout, &b"one\n"[..]), (Stream::Stderr, b"two\n")];
         // As Podman has them if the second was printed as "two" and then "\n".
-        let mixed = tail(&[(Stream::Stdout, b"onetwo\n"), (Stream::Stderr, b"\n")]);
-        assert!(copied.covers(&mixed, BothMixed) && !copied.covers(&mixed, EachStream));
-        let more = tail(&[(Stream::Stdout, b"onetwo\n"), (Stream::Stderr, b"\nmore\n")]);
-        assert!(!copied.covers(&more, BothMixed));
+        let mixed = [(Stream::Stdout, &b"onetwo\n"[..]), (Stream::Stderr, b"\n")];
+        let more = [
+            (Stream::Stdout, &b"onetwo\n"[..]),
+            (Stream::Stderr, b"\nmore\n"),
+        ];
+
+        let copied = tail_for(BothMixed, &printed);
+        assert!(copied.covers(&tail_for(BothMixed, &mixed)));
+        assert!(!tail(&printed).covers(&tail(&mixed)));
+        assert!(!copied.covers(&tail_for(BothMixed, &more)));
     }
 
     #[test]
@@ -100,10 +109,10 @@ mod tests {
             (Stream::Stdout, b"\xa9b\n"),
         ]);
 
-        assert!(copied.covers(
-            &tail(&[(Stream::Stdout, "a\0\u{fffd}\u{fffd}éb\n".as_bytes())]),
-            EachStream
-        ));
+        assert!(copied.covers(&tail(&[(
+            Stream::Stdout,
+            "a\0\u{fffd}\u{fffd}éb\n".as_bytes()
+        )])));
     }
 
     #[test]
@@ -111,10 +120,10 @@ mod tests {
         let long = b"0123456789abcde\n".repeat(20_000);
         let mut copied = tail(&[(Stream::Stdout, &long)]);
 
-        assert!(copied.covers(&tail(&[(Stream::Stdout, &long)]), EachStream));
+        assert!(copied.covers(&tail(&[(Stream::Stdout, &long)])));
         assert!(copied.streams[0].len() <= 2 * KEPT);
         copied.push(Stream::Stdout, b"end");
-        assert!(copied.covers(&tail(&[(Stream::Stdout, b"\nend")]), EachStream));
-        assert!(!copied.covers(&tail(&[(Stream::Stdout, b"\nends")]), EachStream));
+        assert!(copied.covers(&tail(&[(Stream::Stdout, b"\nend")])));
+        assert!(!copied.covers(&tail(&[(Stream::Stdout, b"\nends")])));
     }
 }

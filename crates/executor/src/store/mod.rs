@@ -602,7 +602,7 @@ impl Store {
         let operation = "make ready for a write";
         let ready = self.transact(operation, behavior, move |tx| {
             if !has_log {
-                schema::rewrite_version(tx).map_err(database(operation))?;
+                schema::rewrite_version(tx)?;
             }
             row::compile(tx).map_err(database(operation))
         });

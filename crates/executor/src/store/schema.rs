@@ -114,9 +114,10 @@ fn known_version(connection: &Connection) -> Result<u32, StoreError> {
 }
 
 /// Writes the version that is there, as a write that changes nothing: of a row that stays the same SQLite writes nothing.
-pub(super) fn rewrite_version(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    let found: u32 = tx.pragma_query_value(None, VERSION, |row| row.get(0))?;
+pub(super) fn rewrite_version(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    let found = known_version(tx)?;
     tx.pragma_update(None, VERSION, found)
+        .map_err(database("prepare its database"))
 }
 
 fn stored_owner(connection: &Connection) -> Result<OwnerId, StoreError> {

@@ -324,13 +324,7 @@ impl Supervisor {
                 self.discard_unrecorded(&dir).await;
                 return Err(ExecutorError::Busy { run: id.run() });
             }
-            Ok(Err(source)) => {
-                discard(&dir);
-                return Err(ExecutorError::AttemptDir {
-                    attempt: id,
-                    source,
-                });
-            }
+            Ok(Err(error)) => return Err(not_made(&dir, error)),
             Err(error) => {
                 self.discard_unrecorded(&dir).await;
                 return Err(error.into());
@@ -389,13 +383,7 @@ impl Supervisor {
         let dir = self.state.attempt(id);
         let (new, folder) = self.draft(id, spec, "", &[], AttemptState::Preparing);
         let made = tokio::task::spawn_blocking(move || folder.make()).await?;
-        let lease = made.map_err(|source| {
-            discard(&dir);
-            ExecutorError::AttemptDir {
-                attempt: id,
-                source,
-            }
-        })?;
+        let lease = made.map_err(|error| not_made(&dir, error))?;
         handle.attempt = id;
         let name = handle.container.clone();
         let started = self.clock.moment().at_wall(started_at);
@@ -676,6 +664,15 @@ fn new_run() -> AttemptId {
 fn random_run_id() -> RunId {
     let (_, low) = Uuid::new_v4().as_u64_pair();
     RunId::from_random_bits(low)
+}
+
+/// Removes what there is of a folder that could not be made, and returns the error for it.
+fn not_made(dir: &AttemptDir, source: io::Error) -> ExecutorError {
+    discard(dir);
+    ExecutorError::AttemptDir {
+        attempt: dir.attempt(),
+        source,
+    }
 }
 
 /// Removes the folder of an attempt that was never recorded.
